@@ -80,7 +80,9 @@ export function tensorAttribute(node: Node, name: string): Tensor | undefined {
 
 /** How an error names a node: its operator and, where it has one, its name. */
 export function describeNode(node: Node): string {
-  return node.name ? `${node.opType} (node "${node.name}")` : `${node.opType} (output "${node.outputs[0] ?? ''}")`;
+  return node.name
+    ? `${node.opType} (node "${node.name}")`
+    : `${node.opType} (output "${node.outputs[0] ?? ''}")`;
 }
 
 function expect<K extends Attribute['kind']>(

@@ -26,6 +26,7 @@ export class GraphBuilder {
   readonly #initializers = new Map<string, Tensor>();
   readonly #valueInfos = new Map<string, ValueInfo>();
   readonly #taken = new Set<string>();
+  readonly #avoided = new Set<string>();
   readonly #counters = new Map<string, number>();
   readonly #shared = new Map<string, string>();
 
@@ -78,7 +79,9 @@ export class GraphBuilder {
 
   /** A float32 vector constant, shared. */
   floats(values: readonly number[]): string {
-    return this.#share(`v:${values.join()}`, () => this.constant(float32Tensor([values.length], values), 'floats'));
+    return this.#share(`v:${values.join()}`, () =>
+      this.constant(float32Tensor([values.length], values), 'floats'),
+    );
   }
 
   /** Adds a node; returns its first output. Trailing undefined inputs are dropped, others become ''. */
@@ -128,9 +131,15 @@ export class GraphBuilder {
     this.#nodes.push(node);
   }
 
+  /** Keeps `fresh` away from names that existing nodes will bring along later. */
+  avoid(names: Iterable<string>): void {
+    for (const name of names) this.#avoided.add(name);
+  }
+
   /** A name that nothing in the graph has yet. It is not reserved until something is made under it. */
   fresh(hint: string): string {
-    if (!this.#taken.has(hint) && !this.#counters.has(hint)) {
+    const isFree = (name: string) => !this.#taken.has(name) && !this.#avoided.has(name);
+    if (isFree(hint) && !this.#counters.has(hint)) {
       this.#counters.set(hint, 1);
       return hint;
     }
@@ -138,7 +147,7 @@ export class GraphBuilder {
       const count = this.#counters.get(hint) ?? 1;
       this.#counters.set(hint, count + 1);
       const name = `${hint}_${count}`;
-      if (!this.#taken.has(name)) return name;
+      if (isFree(name)) return name;
     }
   }
 
@@ -168,7 +177,10 @@ export class GraphBuilder {
 
   #claim(name: string): void {
     if (this.#taken.has(name)) {
-      throw new BonsaiError('invalid_graph', `The value "${name}" is defined twice in graph "${this.#name}".`);
+      throw new BonsaiError(
+        'invalid_graph',
+        `The value "${name}" is defined twice in graph "${this.#name}".`,
+      );
     }
     this.#taken.add(name);
   }
@@ -181,7 +193,11 @@ export const DEFAULT_IR_VERSION = 8;
 /** A model of Bonsai's own making around a graph. */
 export function modelOf(
   graph: Graph,
-  options: { opset?: number; extraOpsets?: readonly OpsetImport[]; metadata?: Readonly<Record<string, string>> } = {},
+  options: {
+    opset?: number;
+    extraOpsets?: readonly OpsetImport[];
+    metadata?: Readonly<Record<string, string>>;
+  } = {},
 ): Model {
   return {
     irVersion: DEFAULT_IR_VERSION,

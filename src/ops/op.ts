@@ -1,6 +1,7 @@
 import type { Tensor } from '../base/tensor.ts';
 import type { GraphBuilder } from '../graph/build.ts';
 import type { Node, Shape, ValueType } from '../graph/model.ts';
+import type { PartialTensor } from './partial.ts';
 
 /**
  * Everything Bonsai knows about one ONNX operator, side by side: what a node of it may look like, what shapes it
@@ -23,6 +24,11 @@ export interface OpRecord {
   readonly training?: (context: TrainingContext) => void;
   /** Which channels of inputs, parameters and outputs are one. Absent: everything that touches the node is frozen. */
   readonly coupling?: (context: CouplingContext) => void;
+  /**
+   * The value of the node's only output where it follows from what is known before running: shape arithmetic.
+   * Undefined: not known. Absent: never worth knowing.
+   */
+  readonly fold?: (context: ShapeContext) => Tensor | PartialTensor | undefined;
   /** Multiply-accumulates and elements touched. Absent: data movement only, counted as no MACs. */
   readonly cost?: (context: CostContext) => Cost;
 }
@@ -45,6 +51,8 @@ export interface ShapeContext {
   readonly inputs: readonly (ValueType | undefined)[];
   /** The value of an input where it is known before running (an initialiser or something folded), else undefined. */
   constant(input: number): Tensor | undefined;
+  /** Like `constant`, for small values of which only some elements are known. Absent: nothing is half known. */
+  partial?(input: number): PartialTensor | undefined;
 }
 
 /** All sizes are known numbers here: a training step is built for one batch size. */

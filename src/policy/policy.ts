@@ -1,4 +1,4 @@
-import type { Variant } from '../repository/types.ts';
+import type { CostMetric, Variant } from '../repository/types.ts';
 
 /**
  * A policy decides which version of each task serves. It is a pure function: no I/O, no clock, no random numbers,
@@ -7,6 +7,10 @@ import type { Variant } from '../repository/types.ts';
  */
 export interface Policy {
   readonly name: string;
+  /** The cost by which the caller makes `TaskState.frontier`; `inverseThroughput` if absent. */
+  readonly metric?: CostMetric;
+  /** How often the policy wants to be asked, in ms; the caller's default if absent. */
+  readonly periodMs?: number;
   decide(state: PolicyState): Decision;
 }
 

@@ -1,0 +1,74 @@
+#!/usr/bin/env node
+import { createRequire } from 'node:module';
+import { Command, CommanderError } from 'commander';
+import { BonsaiError, messageOf } from '../base/errors.ts';
+import { applyConfigFile, bindEnvironment, CONFIG_FILE } from './config.ts';
+import { demoCommand } from './demo.ts';
+import { EXIT, EXIT_CODE_HELP, exitCodeOf } from './exit-codes.ts';
+import { orchestrateCommand } from './orchestrate.ts';
+import { portCommand } from './port.ts';
+import { profileCommand } from './profile.ts';
+import { repoCommand } from './repo.ts';
+import { serveCommand } from './serve.ts';
+import { stressCommand } from './stress.ts';
+import { trainCommand } from './train.ts';
+
+const { version } = createRequire(import.meta.url)('../../package.json') as { version: string };
+
+const program = new Command('bonsai')
+  .description('Keeps accurate neural networks answering in time on hardware that cannot be made bigger.')
+  .version(version)
+  .option('--config <file>', 'options by command, in YAML', CONFIG_FILE)
+  .option('--stack', 'print the stack of an error')
+  .showHelpAfterError('(bonsai COMMAND --help lists the options)')
+  .exitOverride()
+  .addHelpText(
+    'after',
+    `
+Examples:
+  $ bonsai demo                                        the whole story in five minutes
+  $ bonsai train --data mnist --out digits.onnx        train a network
+  $ bonsai port digits.onnx --data mnist --out models  grow it into a family
+  $ bonsai serve models --cpus 0                       serve the family
+  $ bonsai orchestrate models --server http://127.0.0.1:8000   move it along its family as demand changes
+
+Flags override the environment (BONSAI_CPUS for --cpus), which overrides ${CONFIG_FILE}.
+${EXIT_CODE_HELP}`,
+  );
+
+const commands = [
+  trainCommand(),
+  portCommand(),
+  profileCommand(),
+  repoCommand(),
+  serveCommand(),
+  orchestrateCommand(),
+  stressCommand(),
+  demoCommand(),
+];
+
+for (const command of commands satisfies Command[]) {
+  for (const target of [command, ...command.commands]) {
+    bindEnvironment(target);
+    target.exitOverride();
+    target.hook('preAction', (_, action) => applyConfigFile(action, program.opts<{ config: string }>().config));
+  }
+  program.addCommand(command);
+}
+
+try {
+  await program.parseAsync();
+} catch (thrown) {
+  if (thrown instanceof CommanderError) {
+    // Commander has printed help, version or its complaint already; its own codes for help and version are 0.
+    process.exitCode = thrown.exitCode === 0 ? EXIT.ok : EXIT.usage;
+  } else {
+    const stack = program.opts<{ stack?: boolean }>().stack || !(thrown instanceof BonsaiError);
+    process.stderr.write(`bonsai: ${stack && thrown instanceof Error ? thrown.stack : describe(thrown)}\n`);
+    process.exitCode = exitCodeOf(thrown);
+  }
+}
+
+function describe(thrown: unknown): string {
+  return thrown instanceof BonsaiError ? thrown.toString() : messageOf(thrown);
+}

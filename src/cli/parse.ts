@@ -1,0 +1,58 @@
+import { InvalidArgumentError } from '../base/errors.ts';
+
+/** `400ms`, `0.4s`, `2h`, `90` (in the unit given) → ms. */
+export function parseDurationMs(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)?$/.exec(text.trim());
+  if (match === null) {
+    throw new InvalidArgumentError(`Expected a duration such as 400ms, 0.4s or 2h, got "${text}".`);
+  }
+  return Number(match[1]) * MS_PER_UNIT[(match[2] ?? 'ms') as keyof typeof MS_PER_UNIT];
+}
+
+const MS_PER_UNIT = { ms: 1, s: 1000, m: 60_000, min: 60_000, h: 3_600_000 } as const;
+
+/** An integer within bounds. */
+export function parseInteger(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (text.trim() === '' || !Number.isInteger(value) || value < min || value > max) {
+      throw new InvalidArgumentError(`Expected an integer from ${min} to ${max}, got "${text}".`);
+    }
+    return value;
+  };
+}
+
+export function parseNumber(min: number, max = Number.POSITIVE_INFINITY): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (text.trim() === '' || !(value >= min && value <= max)) {
+      throw new InvalidArgumentError(`Expected a number from ${min} to ${max}, got "${text}".`);
+    }
+    return value;
+  };
+}
+
+/** `0,1` or `0-3` → CPU numbers, ascending, without repetition. */
+export function parseCpus(text: string): number[] {
+  const cpus = new Set<number>();
+  for (const part of text.split(',')) {
+    const match = /^(\d+)(?:-(\d+))?$/.exec(part.trim());
+    if (match === null) throw new InvalidArgumentError(`Expected CPUs such as 0 or 0,2 or 0-3, got "${text}".`);
+    const first = Number(match[1]);
+    const last = Number(match[2] ?? match[1]);
+    if (last < first || last > 4095) throw new InvalidArgumentError(`"${part}" is not a range of CPUs.`);
+    for (let cpu = first; cpu <= last; cpu++) cpus.add(cpu);
+  }
+  return [...cpus].sort((a, b) => a - b);
+}
+
+/** `0.25,0.5` → numbers in [min, max). */
+export function parseShares(text: string): number[] {
+  return text.split(',').map((part) => {
+    const value = Number(part);
+    if (part.trim() === '' || !(value > 0 && value < 1)) {
+      throw new InvalidArgumentError(`Expected shares between 0 and 1 such as 0.25,0.5, got "${text}".`);
+    }
+    return value;
+  });
+}

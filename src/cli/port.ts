@@ -1,0 +1,232 @@
+import { join } from 'node:path';
+import { Command, Option } from 'commander';
+import { probeBlockSize } from '../engine/probe-block.ts';
+import { describeTarget } from '../engine/target.ts';
+import type { Model, ValueInfo } from '../graph/model.ts';
+import { readModelFile } from '../graph/onnx/read.ts';
+import type { Dataset } from '../port/data/data-module.ts';
+import { evaluate } from '../port/evaluate.ts';
+import { type Family, type PortProgress, portFamily } from '../port/pipeline.ts';
+import { profileLatency } from '../port/profile/latency.ts';
+import type { TrainingRecipe } from '../port/train/recipe.ts';
+import { type TrainingProgress, trainNetwork } from '../port/train/train.ts';
+import { checkTaskName } from '../repository/names.ts';
+import { writeTask } from '../repository/store.ts';
+import { MANIFEST_SCHEMA_VERSION, type TaskManifest, type TensorSpec } from '../repository/types.ts';
+import { type Context, processContext } from './context.ts';
+import { EXIT_CODE_HELP } from './exit-codes.ts';
+import { labelledInputs } from './inputs.ts';
+import { dataOption, jsonOption, loadData, seedOption, threadsOption, workOption } from './options.ts';
+import { parseDurationMs, parseInteger, parseNumber, parseShares } from './parse.ts';
+import { cpusOption, openThroughputBench, type ThroughputBench } from './profile.ts';
+import type { ProgressTask } from './progress.ts';
+import { familyTable } from './repo.ts';
+import { parsePhases, showTraining } from './train.ts';
+
+interface PortCommandOptions {
+  readonly data: string;
+  readonly out: string;
+  readonly task?: string;
+  readonly ratios: number[];
+  readonly criterion: 'l1' | 'l2';
+  readonly align?: number;
+  readonly epochs: string;
+  readonly batch: number;
+  readonly learningRate: number;
+  readonly slo?: number;
+  readonly cpus: number[];
+  readonly threads: number;
+  readonly seed: number;
+  readonly work: string;
+  readonly json?: boolean;
+}
+
+/** Shares of channels to remove: six variants beside the base, from three quarters of the width down to an eighth. */
+export const DEFAULT_RATIOS = [0.25, 0.5, 0.625, 0.75, 0.875];
+
+export function portCommand(): Command {
+  return new Command('port')
+    .description('Grow a trained network into a family of smaller ones: prune, fine-tune, profile, write a repository.')
+    .argument('<model>', 'a trained ONNX network that classifies the images of --data')
+    .addOption(dataOption())
+    .requiredOption('--out <dir>', 'the model repository to write into')
+    .option('--task <name>', 'the task\'s name in the repository (default: the name of the data)')
+    .addOption(new Option('--ratios <list>', 'shares of channels to remove, ascending').argParser(parseShares).default(DEFAULT_RATIOS, DEFAULT_RATIOS.join()))
+    .addOption(new Option('--criterion <name>', 'what makes a channel unimportant').choices(['l1', 'l2']).default('l2'))
+    .addOption(new Option('--align <n>', 'keep channels at multiples of this (default: the block that this machine computes in)').argParser(parseInteger(1, 256)))
+    .option('--epochs <list>', 'fine-tuning of each variant; 2@0.5,1 means two at half resolution, then one at full', '1')
+    .addOption(new Option('--batch <n>', 'examples of a step').argParser(parseInteger(1, 4096)).default(64))
+    .addOption(new Option('--learning-rate <rate>', 'of fine-tuning').argParser(parseNumber(0)).default(0.02))
+    .addOption(new Option('--slo <duration>', 'latency objective to note with the task').argParser(parseDurationMs))
+    .addOption(cpusOption())
+    .addOption(threadsOption())
+    .addOption(seedOption())
+    .addOption(workOption())
+    .addOption(jsonOption())
+    .addHelpText(
+      'after',
+      `
+Example:
+  $ bonsai port digits.onnx --data mnist --out models
+
+Finished steps are kept under --work: the same command goes on where it was interrupted, and repeats nothing.
+${EXIT_CODE_HELP}`,
+    )
+    .action(async (file: string, options: PortCommandOptions) => {
+      const context = processContext(options);
+      const model = await readModelFile(file);
+      const dataset = await loadData(context, options);
+      const recipe: TrainingRecipe = {
+        phases: parsePhases(options.epochs),
+        batch: options.batch,
+        learningRate: options.learningRate,
+        schedule: 'cosine',
+        warmupShare: 0.1,
+        momentum: 0.9,
+        nesterov: true,
+        weightDecay: 5e-4,
+      };
+      const manifest = await portToRepository(context, model, dataset, {
+        ...options,
+        task: options.task ?? taskNameOf(dataset),
+        recipe: () => recipe,
+        sloMs: options.slo,
+        workDirectory: join(options.work, 'port'),
+      });
+      context.result(manifest, `${familyTable(manifest)}\nWritten to ${options.out}. Serve it: bonsai serve ${options.out}`);
+    });
+}
+
+/** `mnist` of `mnist:PATH`: what a task is called unless somebody names it. */
+export function taskNameOf(dataset: Dataset): string {
+  return dataset.name.split(':')[0]!;
+}
+
+export interface PortToRepositoryOptions {
+  readonly out: string;
+  readonly task: string;
+  readonly ratios: readonly number[];
+  readonly criterion: 'l1' | 'l2';
+  readonly align?: number;
+  readonly recipe: (ratio: number) => TrainingRecipe;
+  readonly latencyRuns?: number;
+  readonly throughputMs?: number;
+  readonly sloMs?: number;
+  readonly cpus: readonly number[];
+  readonly threads: number;
+  readonly seed: number;
+  readonly workDirectory: string;
+}
+
+/** The porting pipeline with its parts put in: training, scoring, this machine's profiler, the repository. */
+export async function portToRepository(
+  context: Context,
+  model: Model,
+  dataset: Dataset,
+  options: PortToRepositoryOptions,
+): Promise<TaskManifest> {
+  checkTaskName(options.task);
+  const { threads, seed } = options;
+  const { signal, clock } = context;
+  const align = options.align ?? (await probeBlockSize());
+  const target = describeTarget({ cpus: options.cpus.length });
+  let manifest: TaskManifest | undefined;
+  let bench: ThroughputBench | undefined;
+  const show = portProgress(context, options.ratios);
+  try {
+    await portFamily<TrainingRecipe>(
+      model,
+      dataset,
+      {
+        ratios: options.ratios,
+        pruning: { criterion: options.criterion, align },
+        recipe: options.recipe,
+        epochs: (recipe) => recipe.phases.reduce((sum, phase) => sum + phase.epochs, 0),
+        seed,
+        target,
+        workDirectory: options.workDirectory,
+        nowIso: () => new Date(clock.epochMs()).toISOString(),
+        frontierMetric: 'inverseThroughput',
+        signal,
+        onProgress: show,
+      },
+      {
+        train: (network, data, recipe, given) =>
+          trainNetwork(network, data, recipe, { ...given, threads, clock, onNotice: context.progress.say }),
+        evaluate: (network, split) => evaluate(network, split, { threads, signal }),
+        latency: (bytes) => profileLatency(bytes, { runs: options.latencyRuns, seed, signal }),
+        write: async (family) => {
+          manifest = manifestOf(model, dataset, family, options);
+          await writeTask(options.out, manifest, family.models);
+        },
+        throughput: async (variant) => {
+          bench ??= await openThroughputBench(context, {
+            repository: options.out,
+            manifest: manifest!, // `write` came before.
+            inputs: labelledInputs(dataset, dataset.test, manifest!),
+            cpus: options.cpus,
+            seed,
+            durationMs: options.throughputMs,
+          });
+          return bench.measure(variant.version);
+        },
+      },
+    );
+  } finally {
+    await bench?.close();
+  }
+  return manifest!; // portFamily has written.
+}
+
+function manifestOf(
+  model: Model,
+  dataset: Dataset,
+  family: Family,
+  options: { readonly task: string; readonly sloMs?: number },
+): TaskManifest {
+  return {
+    schemaVersion: MANIFEST_SCHEMA_VERSION,
+    task: options.task,
+    inputs: model.graph.inputs.map(tensorSpec),
+    outputs: model.graph.outputs.map(tensorSpec),
+    classes: dataset.classes,
+    ...(options.sloMs !== undefined && { sloMs: options.sloMs }),
+    variants: family.variants,
+  };
+}
+
+function tensorSpec({ name, type }: ValueInfo): TensorSpec {
+  return {
+    name,
+    dtype: type?.dtype ?? 'float32',
+    shape: (type?.shape ?? []).map((size) => (typeof size === 'number' ? size : -1)),
+  };
+}
+
+const STEP_NAMES: Readonly<Record<PortProgress['step'], string>> = {
+  'fine-tune': 'Fine-tuning',
+  evaluate: 'Scoring',
+  latency: 'Measuring latency',
+  throughput: 'Measuring throughput',
+};
+
+/** One bar per step of a variant; what is reused from an earlier run leaves no trace but a count. */
+function portProgress(context: Context, ratios: readonly number[]): (progress: PortProgress) => void {
+  let bar: ProgressTask | undefined;
+  let reused = 0;
+  return ({ step, variant, variants, state, detail }) => {
+    if (state === 'reused') {
+      reused++;
+      if (step === 'throughput' && variant === variants - 1) context.progress.say(`Reused ${reused} finished steps.`);
+      return;
+    }
+    const what = step === 'throughput' ? `version ${variant + 1}` : variant === 0 ? 'base' : `ratio ${ratios[variant - 1]}`;
+    bar ??= context.progress.task(`${STEP_NAMES[step]} ${what}`, 1);
+    if (state === 'finished') {
+      bar.done('done');
+      bar = undefined;
+    } else if (step === 'fine-tune' && detail !== undefined) {
+      showTraining(bar, detail as TrainingProgress); // What trainNetwork reports.
+    }
+  };
+}

@@ -1,0 +1,107 @@
+import { Command } from 'commander';
+import { BonsaiError, messageOf } from '../base/errors.ts';
+import { frontierOf } from '../repository/frontier.ts';
+import { listTasks, readTask, verifyVariant } from '../repository/store.ts';
+import { profileOf, type TaskManifest } from '../repository/types.ts';
+import { alignedTable } from '../report/table.ts';
+import { processContext } from './context.ts';
+import { EXIT_CODE_HELP } from './exit-codes.ts';
+import { jsonOption } from './options.ts';
+
+export function repoCommand(): Command {
+  const repo = new Command('repo').description('Look at a model repository and check it.').addHelpText(
+    'after',
+    `
+Examples:
+  $ bonsai repo list models
+  $ bonsai repo show models mnist
+  $ bonsai repo verify models
+${EXIT_CODE_HELP}`,
+  );
+  repo
+    .command('list')
+    .description('the tasks of a repository')
+    .argument('<repository>')
+    .addOption(jsonOption())
+    .action(async (root: string, options: { json?: boolean }) => {
+      const context = processContext(options);
+      const tasks = await Promise.all((await listTasks(root)).map((task) => readTask(root, task)));
+      context.result(
+        tasks.map(({ task, versions, problems }) => ({
+          task,
+          versions: versions.map(({ version }) => version),
+          problems: problems.map(({ version, error }) => ({ version, error: error.message })),
+        })),
+        tasks.length === 0
+          ? `There is no task in ${root}. Make one: bonsai port MODEL.onnx --data … --out ${root}`
+          : tasks
+              .map(({ task, versions, problems }) => `${task}: ${versions.length} versions${problems.length ? `, ${problems.length} damaged` : ''}`)
+              .join('\n'),
+      );
+    });
+  repo
+    .command('show')
+    .description('a task\'s family: accuracy, cost and the frontier')
+    .argument('<repository>')
+    .argument('<task>')
+    .addOption(jsonOption())
+    .action(async (root: string, task: string, options: { json?: boolean }) => {
+      const context = processContext(options);
+      const stored = await readTask(root, task);
+      const { manifest } = stored;
+      if (manifest === undefined) {
+        context.result(
+          stored,
+          `${task} was not made by Bonsai: versions ${stored.versions.map(({ version }) => version).join(', ')}, accuracy unknown.`,
+        );
+        return;
+      }
+      context.result(manifest, familyTable(manifest));
+    });
+  repo
+    .command('verify')
+    .description('read every network and compare it with its digest')
+    .argument('<repository>')
+    .addOption(jsonOption())
+    .action(async (root: string, options: { json?: boolean }) => {
+      const context = processContext(options);
+      const rows: { task: string; version: number; ok: boolean; problem?: string }[] = [];
+      for (const name of await listTasks(root)) {
+        const { task, manifest, problems } = await readTask(root, name);
+        for (const { version, error } of problems) rows.push({ task, version, ok: false, problem: error.message });
+        for (const variant of manifest?.variants ?? []) {
+          if (problems.some(({ version }) => version === variant.version)) continue;
+          const problem = await verifyVariant(root, task, variant).then(() => undefined, messageOf);
+          rows.push({ task, version: variant.version, ok: problem === undefined, problem });
+        }
+      }
+      context.result(
+        rows,
+        rows.map(({ task, version, problem }) => `${task}/${version}: ${problem ?? 'ok'}`).join('\n') || 'nothing to verify',
+      );
+      const broken = rows.filter(({ ok }) => !ok).length;
+      if (broken > 0) throw new BonsaiError('corrupt_repository', `${broken} of ${rows.length} networks are damaged.`);
+    });
+  return repo;
+}
+
+/** A family as a table: one line per version, the throughput frontier marked. */
+export function familyTable(manifest: TaskManifest): string {
+  const frontier = new Set(frontierOf(manifest.variants, 'inverseThroughput').map(({ version }) => version));
+  return alignedTable([
+    ['version', 'accuracy %', 'MMACs', 'parameters', 'latency ms', 'throughput /s', 'spread', 'frontier'],
+    ...manifest.variants.map((variant) => {
+      const profile = profileOf(variant);
+      return [
+        String(variant.version),
+        (100 * variant.accuracy.test).toFixed(2),
+        (variant.macs / 1e6).toFixed(1),
+        String(variant.parameters),
+        profile?.latencyMs.median.toFixed(2) ?? '-',
+        profile?.throughputRps.median.toFixed(1) ?? '-',
+        profile === undefined ? '-' : (profile.throughputRps.max / profile.throughputRps.min).toFixed(2),
+        frontier.has(variant.version) ? 'yes' : '',
+      ];
+    }),
+  ]).trimEnd();
+}

@@ -1,0 +1,95 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { BonsaiError } from '../base/errors.ts';
+
+export interface ServerProcessOptions {
+  readonly repository: string;
+  readonly cpus: readonly number[];
+  /** `largest`, `smallest`, or a version number of every task. */
+  readonly initial: string;
+  readonly sloMs?: number;
+}
+
+/** A Bonsai server in a process of its own, as `bonsai serve` starts it: measured apart from who measures it. */
+export interface ServerProcess {
+  readonly httpUrl: string;
+  readonly metricsUrl: string;
+  /** Drains and ends the server. */
+  close(): Promise<void>;
+}
+
+/** The line that `bonsai serve --json` prints when it is ready. */
+export interface ReadyLine {
+  readonly ready: true;
+  readonly http: string;
+  readonly metrics: string;
+}
+
+/** How long a server may take to load a repository before it counts as failed. */
+export const SERVER_START_LIMIT_MS = 60_000;
+
+/** How long a draining server gets before it is killed. */
+export const SERVER_STOP_LIMIT_MS = 10_000;
+
+/** Starts `bonsai serve` on free ports and waits until it is ready. @throws BonsaiError `load_failed` with its complaint */
+export async function startServerProcess(options: ServerProcessOptions): Promise<ServerProcess> {
+  const main = fileURLToPath(new URL('./main.js', import.meta.url));
+  const child = spawn(
+    process.execPath,
+    [
+      main, 'serve', options.repository, '--json', '--port', '0', '--metrics-port', '0',
+      '--cpus', options.cpus.join(','), '--initial', options.initial,
+      ...(options.sloMs === undefined ? [] : ['--slo', `${options.sloMs}ms`]),
+    ],
+    { stdio: ['ignore', 'pipe', 'pipe'] },
+  );
+  // A parent that dies must not leave the child behind on its CPU.
+  const killWithParent = () => child.kill('SIGKILL');
+  process.once('exit', killWithParent);
+  child.once('exit', () => process.removeListener('exit', killWithParent));
+  let complaint = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    complaint = (complaint + text).slice(-4000);
+  });
+  const ready = await readyLine(child, () => complaint);
+  return {
+    httpUrl: ready.http,
+    metricsUrl: ready.metrics,
+    close: () => stop(child),
+  };
+}
+
+function readyLine(child: ChildProcess, complaint: () => string): Promise<ReadyLine> {
+  return new Promise((resolve, reject) => {
+    const fail = (reason: string) =>
+      reject(new BonsaiError('load_failed', `The server did not start: ${reason}\n${complaint().trim()}`));
+    const timer = setTimeout(() => {
+      child.kill('SIGKILL');
+      fail(`not ready within ${SERVER_START_LIMIT_MS / 1000} s.`);
+    }, SERVER_START_LIMIT_MS);
+    child.once('exit', (code, signal) => {
+      clearTimeout(timer);
+      fail(`it ended with ${signal ?? `code ${code}`}.`);
+    });
+    child.once('error', (error) => {
+      clearTimeout(timer);
+      fail(error.message);
+    });
+    const lines = createInterface({ input: child.stdout! });
+    lines.on('line', (line) => {
+      if (!line.startsWith('{"ready":true')) return;
+      clearTimeout(timer);
+      resolve(JSON.parse(line) as ReadyLine); // Written by our own serve command.
+    });
+  });
+}
+
+async function stop(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+  child.kill('SIGTERM');
+  const timer = setTimeout(() => child.kill('SIGKILL'), SERVER_STOP_LIMIT_MS);
+  await ended;
+  clearTimeout(timer);
+}

@@ -1,0 +1,146 @@
+import { rm } from 'node:fs/promises';
+import { Command, Option } from 'commander';
+import { InvalidArgumentError } from '../base/errors.ts';
+import type { Model } from '../graph/model.ts';
+import { writeModelFile } from '../graph/onnx/write.ts';
+import { countCost } from '../ops/count.ts';
+import { BACKBONES, backbone } from '../port/backbones/registry.ts';
+import type { Dataset } from '../port/data/data-module.ts';
+import { evaluate } from '../port/evaluate.ts';
+import type { Schedule, TrainingRecipe } from '../port/train/recipe.ts';
+import { type TrainingProgress, trainNetwork } from '../port/train/train.ts';
+import { type Context, processContext } from './context.ts';
+import { EXIT_CODE_HELP } from './exit-codes.ts';
+import { dataOption, jsonOption, loadData, seedOption, threadsOption, workOption } from './options.ts';
+import { parseInteger, parseNumber } from './parse.ts';
+import type { ProgressTask } from './progress.ts';
+
+interface TrainOptions {
+  readonly backbone: string;
+  readonly data: string;
+  readonly out: string;
+  readonly epochs: number;
+  readonly batch: number;
+  readonly learningRate: number;
+  readonly schedule: Schedule;
+  readonly warmup: number;
+  readonly momentum: number;
+  readonly weightDecay: number;
+  readonly labelSmoothing: number;
+  readonly shift: number;
+  readonly patience?: number;
+  readonly threads: number;
+  readonly seed: number;
+  readonly work: string;
+  readonly json?: boolean;
+}
+
+/** The resolution of an epoch's images: `4@0.5,1` trains four epochs at half the side length, then one at the full one. */
+export function parsePhases(text: string): TrainingRecipe['phases'] {
+  return text.split(',').map((part) => {
+    const [epochs, resolution] = part.split('@').map(Number);
+    if (!(epochs! > 0) || (resolution !== undefined && !(resolution > 0 && resolution <= 1))) {
+      throw new InvalidArgumentError(`Expected epochs such as 10, or 4@0.5,1 (epochs at a share of the resolution), got "${text}".`);
+    }
+    return { epochs: epochs!, resolution };
+  });
+}
+
+export function trainCommand(): Command {
+  return new Command('train')
+    .description('Train a network on labelled data and write it as ONNX.')
+    .addOption(dataOption())
+    .requiredOption('--out <file>', 'the ONNX file to write')
+    .addOption(
+      new Option('--backbone <name>', `${Object.keys(BACKBONES).join(', ')}, or resnet:widths=16-32-64,blocks=1-1-1`).default('resnet-8'),
+    )
+    .option('--epochs <list>', 'passes over the data; 4@0.5,1 means four at half resolution, then one at full', '5')
+    .addOption(new Option('--batch <n>', 'examples of a step').argParser(parseInteger(1, 4096)).default(64))
+    .addOption(new Option('--learning-rate <rate>', 'the highest').argParser(parseNumber(0)).default(0.1))
+    .addOption(new Option('--schedule <name>', 'of the learning rate').choices(['cosine', 'one-cycle', 'step', 'constant']).default('cosine'))
+    .addOption(new Option('--warmup <share>', 'share of the steps in which the rate rises').argParser(parseNumber(0, 1)).default(0.1))
+    .addOption(new Option('--momentum <m>', 'Nesterov momentum').argParser(parseNumber(0, 1)).default(0.9))
+    .addOption(new Option('--weight-decay <d>', 'on weights, not on biases and BatchNorm').argParser(parseNumber(0)).default(5e-4))
+    .addOption(new Option('--label-smoothing <s>', '').argParser(parseNumber(0, 1)).default(0))
+    .addOption(new Option('--shift <pixels>', 'augmentation: shift images at random by up to so many pixels').argParser(parseInteger(0)).default(0))
+    .addOption(new Option('--patience <epochs>', 'stop early when validation has not improved for so long').argParser(parseNumber(0)))
+    .addOption(threadsOption())
+    .addOption(seedOption())
+    .addOption(workOption())
+    .addOption(jsonOption())
+    .addHelpText(
+      'after',
+      `
+Example:
+  $ bonsai train --data mnist --backbone resnet-8 --epochs 3@0.5,1 --out digits.onnx
+
+An interrupted training is continued by the same command: its checkpoint lies beside the file (FILE.checkpoint).
+${EXIT_CODE_HELP}`,
+    )
+    .action(async (options: TrainOptions & { epochs: string }) => {
+      const context = processContext(options);
+      const dataset = await loadData(context, options);
+      const recipe: TrainingRecipe = {
+        phases: parsePhases(options.epochs),
+        batch: options.batch,
+        learningRate: options.learningRate,
+        schedule: options.schedule,
+        warmupShare: options.warmup,
+        momentum: options.momentum,
+        nesterov: true,
+        weightDecay: options.weightDecay,
+        labelSmoothing: options.labelSmoothing,
+        augmentation: options.shift > 0 ? { shiftPixels: options.shift } : undefined,
+        earlyStopping: options.patience === undefined ? undefined : { patienceEpochs: options.patience },
+      };
+      const checkpointPath = `${options.out}.checkpoint`;
+      const trained = await trainBackbone(context, { ...options, dataset, recipe, checkpointPath });
+      await writeModelFile(trained.model, options.out);
+      await rm(checkpointPath, { recursive: true, force: true });
+      const { macs, parameters } = countCost(trained.model);
+      context.result(
+        { file: options.out, seed: options.seed, ...trained, model: undefined, macs, parameters },
+        `${options.out}: ${(100 * trained.testAccuracy).toFixed(2)} % of ${dataset.test.count} test examples right, ` +
+          `${(macs / 1e6).toFixed(1)} MMACs, ${parameters} parameters, seed ${options.seed}`,
+      );
+    });
+}
+
+/** Builds a backbone for the data, trains it with a progress bar, and scores it on the test split. */
+export async function trainBackbone(
+  context: Context,
+  options: {
+    readonly backbone: string;
+    readonly dataset: Dataset;
+    readonly recipe: TrainingRecipe;
+    readonly threads: number;
+    readonly seed: number;
+    readonly checkpointPath: string;
+  },
+): Promise<{ model: Model; testAccuracy: number; validationAccuracy: number }> {
+  const { dataset, seed, threads } = options;
+  const untrained = backbone(options.backbone).build({
+    inputShape: dataset.shape,
+    classes: dataset.classes.length,
+    normalization: dataset.normalization,
+    seed,
+  });
+  const bar = context.progress.task(`Training ${options.backbone}`, 1);
+  const { model, validationAccuracy } = await trainNetwork(untrained, dataset, options.recipe, {
+    threads,
+    seed,
+    checkpointPath: options.checkpointPath,
+    signal: context.signal,
+    clock: context.clock,
+    onProgress: (progress) => showTraining(bar, progress),
+    onNotice: (message) => context.progress.say(message),
+  });
+  const { accuracy } = await evaluate(model, dataset.test, { threads, signal: context.signal });
+  bar.done(`test accuracy ${(100 * accuracy).toFixed(2)} %`);
+  return { model, testAccuracy: accuracy, validationAccuracy };
+}
+
+/** One line of training's progress on a bar whose total is 1. */
+export function showTraining(bar: ProgressTask, progress: TrainingProgress): void {
+  bar.update(progress.workRatio, `loss ${progress.loss.toFixed(3)}, ${(100 * progress.runningAccuracy).toFixed(1)} % right`);
+}

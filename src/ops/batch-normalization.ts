@@ -1,0 +1,133 @@
+import { elementCount } from '../base/tensor.ts';
+import type { GraphBuilder } from '../graph/build.ts';
+import { float, floatAttribute } from '../graph/attributes.ts';
+import { alongAxis, labelsAlong } from './channels.ts';
+import { matMulTransposed, reduceSum, reshape } from './emit.ts';
+import { ShapeError } from './errors.ts';
+import { defineOp } from './op.ts';
+
+/**
+ * y = scale · (x − mean) / √(var + ε) + B for each channel (axis 1). Inference takes mean and var from inputs 3
+ * and 4; training takes them from the batch and moves the inputs towards them:
+ * running ← running · momentum + batch · (1 − momentum), with the biased variance (division by M), as ONNX defines it.
+ */
+export const BatchNormalization = defineOp({
+  schema: { name: 'BatchNormalization', since: [1, 6, 7, 9, 14, 15], inputs: [5, 5], outputs: [1, 5] },
+  shape({ node, inputs: [x, ...parameters] }) {
+    const channels = x?.shape?.[1];
+    for (const [i, parameter] of parameters.entries()) {
+      const size = parameter?.shape?.[0];
+      if (parameter?.shape !== undefined && parameter.shape.length !== 1) {
+        throw new ShapeError(node, i + 1, `has rank ${parameter.shape.length}, expected a vector`);
+      }
+      if (typeof size === 'number' && typeof channels === 'number' && size !== channels) {
+        throw new ShapeError(node, i + 1, `has ${size} elements, input 0 has ${channels} channels`);
+      }
+    }
+    const dtype = x?.dtype ?? 'float32';
+    // Outputs after the first exist in training form only; each holds one value per channel.
+    return node.outputs.map((_, i) => (i === 0 ? { dtype, shape: x?.shape } : { dtype, shape: [channels ?? null] }));
+  },
+  training(context) {
+    const { build, node } = context;
+    const shape = context.xShape(0);
+    const x = context.x(0);
+    const epsilon = floatAttribute(node, 'epsilon', DEFAULT_EPSILON);
+    const momentum = floatAttribute(node, 'momentum', DEFAULT_MOMENTUM);
+    const inverse = build.scalar(1 / countOf(shape));
+    const mean = build.op('Mul', [channelSum(build, x, shape), inverse]);
+    const square = build.op('Mul', [channelDot(build, x, x, shape), inverse]);
+    // E[x²] − mean² can come out a rounding error below 0.
+    const variance = build.op('Relu', [build.op('Sub', [square, build.op('Mul', [mean, mean])])]);
+    build.op(
+      'BatchNormalization',
+      [x, context.x(1), context.x(2), mean, variance],
+      { epsilon: float(epsilon) },
+      { outputs: [node.outputs[0]!], name: node.name === '' ? undefined : node.name },
+    );
+    const deviation = build.op('Sqrt', [build.op('Add', [variance, build.scalar(epsilon)])]);
+    context.keep('mean', mean);
+    context.keep('rstd', build.op('Reciprocal', [deviation]));
+    for (const [input, batch] of [[3, mean], [4, variance]] as const) {
+      const old = build.op('Mul', [context.x(input), build.scalar(momentum)]);
+      context.update(input, build.op('Add', [old, build.op('Mul', [batch, build.scalar(1 - momentum)])]));
+    }
+  },
+  gradient(context) {
+    const { build, dy: [dy] } = context;
+    if (dy === undefined) return [];
+    const shape = context.xShape(0);
+    const [x, mean, rstd] = [context.x(0), context.kept('mean'), context.kept('rstd')];
+    // dB = Σ dy; dScale = rstd · (Σ dy·x − mean · Σ dy).
+    const dB = channelSum(build, dy, shape);
+    const centred = build.op('Sub', [channelDot(build, dy, x, shape), build.op('Mul', [mean, dB])]);
+    const dScale = build.op('Mul', [rstd, centred]);
+    let dX: string | undefined;
+    if (context.needs(0)) {
+      // dx = a · (dy + b·x + c) with a = scale·rstd, b = −rstd·dScale/M, c = −dB/M − b·mean.
+      const minus = build.scalar(-1 / countOf(shape));
+      const a = build.op('Mul', [context.x(1), rstd]);
+      const b = build.op('Mul', [build.op('Mul', [rstd, dScale]), minus]);
+      const c = build.op('Sub', [build.op('Mul', [dB, minus]), build.op('Mul', [b, mean])]);
+      const ofX = affine(build, x, shape, build.op('Mul', [a, b]), build.op('Mul', [a, c]));
+      dX = build.op('Add', [affine(build, dy, shape, a), ofX]);
+    }
+    return [dX, context.needs(1) ? dScale : undefined, context.needs(2) ? dB : undefined];
+  },
+  coupling(context) {
+    const x = context.xShape(0);
+    const channels = context.constant(1)?.shape[0];
+    const labels = context.labels(0);
+    if (labels === undefined) return;
+    if (x === undefined || channels === undefined || ![1, 2, 3, 4].every((i) => context.isParameter(i))) {
+      context.freeze(labels.data, 'a BatchNormalization whose parameters are not stored is left alone');
+      return;
+    }
+    const along = labelsAlong(context, 0, 1, channels);
+    if (along === undefined) return;
+    for (const input of [1, 2, 3, 4]) context.bind(input, 0, along);
+    context.produce(0, alongAxis(along, 1, x.length));
+  },
+  // Folded into the convolution before it when ONNX Runtime loads the file; standing alone, one multiply-add each.
+  cost({ outputs: [y] }) {
+    return { macs: elementCount(y!) };
+  },
+});
+
+/** ONNX's defaults for the attributes. */
+export const DEFAULT_EPSILON = 1e-5;
+export const DEFAULT_MOMENTUM = 0.9;
+
+/** How many values each channel has in a batch. */
+function countOf(shape: readonly number[]): number {
+  return elementCount(shape) / shape[1]!;
+}
+
+/** Σ x over all axes but the channels'. */
+function channelSum(build: GraphBuilder, x: string, shape: readonly number[]): string {
+  return reduceSum(
+    build,
+    x,
+    shape.flatMap((_, axis) => (axis === 1 ? [] : [axis])),
+  );
+}
+
+/** Σ x·y over all axes but the channels': products of rows of length L, then a sum over the batch. */
+function channelDot(build: GraphBuilder, x: string, y: string, shape: readonly number[]): string {
+  const [batch, channels] = [shape[0]!, shape[1]!];
+  const rows = [batch * channels, 1, countOf(shape) / batch];
+  const dots = matMulTransposed(build, reshape(build, x, rows), reshape(build, y, rows));
+  return reduceSum(build, reshape(build, dots, [batch, channels]), [0]);
+}
+
+/** scale·x + shift for each channel: ONNX Runtime's BatchNormalization is its fastest kernel for that. */
+function affine(build: GraphBuilder, x: string, shape: readonly number[], scale: string, shift?: string): string {
+  const channels = shape[1]!;
+  const filled = (value: number) => build.floats(new Array<number>(channels).fill(value));
+  // With mean 0 and variance 1 − ε the division is by exactly 1.
+  return build.op(
+    'BatchNormalization',
+    [x, scale, shift ?? filled(0), filled(0), filled(1 - DEFAULT_EPSILON)],
+    { epsilon: float(DEFAULT_EPSILON) },
+  );
+}

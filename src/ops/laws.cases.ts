@@ -1,0 +1,402 @@
+import type { DType } from '../base/dtype.ts';
+import { permutation, seededRandom } from '../base/random.ts';
+import { elementCount, float32Tensor, int64Tensor, type Tensor, tensorOf } from '../base/tensor.ts';
+import { type AttributeValue, float } from '../graph/attributes.ts';
+import type { OperatorName } from './table.ts';
+
+/** One small node of an operator with its inputs: what the laws run on. */
+export interface OpCase {
+  readonly title: string;
+  readonly opset: number;
+  readonly inputs: readonly CaseInput[];
+  readonly attributes: Readonly<Record<string, AttributeValue>>;
+  readonly outputs: number;
+  /** Whether the gradient law applies; off where the case is about shapes or integers. Default: where inputs are floats. */
+  readonly gradient: boolean;
+}
+
+export interface CaseInput {
+  /** Undefined: an absent optional input. */
+  readonly value: Tensor | undefined;
+  /** Stored in the graph rather than fed. */
+  readonly isParameter: boolean;
+}
+
+/** A network around one operator whose channels must prune as masking does; `labelled` names channels that must be free. */
+export interface CouplingCase {
+  readonly title: string;
+  readonly opset: number;
+  /** Channels of the producing convolution. The value before the operator is [2, channels, 4, 4]. */
+  readonly channels: number;
+  /** Parameters of the operator, by input index; input 0 is the producer. 'branch': a second producer like the first. */
+  readonly inputs: readonly (Tensor | 'branch' | undefined)[];
+  readonly attributes: Readonly<Record<string, AttributeValue>>;
+  readonly outputs: number;
+  /** Applied before the operator: the value becomes [2, channels]. */
+  readonly isPooled: boolean;
+  /** The operator must leave nothing prunable behind it. */
+  readonly isFrozen: boolean;
+}
+
+/** Cases of every operator; the compiler asks for a row for each. */
+export const LAW_CASES: Readonly<Record<OperatorName, readonly OpCase[]>> = {
+  Abs: [unary()],
+  Add: broadcasting(),
+  AveragePool: [
+    op('padded', [data([2, 2, 5, 5])], { kernel_shape: [3, 3], strides: [2, 2], pads: [1, 1, 1, 1] }),
+    op('counting the padding', [data([1, 2, 5, 4])], {
+      kernel_shape: [2, 3],
+      strides: [1, 2],
+      pads: [1, 0, 0, 1],
+      count_include_pad: 1,
+    }),
+    op('rounding up', [data([1, 1, 6, 6])], { kernel_shape: [3, 3], strides: [2, 2], ceil_mode: 1 }),
+  ],
+  BatchNormalization: [
+    op('inference', [data([3, 2, 3, 3]), ...[1, 2, 3].map((seed) => weight([2], seed)), weight([2], 4, 0.5, 1.5)]),
+  ],
+  Cast: [
+    op('float to float', [data([2, 3])], { to: 1 }),
+    shapeArithmetic('to float', [int64Tensor([1, -2, 3])], { to: 1 }),
+    shapeArithmetic('to bool', [int64Tensor([0, 5])], { to: 9 }),
+    shapeArithmetic('to int32', [int64Tensor([7, -8])], { to: 6 }),
+    shapeArithmetic('truncating', [float32Tensor([4], [1.5, -1.5, 2.9, 0])], { to: 7 }),
+  ],
+  Celu: [unary({ alpha: 0.7 })],
+  Clip: [
+    op('both limits', [away([0.5, -0.5]), scalar(-0.5), scalar(0.5)]),
+    op('only max', [away([0.4]), absent(), scalar(0.4)]),
+    op('as attributes', [away([0.5, -0.25])], { min: float(-0.25), max: float(0.5) }, { opset: 6 + 2 }),
+  ],
+  Concat: [
+    op('channels', [data([2, 3, 2, 2]), data([2, 1, 2, 2], 1), data([2, 2, 2, 2], 2)], { axis: 1 }),
+    op('negative axis', [data([2, 3]), data([2, 2], 1)], { axis: -1 }),
+    op('one input', [data([2, 3])], { axis: 0 }),
+    shapeArithmetic('sizes', [int64Tensor([1, 2]), int64Tensor([-1])], { axis: 0 }),
+  ],
+  Constant: [
+    shapeArithmetic('tensor', [], { value: float32Tensor([2, 2], [1, 2, 3, 4]) }),
+    shapeArithmetic('int', [], { value_int: 7 }),
+    shapeArithmetic('ints', [], { value_ints: [1, -2, 3] }),
+    shapeArithmetic('float', [], { value_float: float(1.5) }),
+  ],
+  Conv: [
+    op('padded and strided', [data([2, 3, 5, 6]), weight([4, 3, 3, 3]), weight([4], 2)], {
+      strides: [2, 2],
+      pads: [1, 1, 1, 1],
+    }),
+    op('dilated, asymmetric padding', [data([1, 2, 6, 6]), weight([2, 2, 3, 2])], {
+      dilations: [2, 1],
+      pads: [2, 0, 1, 1],
+    }),
+    op('depthwise', [data([1, 4, 4, 4]), weight([4, 1, 3, 3])], { group: 4, pads: [1, 1, 1, 1] }),
+    op('grouped', [data([1, 4, 4, 4]), weight([6, 2, 2, 2])], { group: 2 }),
+    op('pointwise', [data([2, 3, 3, 3]), weight([2, 3, 1, 1])]),
+    op('one axis', [data([2, 2, 7]), weight([3, 2, 3])], { strides: [2], pads: [1, 1] }),
+    op('same padding', [data([1, 2, 5, 5]), weight([2, 2, 3, 3])], { auto_pad: 'SAME_UPPER', strides: [2, 2] }),
+  ],
+  Div: broadcasting((shape, seed) => weight(shape, seed, 0.5, 2)),
+  Dropout: [
+    op('inference', [data([2, 3])]),
+    op('with a ratio', [data([2, 3]), scalar(0.5)]),
+    op('as attribute', [data([2, 3])], { ratio: float(0.25) }, { opset: 10 }),
+  ],
+  Elu: [unary({ alpha: 0.8 })],
+  Erf: [unary()],
+  Exp: [unary()],
+  Flatten: [
+    op('default', [data([2, 3, 2, 2])]),
+    op('at the front', [data([2, 3])], { axis: 0 }),
+    op('at the end', [data([2, 3, 2])], { axis: 3 }),
+    op('negative axis', [data([2, 3, 4])], { axis: -1 }),
+  ],
+  Gather: [
+    op('channels', [data([2, 4, 3]), indices([2, 0, -1])], { axis: 1 }, { gradient: false }),
+    op('scalar index', [data([2, 4]), indices([1], [])], { axis: 1 }, { gradient: false }),
+    op('matrix of indices', [data([3, 2]), indices([0, 2, 1, 1], [2, 2])], {}, { gradient: false }),
+    shapeArithmetic('a size', [int64Tensor([4, 5, 6]), int64Tensor([-1], [])]),
+    shapeArithmetic('sizes', [int64Tensor([4, 5, 6]), int64Tensor([2, 0])]),
+  ],
+  Gelu: [unary({}, 20), unary({ approximate: 'tanh' }, 20)],
+  Gemm: [
+    op('plain', [data([2, 3]), weight([3, 4]), weight([4], 2)]),
+    op('transposed, scaled', [data([2, 3]), weight([4, 3]), weight([1, 4], 2)], {
+      transB: 1,
+      alpha: float(0.5),
+      beta: float(2),
+    }),
+    op('first transposed', [data([3, 2]), weight([3, 4])], { transA: 1 }),
+  ],
+  GlobalAveragePool: [op('plain', [data([2, 3, 3, 4])]), op('one axis', [data([2, 3, 4])])],
+  HardSigmoid: [op('kinks at ±2.5', [away([-2.5, 2.5], -4, 4)])],
+  HardSwish: [op('kinks at ±3', [away([-3, 3], -5, 5)])],
+  Identity: [op('plain', [data([2, 3])]), shapeArithmetic('sizes', [int64Tensor([1, 2])])],
+  LeakyRelu: [unary({ alpha: 0.2 })],
+  Log: [op('positive', [data([2, 3, 2], 0, 0.5, 3)])],
+  LogSoftmax: [op('last axis', [data([2, 3, 4])]), op('channels', [data([2, 3, 2, 2])], { axis: 1 })],
+  MatMul: [
+    op('matrices', [data([2, 3]), weight([3, 4])]),
+    op('batched', [data([2, 2, 3]), data([2, 3, 2], 1)]),
+    op('broadcast weight', [data([2, 3, 4]), weight([4, 2])]),
+    op('broadcast batch', [data([2, 1, 2, 3]), data([3, 3, 2], 1)]),
+  ],
+  MaxPool: [
+    op('padded', [spaced([2, 2, 5, 5])], { kernel_shape: [3, 3], strides: [2, 2], pads: [1, 1, 1, 1] }),
+    op('overlapping', [spaced([1, 2, 5, 5])], { kernel_shape: [3, 2], strides: [1, 1] }),
+    op('rounding up', [spaced([1, 1, 6, 6])], { kernel_shape: [3, 3], strides: [2, 2], ceil_mode: 1 }),
+  ],
+  Mul: broadcasting(),
+  Neg: [unary()],
+  PRelu: [
+    op('per channel', [data([2, 3, 2, 2]), weight([3, 1, 1])]),
+    op('one slope', [data([2, 3]), weight([1])]),
+  ],
+  Pad: [
+    op('spatial', [data([1, 2, 3, 3]), indices([0, 0, 1, 0, 0, 0, 2, 1])]),
+    op('channels, value', [data([1, 2, 2, 2]), indices([0, 1, 0, 0, 0, 2, 0, 0]), scalar(0.5)]),
+    op('cropping', [data([1, 2, 4, 4]), indices([0, 0, -1, 1, 0, 0, -1, 0])]),
+    op('some axes', [data([1, 2, 3, 3]), indices([1, 2]), absent(), indices([-1])], {}, { opset: 18 }),
+    op('as attribute', [data([1, 2, 3, 3])], { pads: [0, 0, 1, 1, 0, 0, 1, 1] }, { opset: 10 }),
+    op('reflecting', [data([1, 1, 3, 3]), indices([0, 0, 1, 1, 0, 0, 1, 1])], { mode: 'reflect' }, { gradient: false }),
+  ],
+  Reciprocal: [op('positive', [data([2, 3], 0, 0.5, 3)])],
+  ReduceMean: [
+    op('spatial', [data([2, 3, 2, 2])], { axes: [2, 3] }),
+    op('without keeping', [data([2, 3, 4])], { axes: [-1], keepdims: 0 }),
+    op('everything', [data([2, 3])]),
+    op('axes as input', [data([2, 3, 2, 2]), indices([2, 3])], {}, { opset: 18 }),
+  ],
+  Relu: [unary()],
+  Reshape: [
+    op('flatten', [data([2, 3, 2, 2]), indices([0, -1])]),
+    op('split channels', [data([2, 4, 3, 3]), indices([0, 2, 2, 3, 3])]),
+    op('all given', [data([2, 6]), indices([3, 4])]),
+    shapeArithmetic('vector', [int64Tensor([1, 2, 3, 4]), int64Tensor([2, -1])]),
+  ],
+  Selu: [unary(), unary({ alpha: 1.2, gamma: float(0.9) })],
+  Shape: [
+    op('whole', [data([2, 3, 4])], {}, { gradient: false }),
+    op('part', [data([2, 3, 4])], { start: -2, end: 10 }, { gradient: false }),
+  ],
+  Sigmoid: [unary()],
+  Slice: [
+    op('to the end', [data([2, 5, 4]), indices([1, -3]), indices([2 ** 62, -1]), indices([1, 2])], {}, { gradient: false }),
+    op(
+      'backwards',
+      [data([2, 5]), indices([-1]), indices([-(2 ** 31)]), indices([1]), indices([-2])],
+      {},
+      { gradient: false },
+    ),
+    op('as attributes', [data([2, 5])], { starts: [0, 1], ends: [1, 9], axes: [0, 1] }, { opset: 9, gradient: false }),
+    shapeArithmetic('sizes', [int64Tensor([4, 5, 6]), int64Tensor([1]), int64Tensor([3]), int64Tensor([0])]),
+  ],
+  Softmax: [op('last axis', [data([2, 3, 4])]), op('channels', [data([2, 3, 2, 2])], { axis: 1 })],
+  Softplus: [unary()],
+  Softsign: [unary()],
+  Split: [
+    op('sizes', [data([2, 5, 2]), indices([2, 3])], { axis: 1 }, { outputs: 2 }),
+    op('equal', [data([2, 6])], { axis: -1 }, { outputs: 3 }),
+    op('as attribute', [data([2, 5])], { axis: 1, split: [1, 4] }, { opset: 11, outputs: 2 }),
+    op('uneven', [data([2, 5])], { axis: 1, num_outputs: 3 }, { opset: 18, outputs: 3 }),
+  ],
+  Sqrt: [op('positive', [data([2, 3], 0, 0.5, 3)])],
+  Squeeze: [
+    op('named', [data([2, 1, 3, 1]), indices([1, -1])]),
+    op('all', [data([2, 1, 3, 1])]),
+    op('as attribute', [data([2, 1, 3])], { axes: [1] }, { opset: 11 }),
+    shapeArithmetic('a size', [int64Tensor([7]), int64Tensor([0])]),
+  ],
+  Sub: broadcasting(),
+  Tanh: [unary()],
+  Transpose: [op('to channels last', [data([2, 3, 4, 2])], { perm: [0, 2, 3, 1] }), op('reversed', [data([2, 3, 4])])],
+  Unsqueeze: [
+    op('two axes', [data([2, 3]), indices([0, -1])]),
+    op('as attribute', [data([2, 3])], { axes: [1, 3] }, { opset: 11 }),
+    shapeArithmetic('a size', [int64Tensor([7], []), int64Tensor([0])]),
+  ],
+};
+
+const image = [2, 4, 4];
+
+/** Couplings, for every operator whose record has one; operators with several behaviours have several. */
+export const COUPLING_CASES: Partial<Record<OperatorName, readonly CouplingCase[]>> = {
+  ...Object.fromEntries(
+    (
+      [
+        'Abs', 'Celu', 'Elu', 'Erf', 'Exp', 'HardSigmoid', 'HardSwish', 'Identity', 'LeakyRelu', 'Neg', 'Reciprocal',
+        'Relu', 'Selu', 'Sigmoid', 'Softplus', 'Softsign', 'Tanh', 'GlobalAveragePool', 'Clip', 'Dropout', 'Flatten',
+      ] as const
+    ).map((name) => [name, [coupling('pass')]]),
+  ),
+  Log: [coupling('after a positive bias', { positive: true })],
+  Sqrt: [coupling('after a positive bias', { positive: true })],
+  Gelu: [coupling('pass', { opset: 20 })],
+  Cast: [coupling('pass', { attributes: { to: 1 } })],
+  ...Object.fromEntries(
+    (['Add', 'Sub', 'Mul', 'Div'] as const).map((name) => [
+      name,
+      [
+        coupling('residual', { inputs: [undefined, 'branch'] }),
+        coupling('constant per channel', { inputs: [undefined, positive([6, 1, 1])] }),
+        coupling('constant on all', { inputs: [undefined, positive([])] }),
+        coupling('constant per position', { inputs: [undefined, positive([1, 6, 4, 4])] }),
+      ],
+    ]),
+  ),
+  AveragePool: [coupling('pass', { attributes: { kernel_shape: [2, 2], strides: [2, 2] } })],
+  MaxPool: [coupling('pass', { attributes: { kernel_shape: [3, 3], strides: [2, 2], pads: [1, 1, 1, 1] } })],
+  BatchNormalization: [
+    coupling('sliced', { inputs: [undefined, positive([6]), positive([6], 1), positive([6], 2), positive([6], 3)] }),
+  ],
+  Concat: [
+    coupling('branches on channels', { inputs: [undefined, 'branch'], attributes: { axis: 1 } }),
+    coupling('branches in space', { inputs: [undefined, 'branch'], attributes: { axis: 3 } }),
+    coupling('with a constant', { inputs: [undefined, positive([2, 3, 4, 4])], attributes: { axis: 1 } }),
+    coupling('with a constant in space', { inputs: [undefined, positive([2, 6, 1, 4])], attributes: { axis: 2 } }),
+  ],
+  Conv: [
+    coupling('dense', { inputs: [undefined, positive([5, 6, 3, 3]), positive([5], 1)] }),
+    coupling('depthwise', { inputs: [undefined, positive([6, 1, 3, 3])], attributes: { group: 6 } }),
+    coupling('depthwise, two each', { inputs: [undefined, positive([12, 1, 1, 1])], attributes: { group: 6 } }),
+    coupling('grouped', { inputs: [undefined, positive([9, 2, 1, 1])], attributes: { group: 3 } }),
+  ],
+  Gather: [coupling('reordered channels', { inputs: [undefined, int64Tensor([5, 0, 3, 3])], attributes: { axis: 1 } })],
+  Gemm: [
+    coupling('transposed', {
+      isPooled: true,
+      inputs: [undefined, positive([5, 6]), positive([5], 1)],
+      attributes: { transB: 1 },
+    }),
+    coupling('plain', { isPooled: true, inputs: [undefined, positive([6, 5])] }),
+  ],
+  MatMul: [coupling('weight', { isPooled: true, inputs: [undefined, positive([6, 5])] })],
+  LogSoftmax: [coupling('over channels', { attributes: { axis: 1 }, isFrozen: true })],
+  Softmax: [
+    coupling('over channels', { attributes: { axis: 1 }, isFrozen: true }),
+    coupling('over a row', { attributes: { axis: -1 } }),
+  ],
+  PRelu: [coupling('per channel', { inputs: [undefined, positive([6, 1, 1])] })],
+  Pad: [
+    coupling('spatial', { inputs: [undefined, int64Tensor([0, 0, 1, 1, 0, 0, 1, 1])] }),
+    coupling('new channels', { inputs: [undefined, int64Tensor([0, 1, 0, 0, 0, 2, 0, 0])] }),
+    coupling('new channels by attribute', { opset: 10, attributes: { pads: [0, 1, 0, 0, 0, 2, 0, 0] } }),
+  ],
+  ReduceMean: [
+    coupling('over space', { attributes: { axes: [2, 3], keepdims: 0 } }),
+    coupling('over channels', { attributes: { axes: [1] }, isFrozen: true }),
+  ],
+  Reshape: [
+    coupling('flatten', { inputs: [undefined, int64Tensor([2, 96])] }),
+    coupling('flatten, copied batch', { inputs: [undefined, int64Tensor([0, -1])] }),
+    coupling('channels split in two', { inputs: [undefined, int64Tensor([0, 2, 3, 4, 4])] }),
+    coupling('space merged', { inputs: [undefined, int64Tensor([0, 6, -1])] }),
+    coupling('space swallowed by the batch', { inputs: [undefined, int64Tensor([-1, 4])], isFrozen: true }),
+  ],
+  Slice: [
+    coupling('channels', { inputs: [undefined, int64Tensor([1]), int64Tensor([5]), int64Tensor([1])] }),
+    coupling('space', { inputs: [undefined, int64Tensor([1]), int64Tensor([3]), int64Tensor([2])] }),
+    coupling('channels by attribute', { opset: 9, attributes: { starts: [2], ends: [99], axes: [1] } }),
+  ],
+  Split: [
+    coupling('channels by size', { inputs: [undefined, int64Tensor([2, 4])], attributes: { axis: 1 }, outputs: 2 }),
+    coupling('channels in halves', { attributes: { axis: 1 }, outputs: 2 }),
+    coupling('space', { attributes: { axis: 2 }, outputs: 2 }),
+  ],
+  Squeeze: [coupling('spatial', { isPooled: false, inputs: [undefined, int64Tensor([])], isSkipped: true })].slice(0, 0),
+  Transpose: [coupling('to channels last', { attributes: { perm: [0, 2, 3, 1] } })],
+  Unsqueeze: [coupling('in front of space', { inputs: [undefined, int64Tensor([2])] })],
+};
+
+/** Operators whose coupling rule has nothing to show on an activation, and why. */
+export const UNCOUPLED: Partial<Record<OperatorName, string>> = {
+  Constant: 'has no input',
+};
+
+void image;
+
+function op(
+  title: string,
+  inputs: readonly CaseInput[],
+  attributes: OpCase['attributes'] = {},
+  options: { opset?: number; outputs?: number; gradient?: boolean } = {},
+): OpCase {
+  const { opset = 17, outputs = 1, gradient = true } = options;
+  return { title, opset, inputs, attributes, outputs, gradient };
+}
+
+/** A node whose inputs are all known before running: the folded value is compared. */
+function shapeArithmetic(title: string, inputs: readonly Tensor[], attributes: OpCase['attributes'] = {}): OpCase {
+  return op(
+    `folded ${title}`,
+    inputs.map((value) => ({ value, isParameter: true })),
+    attributes,
+    { gradient: false },
+  );
+}
+
+/** An element-wise operator on values on both sides of 0, none nearer than 0.05. */
+function unary(attributes: OpCase['attributes'] = {}, opset = 17): OpCase {
+  const options = Object.fromEntries(
+    Object.entries(attributes).map(([key, value]) => [key, typeof value === 'number' ? float(value) : value]),
+  );
+  return op(`element-wise ${Object.values(attributes).length > 0 ? JSON.stringify(attributes) : ''}`, [away([0])], options, { opset });
+}
+
+function broadcasting(second: (shape: readonly number[], seed: number) => CaseInput = (shape, seed) => weight(shape, seed)): OpCase[] {
+  return [
+    op('equal shapes', [data([2, 3]), second([2, 3], 1)]),
+    op('per channel', [data([2, 3, 2, 2]), second([3, 1, 1], 1)]),
+    op('scalar', [data([2, 3]), second([], 1)]),
+    op('both ways', [data([2, 1, 3]), second([4, 1], 1)]),
+    shapeArithmetic('sizes', [int64Tensor([7, -7, 8]), int64Tensor([2])]),
+  ];
+}
+
+function data(shape: readonly number[], seed = 0, low = -1, high = 1): CaseInput {
+  return { value: spread(shape, 100 + seed, low, high), isParameter: false };
+}
+
+function weight(shape: readonly number[], seed = 1, low = -1, high = 1): CaseInput {
+  return { value: spread(shape, 200 + seed, low, high), isParameter: true };
+}
+
+/** Values that differ by much more than the finite difference's step, so that no maximum changes hands. */
+function spaced(shape: readonly number[]): CaseInput {
+  return { value: spread(shape, 300, -2, 2), isParameter: false };
+}
+
+/** Values that keep 0.05 away from kinks of the function. */
+function away(kinks: readonly number[], low = -2, high = 2): CaseInput {
+  const tensor = spread([3, 4], 400, low, high);
+  const values = Array.from(new Float32Array(tensor.bytes.buffer as ArrayBuffer), (value) => {
+    const near = kinks.find((kink) => Math.abs(value - kink) < 0.05);
+    return near === undefined ? value : near + (value < near ? -0.05 : 0.05);
+  });
+  return { value: float32Tensor([3, 4], values), isParameter: false };
+}
+
+function scalar(value: number): CaseInput {
+  return { value: float32Tensor([], [value]), isParameter: true };
+}
+
+function indices(values: readonly number[], shape: readonly number[] = [values.length]): CaseInput {
+  return { value: int64Tensor(values, shape), isParameter: true };
+}
+
+function absent(): CaseInput {
+  return { value: undefined, isParameter: true };
+}
+
+function positive(shape: readonly number[], seed = 0): Tensor {
+  return spread(shape, 500 + seed, 0.5, 1.5);
+}
+
+/** Evenly spread values in a seeded order: none equal, none at a bound. */
+export function spread(shape: readonly number[], seed: number, low: number, high: number): Tensor {
+  const count = elementCount(shape);
+  const order = permutation(count, seededRandom(seed));
+  return float32Tensor(
+    shape,
+    Float32Array.from(order, (rank) => low + ((high - low) * (rank + 0.37)) / count),
+  );
+}

@@ -1,0 +1,133 @@
+import { int64Tensor } from '../base/tensor.ts';
+import { intsAttribute } from '../graph/attributes.ts';
+import type { Dim } from '../graph/model.ts';
+import { axisOf, requiredType } from './dims.ts';
+import { ShapeError } from './errors.ts';
+import { labelledAxes, sliceLabels } from './label-tensor.ts';
+import { type CouplingContext, defineOp, type ShapeContext } from './op.ts';
+import { elementsAt, integersAt } from './partial.ts';
+
+/** A part along some axes; starts, ends, axes are attributes before opset 10, and inputs (with steps) since. */
+export const Slice = defineOp({
+  schema: { name: 'Slice', since: [1, 10, 11, 13], inputs: [1, 5], outputs: [1, 1] },
+  shape: (context) => {
+    const { dtype, shape } = requiredType(context.node, context.inputs, 0);
+    if (shape === undefined) return [{ dtype }];
+    const cuts = cutsOf(context, shape.length);
+    if (cuts === undefined) return [{ dtype, shape: shape.map(() => null) }];
+    const sizes: Dim[] = [...shape];
+    for (const cut of cuts) {
+      const size = shape[cut.axis]!;
+      if (typeof size === 'number') sizes[cut.axis] = rangeOf(cut, size).length;
+      else if (!(cut.start === 0 && cut.end >= Number.MAX_SAFE_INTEGER && cut.step === 1))
+        sizes[cut.axis] = null;
+    }
+    return [{ dtype, shape: sizes }];
+  },
+  coupling: coupleSlice,
+  fold: (context) => {
+    const x = elementsAt(context, 0);
+    if (x?.shape.length !== 1) return undefined;
+    const cuts = cutsOf(context, 1);
+    if (cuts === undefined) return undefined;
+    let { elements } = x;
+    for (const cut of cuts) elements = rangeOf(cut, elements.length).map((index) => elements[index]!);
+    return { dtype: x.dtype, shape: [elements.length], elements };
+  },
+});
+
+interface Cut {
+  readonly axis: number;
+  readonly start: number;
+  readonly end: number;
+  readonly step: number;
+}
+
+function cutsOf(
+  context: Pick<ShapeContext, 'node' | 'opset' | 'constant' | 'partial'> & {
+    inputs?: ShapeContext['inputs'];
+  },
+  rank: number,
+): Cut[] | undefined {
+  const { node, opset } = context;
+  const full = { ...context, inputs: context.inputs ?? [] };
+  const values = (input: number, attribute: string) =>
+    opset < 10 ? intsAttribute(node, attribute) : node.inputs[input] ? integersAt(full, input) : undefined;
+  const starts = values(1, 'starts');
+  const ends = values(2, 'ends');
+  if (starts === undefined || ends === undefined) return undefined;
+  const axes = values(3, 'axes');
+  const steps = opset < 10 ? undefined : values(4, 'steps');
+  if (
+    (axes === undefined && opset >= 10 && node.inputs[3]) ||
+    (steps === undefined && opset >= 10 && node.inputs[4])
+  ) {
+    return undefined;
+  }
+  if (ends.length !== starts.length || (axes !== undefined && axes.length !== starts.length)) {
+    throw new ShapeError(node, 2, `has ${ends.length} ends for ${starts.length} starts`);
+  }
+  return starts.map((start, i) => {
+    const step = steps?.[i] ?? 1;
+    if (step === 0) throw new ShapeError(node, 4, 'holds a step of 0');
+    // "To the end" is INT64_MAX in files, which as a number would no longer fit into an int64 when written back.
+    const end = Math.min(ends[i]!, Number.MAX_SAFE_INTEGER);
+    return { axis: axisOf(node, axes?.[i] ?? i, rank), start, end, step };
+  });
+}
+
+/** The indices of a cut in an axis of the given size: negative bounds count from the end, all are clamped. */
+function rangeOf({ start, end, step }: Cut, size: number): number[] {
+  const clamp = (value: number, low: number, high: number) => Math.min(Math.max(value, low), high);
+  const counted = (value: number) => (value < 0 ? value + size : value);
+  const from = step > 0 ? clamp(counted(start), 0, size) : clamp(counted(start), 0, size - 1);
+  const to = step > 0 ? clamp(counted(end), 0, size) : clamp(counted(end), -1, size - 1);
+  const count = Math.max(0, Math.ceil((to - from) / step));
+  return Array.from({ length: count }, (_, i) => from + i * step);
+}
+
+/** A range of channels keeps its labels; its bounds follow what is left of the channels before and inside it. */
+function coupleSlice(context: CouplingContext): void {
+  const { node, opset } = context;
+  const labels = context.labels(0);
+  if (labels === undefined) return;
+  const cuts = cutsOf(context, labels.shape.length);
+  const axes = labelledAxes(labels);
+  if (cuts === undefined) {
+    context.freeze(labels.data, 'is sliced at bounds that are not constant');
+    return;
+  }
+  const at = cuts.findIndex((cut) => axes.includes(cut.axis));
+  if (at < 0 && axes.length > 0) {
+    context.produce(0, labels);
+    return;
+  }
+  const isRewritable = opset < 10 || (context.isParameter(1) && context.isParameter(2));
+  const cut = cuts[at];
+  if (cut === undefined || axes.length > 1 || cut.step !== 1 || !isRewritable) {
+    context.freeze(labels.data, 'is sliced in a way that cannot be rewritten');
+    return;
+  }
+  const range = rangeOf(cut, labels.shape[cut.axis]!);
+  const start = range[0] ?? 0;
+  const before = sliceLabels(labels, cut.axis, 0, start);
+  const inside = sliceLabels(labels, cut.axis, start, start + range.length);
+  context.produce(0, inside);
+  context.rewrite((pruned) => {
+    const from = pruned.kept(before.data);
+    const starts = cuts.map((other) => other.start).with(at, from);
+    const ends = cuts.map((other) => other.end).with(at, from + pruned.kept(inside.data));
+    return opset < 10
+      ? { attributes: new Map([...node.attributes, bounds('starts', starts), bounds('ends', ends)]) }
+      : {
+          constants: new Map([
+            [1, int64Tensor(starts)],
+            [2, int64Tensor(ends)],
+          ]),
+        };
+  });
+}
+
+function bounds(name: string, values: readonly number[]): [string, { kind: 'ints'; value: bigint[] }] {
+  return [name, { kind: 'ints', value: values.map(BigInt) }];
+}

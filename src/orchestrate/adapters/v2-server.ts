@@ -1,0 +1,243 @@
+import { Pool } from 'undici';
+import type { Clock } from '../../base/clock.ts';
+import { BonsaiError, messageOf } from '../../base/errors.ts';
+import type { Scrape } from '../observe.ts';
+import type { ServerAdapter } from '../server-adapter.ts';
+import type { CpuReader } from './process-cpu.ts';
+import { type MetricSample, parsePrometheusText, seriesKey } from './prometheus-text.ts';
+
+export interface V2ServerOptions {
+  /** Where the Open Inference Protocol is spoken, as `http://127.0.0.1:8000`. */
+  readonly url: string;
+  /** Where /metrics is, as `http://127.0.0.1:8002`. */
+  readonly metricsUrl: string;
+  readonly clock: Clock;
+  /** Sent as `Authorization: Bearer …` to both. */
+  readonly token?: string;
+  /** The server's CPU where it does not tell itself (`process_cpu_seconds_total`), as with Triton. */
+  readonly cpu?: CpuReader;
+  /** Cores given to the server where it does not tell itself (`bonsai_cpu_budget_cores`). */
+  readonly cpuBudget?: number;
+  readonly name?: string;
+  readonly observeTimeoutMs?: number;
+  readonly loadTimeoutMs?: number;
+}
+
+/** A look takes milliseconds; a server that needs longer than two periods of the loop counts as not there. */
+export const OBSERVE_TIMEOUT_MS = 2_000;
+
+/** A load answers when it is complete: a large network on a busy CPU takes tens of seconds. */
+export const LOAD_TIMEOUT_MS = 120_000;
+
+/** Metrics of some hundred models are under 1 MB; more than this is no metrics page. */
+export const MAX_RESPONSE_BYTES = 16 * 1024 * 1024;
+
+/** One connection for looks, one for a load under way, two spare. */
+const CONNECTIONS = 4;
+
+/**
+ * A server that speaks the Open Inference Protocol with Triton's repository extension: Bonsai's own, Triton.
+ * Demand comes from `bonsai_requests_total`, else from `nv_inference_request_success` and `…_failure` (Triton
+ * counts a request refused by a full queue in neither); versions from `bonsai_serving_version`, else from the
+ * repository index: the highest READY one, which is the one that answers clients that name none.
+ * A version is switched by loading the model with a version policy that names only it, so Triton must run in
+ * explicit model control mode.
+ */
+export function v2Server(options: V2ServerOptions): ServerAdapter {
+  const api = new Pool(new URL(options.url).origin, { connections: CONNECTIONS });
+  const metrics = new Pool(new URL(options.metricsUrl).origin, { connections: CONNECTIONS });
+  const name = options.name ?? options.url;
+  const send = (pool: Pool, request: Request) => exchange(pool, request, name, options.token);
+
+  return {
+    name,
+    async observe(signal) {
+      const timeoutMs = options.observeTimeoutMs ?? OBSERVE_TIMEOUT_MS;
+      const page = await send(metrics, { method: 'GET', path: '/metrics', timeoutMs, signal });
+      expectOk(page, 'GET /metrics', name);
+      const samples = parsePrometheusText(page.body);
+      const atMs = options.clock.nowMs();
+      const cpuSeconds = options.cpu
+        ? await options.cpu.cpuSeconds()
+        : gaugeOf(samples, 'process_cpu_seconds_total');
+      let serving = byModel(samples, 'bonsai_serving_version');
+      if (serving.size === 0) {
+        const path = '/v2/repository/index';
+        const index = await send(api, { method: 'POST', path, body: '{}', timeoutMs, signal });
+        expectOk(index, `POST ${path}`, name);
+        serving = servingOf(index.body, name);
+      }
+      const waiting = byModel(samples, 'bonsai_queue_length');
+      return {
+        atMs,
+        requests: requestsOf(samples),
+        serving: positive(serving),
+        queued: waiting.size > 0 ? waiting : byModel(samples, 'nv_inference_pending_request_count'),
+        cpuSeconds,
+        cpuBudget: options.cpuBudget ?? gaugeOf(samples, 'bonsai_cpu_budget_cores') ?? 1,
+      } satisfies Scrape;
+    },
+    async switchVersion(task, version, signal) {
+      const path = `/v2/repository/models/${encodeURIComponent(task)}/load`;
+      const config = JSON.stringify({ version_policy: { specific: { versions: [version] } } });
+      const body = JSON.stringify({ parameters: { config } });
+      const timeoutMs = options.loadTimeoutMs ?? LOAD_TIMEOUT_MS;
+      expectLoaded(await send(api, { method: 'POST', path, body, timeoutMs, signal }), task, version, name);
+    },
+    async close() {
+      await Promise.all([api.destroy(), metrics.destroy()]);
+    },
+  };
+}
+
+interface Request {
+  readonly method: 'GET' | 'POST';
+  readonly path: string;
+  readonly body?: string;
+  readonly timeoutMs: number;
+  readonly signal: AbortSignal;
+}
+
+interface Answer {
+  readonly status: number;
+  readonly body: string;
+}
+
+/** @throws BonsaiError `server_unreachable` if no whole answer came in time, `aborted` if the caller gave up */
+async function exchange(pool: Pool, request: Request, name: string, token?: string): Promise<Answer> {
+  const { method, path, body, timeoutMs, signal } = request;
+  try {
+    const response = await pool.request({
+      method,
+      path,
+      body: body ?? null,
+      headers: {
+        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+        ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+      },
+      headersTimeout: 0, // The signal below covers connecting, waiting and reading together.
+      bodyTimeout: 0,
+      signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
+    });
+    const chunks: Buffer[] = [];
+    let bytes = 0;
+    for await (const chunk of response.body) {
+      bytes += chunk.length;
+      if (bytes > MAX_RESPONSE_BYTES) throw new Error(`its answer is over ${MAX_RESPONSE_BYTES} bytes`);
+      chunks.push(chunk);
+    }
+    return { status: response.statusCode, body: Buffer.concat(chunks).toString('utf8') };
+  } catch (cause) {
+    if (signal.aborted)
+      throw new BonsaiError('aborted', `${method} ${path} on ${name} was given up.`, { cause });
+    const timedOut = cause instanceof Error && cause.name === 'TimeoutError';
+    const why = timedOut ? `no answer within ${timeoutMs} ms` : messageOf(cause);
+    throw new BonsaiError('server_unreachable', `${method} ${path} on ${name} failed: ${why}.`, { cause });
+  }
+}
+
+function expectOk({ status, body }: Answer, what: string, name: string): void {
+  if (status === 200) return;
+  if (status === 401 || status === 403) throw refusedToken(status, what, name);
+  throw new BonsaiError('server_unreachable', `${what} on ${name} answered ${status}: ${errorText(body)}`);
+}
+
+/**
+ * Tritons before 24.01 answer 400 whatever went wrong and newer ones 500 for a model that is not there, so the
+ * text decides where the status does not.
+ */
+function expectLoaded({ status, body }: Answer, task: string, version: number, name: string): void {
+  if (status >= 200 && status < 300) return;
+  const what = `Loading version ${version} of ${task} on ${name}`;
+  if (status === 401 || status === 403) throw refusedToken(status, what, name);
+  const text = errorText(body);
+  const message = `${what} failed with ${status}: ${text}`;
+  if (status === 503) throw new BonsaiError('not_ready', message);
+  if (/version \S+ is not found|version .* not found/i.test(text))
+    throw new BonsaiError('version_not_found', message);
+  if (status === 404 || /not found|failed to poll|unknown model/i.test(text)) {
+    throw new BonsaiError('model_not_found', message);
+  }
+  throw new BonsaiError('load_failed', message);
+}
+
+function refusedToken(status: number, what: string, name: string): BonsaiError {
+  return new BonsaiError(
+    'invalid_config',
+    `${what} was refused with ${status}: give the token that ${name} expects.`,
+  );
+}
+
+/** The `error` of a body that has one, else the start of the body. */
+function errorText(body: string): string {
+  try {
+    const parsed: unknown = JSON.parse(body);
+    if (typeof parsed === 'object' && parsed !== null && 'error' in parsed) return String(parsed.error);
+  } catch {
+    // Not JSON: a proxy's page, or nothing.
+  }
+  return body.slice(0, 200) || 'no text';
+}
+
+/** Counters of arrived requests: Bonsai's if the page has any, else Triton's. */
+function requestsOf(samples: readonly MetricSample[]): Map<string, Map<string, number>> {
+  const own = samples.filter((sample) => sample.name === 'bonsai_requests_total');
+  const counters =
+    own.length > 0
+      ? own
+      : samples.filter(({ name }) => /^nv_inference_request_(success|failure)$/.test(name));
+  const requests = new Map<string, Map<string, number>>();
+  for (const sample of counters) {
+    const task = sample.labels.model;
+    if (task === undefined || !Number.isFinite(sample.value)) continue;
+    const series = requests.get(task) ?? new Map<string, number>();
+    series.set(seriesKey(sample), sample.value);
+    requests.set(task, series);
+  }
+  return requests;
+}
+
+/** A gauge by model, summed over its other labels. */
+function byModel(samples: readonly MetricSample[], name: string): Map<string, number> {
+  const values = new Map<string, number>();
+  for (const sample of samples) {
+    const task = sample.labels.model;
+    if (sample.name !== name || task === undefined || !Number.isFinite(sample.value)) continue;
+    values.set(task, (values.get(task) ?? 0) + sample.value);
+  }
+  return values;
+}
+
+/** Without entries of 0, by which a gauge says "none". */
+function positive(values: ReadonlyMap<string, number>): Map<string, number> {
+  return new Map([...values].filter(([, value]) => value > 0));
+}
+
+function gaugeOf(samples: readonly MetricSample[], name: string): number | undefined {
+  const value = samples.find((sample) => sample.name === name)?.value;
+  return Number.isFinite(value) ? value : undefined;
+}
+
+/** The highest READY version of each model of a repository index. KServe's own servers write "Ready". */
+function servingOf(body: string, name: string): Map<string, number> {
+  const fail = () =>
+    new BonsaiError('invalid_request', `The repository index of ${name} is not a list of models.`);
+  let entries: unknown;
+  try {
+    entries = JSON.parse(body);
+  } catch {
+    throw fail();
+  }
+  if (!Array.isArray(entries)) throw fail();
+  const serving = new Map<string, number>();
+  for (const entry of entries as unknown[]) {
+    if (typeof entry !== 'object' || entry === null || !('name' in entry)) throw fail();
+    // A model that was never loaded has only a name.
+    if (!('state' in entry) || String(entry.state).toUpperCase() !== 'READY' || !('version' in entry))
+      continue;
+    const version = Number(entry.version);
+    const task = String(entry.name);
+    if (Number.isInteger(version)) serving.set(task, Math.max(version, serving.get(task) ?? 0));
+  }
+  return serving;
+}

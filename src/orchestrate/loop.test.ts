@@ -1,0 +1,384 @@
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { Policy } from '../policy/policy.ts';
+import { policyByName } from '../policy/registry.ts';
+import { makeFrontier } from '../policy/test-variants.ts';
+import type { TaskManifest } from '../repository/types.ts';
+import { type V2ServerOptions, v2Server } from './adapters/v2-server.ts';
+import { type DecisionRecord, decisionLog, type LoopOptions, loopDefaults, runLoop } from './loop.ts';
+import type { ServerAdapter } from './server-adapter.ts';
+
+/** Throughputs 10, 20, 40, 80 req/s. */
+const manifest: TaskManifest = {
+  schemaVersion: 1,
+  task: 'digits',
+  inputs: [],
+  outputs: [],
+  sloMs: 200,
+  variants: makeFrontier([0.95, 10], [0.94, 20], [0.92, 40], [0.88, 80]),
+};
+
+/**
+ * A small server over real HTTP that speaks the routes the adapter needs, with a fluid model of one CPU inside:
+ * each second of the virtual clock it answers what it can. Routes can be made to fail.
+ */
+class FakeServer {
+  readonly loads: { version: number; atMs: number; authorization?: string }[] = [];
+  kind: 'bonsai' | 'triton' = 'bonsai';
+  demandRps = 0;
+  version = 1;
+  /** CPU per request beyond what the profiles say. */
+  overhead = 1;
+  failLoad?: { status: number; body: string };
+  failAll?: { status: number; body: string };
+  /** A load hangs until this settles. */
+  loadGate?: Promise<void>;
+  private answered = 0;
+  private cpuSeconds = 0;
+  private readonly clock: { nowMs(): number };
+  private readonly http: Server;
+
+  constructor(clock: { nowMs(): number }) {
+    this.clock = clock;
+    this.http = createServer((request, response) => {
+      let body = '';
+      request.on('data', (chunk) => {
+        body += chunk;
+      });
+      request.on('end', async () => {
+        const reply = await this.answer(
+          `${request.method} ${request.url}`,
+          body,
+          request.headers.authorization,
+        );
+        response.writeHead(reply.status).end(reply.body);
+      });
+    });
+  }
+
+  async listen(): Promise<string> {
+    await new Promise<void>((resolve) => this.http.listen(0, '127.0.0.1', resolve));
+    return `http://127.0.0.1:${(this.http.address() as AddressInfo).port}`; // A TCP server's address is an object.
+  }
+
+  async close(): Promise<void> {
+    this.http.closeAllConnections();
+    await new Promise((resolve) => this.http.close(resolve));
+  }
+
+  /** Lives through some time under its demand. */
+  advance(durationS: number): void {
+    const costS = this.overhead / manifest.variants[this.version - 1]!.profiles.test!.throughputRps.median;
+    const busyS = Math.min(durationS, this.demandRps * durationS * costS);
+    this.cpuSeconds += busyS;
+    this.answered += this.demandRps * durationS;
+  }
+
+  private async answer(route: string, body: string, authorization?: string) {
+    if (this.failAll !== undefined) return this.failAll;
+    const triton = this.kind === 'triton';
+    switch (route) {
+      case 'GET /metrics':
+        return {
+          status: 200,
+          body: triton
+            ? `nv_inference_request_success{model="digits",version="${this.version}"} ${this.answered}\n` +
+              `nv_inference_request_failure{model="digits",version="${this.version}",reason="OTHER"} 0\n`
+            : `process_cpu_seconds_total ${this.cpuSeconds}\nbonsai_cpu_budget_cores 1\n` +
+              `bonsai_requests_total{model="digits",outcome="ok"} ${0.75 * this.answered}\n` +
+              `bonsai_requests_total{model="digits",outcome="refused"} ${0.25 * this.answered}\n` +
+              `bonsai_serving_version{model="digits"} ${this.version}\n`,
+        };
+      case 'POST /v2/repository/index': {
+        const entries = manifest.variants.map(({ version }) => ({
+          name: 'digits',
+          version: String(version),
+          state: version === this.version ? 'READY' : 'UNAVAILABLE',
+          reason: '',
+        }));
+        return { status: 200, body: JSON.stringify([{ name: 'never-loaded' }, ...entries]) };
+      }
+      case 'POST /v2/repository/models/digits/load': {
+        const config = JSON.parse(JSON.parse(body).parameters.config);
+        const [version] = config.version_policy.specific.versions;
+        this.loads.push({ version, atMs: this.clock.nowMs(), ...(authorization ? { authorization } : {}) });
+        await this.loadGate;
+        if (this.failLoad !== undefined) return this.failLoad;
+        this.version = version;
+        return { status: 200, body: '' };
+      }
+      default:
+        return { status: 404, body: '{"error":"Not Found"}' };
+    }
+  }
+}
+
+class VirtualClock {
+  private timeMs = 0;
+  nowMs = () => this.timeMs;
+  epochMs = () => this.timeMs;
+  advance(durationMs: number): void {
+    this.timeMs += durationMs;
+  }
+}
+
+let clock: VirtualClock;
+let fake: FakeServer;
+let url: string;
+const opened: ServerAdapter[] = [];
+
+beforeEach(async () => {
+  clock = new VirtualClock();
+  fake = new FakeServer(clock);
+  url = await fake.listen();
+});
+afterEach(async () => {
+  await Promise.all(opened.splice(0).map((server) => server.close()));
+  await fake.close();
+});
+
+function connect(more: Partial<V2ServerOptions> = {}): ServerAdapter {
+  const server = v2Server({ url, metricsUrl: url, clock, name: 'fake', ...more });
+  opened.push(server);
+  return server;
+}
+
+interface Run {
+  readonly policy: Policy | string;
+  readonly seconds: number;
+  readonly server?: ServerAdapter;
+  /** Called before each virtual second. */
+  readonly script?: (second: number) => void;
+  /** The loop does not wait for a switch to be done before the next second. */
+  readonly overlap?: boolean;
+  readonly options?: Partial<LoopOptions>;
+}
+
+/** Runs the loop for some virtual seconds. @returns what was logged and decided */
+async function run({ policy, seconds, server = connect(), script, overlap, options }: Run) {
+  const stop = new AbortController();
+  const lines: { level: string; message: string; atMs: number }[] = [];
+  const log = (level: string) => (_fields: object, message: string) => {
+    lines.push({ level, message, atMs: clock.nowMs() });
+  };
+  const decisions = decisionLog();
+  const seen: DecisionRecord[] = [];
+  let switching: Promise<void> | undefined;
+  const watched: ServerAdapter = {
+    ...server,
+    switchVersion: (...args) => {
+      const done = server.switchVersion(...args);
+      switching = done.catch(() => {});
+      return done;
+    },
+  };
+  let second = 0;
+  await runLoop({
+    servers: [watched],
+    policy: typeof policy === 'string' ? policyByName(policy) : policy,
+    objective: { tasks: [manifest] },
+    clock,
+    signal: stop.signal,
+    logger: { debug: log('debug'), info: log('info'), warn: log('warn'), error: log('error') },
+    decisions,
+    onDecision: (record) => seen.push(record),
+    periodMs: 1000,
+    sleep: async (durationMs) => {
+      await Promise.resolve();
+      if (!overlap) await switching;
+      if (second >= seconds) return stop.abort();
+      second += 1;
+      script?.(second);
+      fake.advance(durationMs / 1000);
+      clock.advance(durationMs);
+    },
+    ...options,
+  });
+  return {
+    lines,
+    decisions: decisions.items(),
+    seen,
+    of: (level: string) => lines.filter((line) => line.level === level),
+  };
+}
+
+describe('the loop', () => {
+  test('follows demand down and up again, and says why', async () => {
+    const demandAt = (second: number) => (second <= 60 ? 4 : second <= 140 ? 30 : 4);
+    const { decisions, of } = await run({
+      policy: 'trivial',
+      seconds: 220,
+      script: (second) => {
+        fake.demandRps = demandAt(second);
+      },
+    });
+    // 4 / 10 = 40 % on version 1. At 30 req/s it is full; the mean of 10 s passes 70 % in the sixth second
+    // ((4 × 0.4 + 6 × 1) / 10 = 0.76; a second earlier it is 0.7). 40 % less metric is version 2, which 30 req/s
+    // fill as well, so after the hold of 15 s another step follows.
+    expect(fake.loads.map((load) => load.version)[0]).toBe(2);
+    expect(fake.loads[0]!.atMs).toBe(66_000);
+    expect(fake.loads[1]!.atMs).toBeGreaterThan(66_000 + 15_000);
+    // In the end 4 req/s can be served by version 1 again: 40 % < 65 %.
+    expect(fake.version).toBe(1);
+    expect(of('error')).toEqual([]);
+    const changes = decisions.filter((decision) => decision.actions.length > 0);
+    expect(changes[0]!.reason).toMatch(
+      /^Mean CPU 76\.0 % is above 70\.0 %: down to 50\.0 % less inverseThroughput/,
+    );
+    expect(changes.map((change) => change.atMs)).toEqual(fake.loads.map((load) => load.atMs));
+    expect(of('info').map((line) => line.message)).toContain(changes[0]!.reason);
+  });
+
+  test('drives a Triton by its own metrics and index, with CPU read elsewhere', async () => {
+    fake.kind = 'triton';
+    fake.demandRps = 30;
+    let used = 0;
+    const server = connect({
+      cpu: { cpuSeconds: async () => (used += 0.95) },
+      cpuBudget: 1,
+      token: 'secret',
+    });
+    await run({ policy: 'trivial', seconds: 5, server });
+    // 30 / 10 = 3 on version 1; at most 1.8: version 2 with 1.5. One sample is enough.
+    expect(fake.loads).toEqual([{ version: 2, atMs: 1000, authorization: 'Bearer secret' }]);
+  });
+
+  test('tells the administrators once per episode that theory and observation part', async () => {
+    fake.demandRps = 3;
+    fake.overhead = 3; // 3 / 10 = 30 % predicted, 90 % seen; after the step down 15 % and 45 %.
+    const { of } = await run({ policy: 'trivial', seconds: 30 });
+    const warnings = of('warn').map((line) => line.message);
+    expect(warnings).toHaveLength(1);
+    expect(warnings[0]).toContain('Observed CPU 90.0 % is above 1.2 × the predicted 30.0 %');
+  });
+
+  test('keeps one switch of a task at a time and lets the policy see it', async () => {
+    let release = () => {};
+    fake.loadGate = new Promise((resolve) => {
+      release = resolve;
+    });
+    const loading: (number | undefined)[] = [];
+    const always: Policy = {
+      name: 'always 3, then 4',
+      decide: (state) => {
+        loading.push(state.tasks[0]!.loadingVersion);
+        const toVersion = loading.length === 1 ? 3 : 4;
+        return { actions: [{ kind: 'switch', task: 'digits', toVersion }], reason: 'As the test wants.' };
+      },
+    };
+    await run({ policy: always, seconds: 6, overlap: true, script: (second) => second === 4 && release() });
+    expect(loading.slice(0, 4)).toEqual([undefined, 3, 3, 3]);
+    expect(fake.loads.slice(0, 2).map((load) => load.version)).toEqual([3, 4]);
+  });
+
+  test('a switch that fails is logged and tried again by a later decision', async () => {
+    fake.failLoad = { status: 400, body: '{"error":"load failed for model \'digits\': bad file"}' };
+    const { of, decisions } = await run({
+      policy: 'static:smallest',
+      seconds: 12,
+      script: (second) => {
+        if (second === 8) fake.failLoad = undefined;
+      },
+    });
+    // Asked for every second, but tried every 5 s: at 0, 5 and 10 s, where it succeeds.
+    expect(fake.loads.map((load) => load.atMs)).toEqual([0, 5000, 10_000]);
+    expect(of('error').map((line) => line.message)).toEqual(
+      Array(2).fill(
+        "Loading version 4 of digits on fake failed with 400: load failed for model 'digits': bad file",
+      ),
+    );
+    expect(fake.version).toBe(4);
+    expect(decisions.at(-1)!.reason).toContain('digits has its version 4');
+  });
+
+  test('a server that cannot be reached is reported once per episode', async () => {
+    const { of, decisions } = await run({
+      policy: 'static:largest',
+      seconds: 12,
+      script: (second) => {
+        const down = (second >= 2 && second < 6) || second === 9;
+        fake.failAll = down ? { status: 503, body: 'starting' } : undefined;
+      },
+    });
+    expect(of('error').map((line) => line.atMs)).toEqual([2000, 9000]);
+    expect(of('error')[0]!.message).toBe(
+      'Cannot observe fake, trying on: GET /metrics on fake answered 503: starting',
+    );
+    expect(of('info').map((line) => line.message)).toEqual(Array(2).fill('fake can be observed again.'));
+    expect(decisions).toHaveLength(13 - 5);
+  });
+
+  test('a policy that throws, or names a version that is not there, changes nothing', async () => {
+    let calls = 0;
+    const bad: Policy = {
+      name: 'bad',
+      decide: () => {
+        calls += 1;
+        if (calls <= 3) throw new Error('no idea');
+        return { actions: [{ kind: 'switch', task: 'digits', toVersion: 99 }], reason: 'Why not.' };
+      },
+    };
+    const { of } = await run({ policy: bad, seconds: 6 });
+    expect(calls).toBe(7);
+    expect(of('error').map((line) => line.message)).toEqual([
+      'Policy bad failed, nothing is changed: no idea',
+      'The repository has no version 99 of digits.',
+    ]);
+    expect(fake.loads).toEqual([]);
+  });
+
+  test('hands the memory back and keeps bounded histories', async () => {
+    let last: Parameters<Policy['decide']>[0] | undefined;
+    const counting: Policy = {
+      name: 'counting',
+      decide: (state) => {
+        last = state;
+        return { actions: [], reason: 'Counting.', memory: ((state.memory as number | undefined) ?? 0) + 1 };
+      },
+    };
+    fake.demandRps = 8;
+    const seconds = 1000;
+    const { decisions, seen } = await run({ policy: counting, seconds });
+    expect(last!.memory).toBe(seconds);
+    expect(last!.cpu).toHaveLength(loopDefaults.historyCapacity);
+    expect(last!.tasks[0]).toMatchObject({ sloMs: 200, weight: 1, servingVersion: 1 });
+    expect(last!.tasks[0]!.demand).toHaveLength(loopDefaults.historyCapacity);
+    expect(last!.tasks[0]!.demand.at(-1)!.demandRps).toBeCloseTo(8, 9);
+    expect(last!.cpu.at(-1)!.utilization).toBeCloseTo(0.8, 9);
+    expect(decisions).toHaveLength(loopDefaults.decisionCapacity);
+    expect(seen).toHaveLength(seconds + 1);
+  });
+});
+
+describe('the adapter', () => {
+  const never = new AbortController().signal;
+
+  test.each([
+    [404, '{"error":"no such thing"}', 'model_not_found'],
+    [400, '{"error":"failed to load \'digits\', failed to poll from model repository"}', 'model_not_found'],
+    [404, '{"error":"\'digits\' version 9 is not found"}', 'version_not_found'],
+    [503, '{"error":"explicit model load / unload is not allowed"}', 'not_ready'],
+    [400, '{"error":"load failed"}', 'load_failed'],
+    [500, '<html>', 'load_failed'],
+    [401, '', 'invalid_config'],
+  ])('a load answered by %s %s is %s', async (status, body, code) => {
+    fake.failLoad = { status, body };
+    await expect(connect().switchVersion('digits', 9, never)).rejects.toMatchObject({ code });
+  });
+
+  test('no server, no answer in time, and a caller that gave up are told apart', async () => {
+    const gone = connect({ url: 'http://127.0.0.1:1', metricsUrl: 'http://127.0.0.1:1' });
+    await expect(gone.observe(never)).rejects.toMatchObject({ code: 'server_unreachable' });
+    fake.loadGate = new Promise(() => {});
+    const slow = connect({ loadTimeoutMs: 20 }).switchVersion('digits', 2, never);
+    await expect(slow).rejects.toThrow('failed: no answer within 20 ms');
+    const stopped = connect().switchVersion('digits', 2, AbortSignal.abort());
+    await expect(stopped).rejects.toMatchObject({ code: 'aborted' });
+  });
+
+  test('a page that is not metrics is refused by name of its line', async () => {
+    fake.failAll = { status: 200, body: '<!doctype html>' };
+    await expect(connect().observe(never)).rejects.toMatchObject({ code: 'invalid_request' });
+  });
+});

@@ -1,0 +1,39 @@
+import { expect, test } from 'vitest';
+import { observationBetween, type Scrape } from './observe.ts';
+
+function scrape(atMs: number, series: Record<string, number>, more: Partial<Scrape> = {}): Scrape {
+  const requests = new Map([['digits', new Map(Object.entries(series))]]);
+  return { atMs, requests, serving: new Map(), queued: new Map(), cpuBudget: 1, ...more };
+}
+
+const demand = (before: Scrape, after: Scrape) => observationBetween(before, after)?.demandRps.get('digits');
+
+test('demand is the growth of all series over the time between', () => {
+  // (30 + 5) / 0.5 s
+  expect(demand(scrape(1000, { v1: 1000 }), scrape(1500, { v1: 1030, v2: 5 }))).toBe(70);
+});
+
+test('a series of an unloaded version that is gone takes nothing away', () => {
+  expect(demand(scrape(0, { v1: 1000, v2: 5 }), scrape(1000, { v2: 25 }))).toBe(20);
+});
+
+test('a counter that fell was restarted', () => {
+  expect(demand(scrape(0, { v1: 1000 }), scrape(2000, { v1: 8 }))).toBe(4);
+});
+
+test('requests that pile up in the queue are demand too', () => {
+  const before = scrape(0, { v1: 0 }, { queued: new Map([['digits', 2]]) });
+  const after = scrape(1000, { v1: 10 }, { queued: new Map([['digits', 14]]) });
+  expect(demand(before, after)).toBe(22);
+  // The queue of 14 was dropped by a restart, 3 requests were counted since.
+  expect(demand(after, scrape(2000, { v1: 3 }))).toBe(0);
+});
+
+test('utilization is CPU used over the budget, and unknown without CPU', () => {
+  const at = (atMs: number, cpuSeconds: number | undefined) => scrape(atMs, {}, { cpuSeconds, cpuBudget: 2 });
+  // 1.5 s of CPU in 1 s on 2 cores.
+  expect(observationBetween(at(0, 10), at(1000, 11.5))?.utilization).toBe(0.75);
+  expect(observationBetween(at(0, 10), at(1000, 0.5))?.utilization).toBe(0.25);
+  expect(observationBetween(at(0, undefined), at(1000, 1))?.utilization).toBeUndefined();
+  expect(observationBetween(at(0, 1), at(0, 2))).toBeUndefined();
+});

@@ -1,0 +1,51 @@
+/** What one look at a server gives: counters since its start, and its state now. */
+export interface Scrape {
+  readonly atMs: number;
+  /** By task, by series (a task may have many: versions, outcomes): requests that are done, refused ones included. */
+  readonly requests: ReadonlyMap<string, ReadonlyMap<string, number>>;
+  /** The version that answers, by task. */
+  readonly serving: ReadonlyMap<string, number>;
+  /** Requests that wait, by task, where the server tells. */
+  readonly queued: ReadonlyMap<string, number>;
+  /** CPU seconds used by the server; undefined where nobody can tell. */
+  readonly cpuSeconds?: number;
+  /** Cores given to the server. */
+  readonly cpuBudget: number;
+}
+
+/** What happened between two looks. */
+export interface Observation {
+  /** Arrivals per second. */
+  readonly demandRps: ReadonlyMap<string, number>;
+  /** CPU used over the CPU budget; undefined where either look has no CPU. */
+  readonly utilization?: number;
+}
+
+/**
+ * Rates from two successive looks at one server; undefined if no time passed between them.
+ *
+ * Servers count a request when it is done, so arrivals are the requests done plus the growth of the queue: else
+ * an overloaded server's demand would look like its capacity.
+ * Each series counts by itself: one that went down was restarted, so all of its value is new; one that is new
+ * started at 0; one that is gone (an unloaded version) adds nothing. With 1000 → 1030 on version 1 and a new
+ * series of version 2 at 5, after 0.5 s: (30 + 5) / 0.5 = 70 req/s.
+ */
+export function observationBetween(before: Scrape, after: Scrape): Observation | undefined {
+  const elapsedS = (after.atMs - before.atMs) / 1000;
+  if (elapsedS <= 0) return undefined;
+  const demandRps = new Map<string, number>();
+  for (const [task, series] of after.requests) {
+    let arrivals = 0;
+    for (const [key, count] of series) arrivals += increase(before.requests.get(task)?.get(key) ?? 0, count);
+    arrivals += (after.queued.get(task) ?? 0) - (before.queued.get(task) ?? 0);
+    // A queue that was dropped by a restart looks like departures.
+    demandRps.set(task, Math.max(0, arrivals) / elapsedS);
+  }
+  if (before.cpuSeconds === undefined || after.cpuSeconds === undefined) return { demandRps };
+  const utilization = increase(before.cpuSeconds, after.cpuSeconds) / (elapsedS * after.cpuBudget);
+  return { demandRps, utilization };
+}
+
+function increase(before: number, after: number): number {
+  return after >= before ? after - before : after;
+}

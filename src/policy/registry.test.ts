@@ -1,0 +1,56 @@
+import { expect, test } from 'vitest';
+import { BonsaiError } from '../base/errors.ts';
+import { policyByName } from './registry.ts';
+import { makeFrontier, makeState, makeTask } from './test-variants.ts';
+
+const frontier = makeFrontier([0.9, 10], [0.8, 20], [0.7, 40]);
+
+function codeOf(run: () => unknown): string {
+  try {
+    run();
+  } catch (error) {
+    if (error instanceof BonsaiError) return error.code;
+    throw error;
+  }
+  return 'none';
+}
+
+test('names give the policies that they say', () => {
+  const names = [
+    'static:largest',
+    'static:smallest',
+    'trivial:inverseThroughput',
+    'trivial:latency',
+    'trivial:flops',
+  ];
+  expect(names.map((name) => policyByName(name).name)).toEqual(names);
+  expect(policyByName('trivial').name).toBe('trivial:inverseThroughput');
+  expect(policyByName('trivial', { timeScale: 0.5 }).periodMs).toBe(500);
+  expect(policyByName('static:digits=3,signs=1').name).toBe('static:digits=3,signs=1');
+});
+
+test('static policies bring each task to its version and keep it there', () => {
+  const wanted = { 'static:largest': 1, 'static:smallest': 3, 'static:digits=2': 2 };
+  for (const [name, toVersion] of Object.entries(wanted)) {
+    const policy = policyByName(name);
+    const away = makeTask({ frontier, servingVersion: toVersion === 1 ? 2 : 1 });
+    expect(policy.decide(makeState({ tasks: [away] })).actions).toEqual([
+      { kind: 'switch', task: 'digits', toVersion },
+    ]);
+    const there = makeTask({ frontier, servingVersion: toVersion });
+    expect(policy.decide(makeState({ tasks: [there] })).actions).toEqual([]);
+  }
+});
+
+test('a static version that is not on the frontier is told, not taken', () => {
+  const decision = policyByName('static:digits=7').decide(makeState({ tasks: [makeTask({ frontier })] }));
+  expect(decision.actions).toEqual([]);
+  expect(decision.notice).toBe('version 7 of digits is not on its frontier (1, 2, 3).');
+});
+
+test('unknown names list the known ones', () => {
+  expect(codeOf(() => policyByName('trivia'))).toBe('unknown_policy');
+  expect(() => policyByName('static')).toThrow(/static:smallest.*trivial:flops/);
+  expect(codeOf(() => policyByName('static:digits=0'))).toBe('invalid_argument');
+  expect(codeOf(() => policyByName('static:digits=1,=2'))).toBe('invalid_argument');
+});

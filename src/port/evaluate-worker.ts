@@ -1,0 +1,28 @@
+import { parentPort, workerData } from 'node:worker_threads';
+import { BonsaiError } from '../base/errors.ts';
+import { elementCount } from '../base/tensor.ts';
+import { Session } from '../engine/session.ts';
+import { classifySplit, type Evaluation } from './classify.ts';
+import { type EvaluationInput, imageShapeOf } from './evaluate.ts';
+import { serveJob } from './worker-job.ts';
+
+// The worker thread of `evaluate`.
+await serveJob<EvaluationInput, never, Evaluation>(
+  parentPort,
+  workerData,
+  async ({ input, isStopRequested }) => {
+    const { split, batch } = input;
+    const session = await Session.create(input.model, { intraOpThreads: input.threads });
+    const shape = imageShapeOf(session.inputs[0]?.type?.shape);
+    if (split.images.length !== split.count * elementCount(shape)) {
+      throw new BonsaiError(
+        'shape_mismatch',
+        `The network takes images of ${shape.join('×')}; ${split.images.length} bytes are not ${split.count} of those.`,
+      );
+    }
+    const beforeBatch = () => {
+      if (isStopRequested()) throw new BonsaiError('aborted', 'Stopped on request.');
+    };
+    return classifySplit(session, { shape }, split, { batch, beforeBatch });
+  },
+);

@@ -1,0 +1,143 @@
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { seededRandom } from '../base/random.ts';
+import { describeTarget } from '../engine/target.ts';
+import { readModel } from '../graph/onnx/read.ts';
+import { randomNetwork } from '../transform/prune/fixtures.ts';
+import { pruningOf } from '../transform/prune/prune.ts';
+import type { Dataset, Split } from './data/data-module.ts';
+import {
+  type Family,
+  LINEAGE_KEY,
+  type PortOptions,
+  type PortProgress,
+  portFamily,
+  standardSteps,
+} from './pipeline.ts';
+import { digestOf } from './step-cache.ts';
+
+let folder: string;
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'bonsai-port-'));
+});
+afterEach(() => rm(folder, { recursive: true }));
+
+const base = randomNetwork(['bn-relu', 'residual'], 'gap', 4);
+const dataset = stripes();
+const target = describeTarget({ cpus: 1 });
+
+function optionsWith(more: Partial<PortOptions> = {}): PortOptions {
+  return {
+    ratios: [0.25, 0.5],
+    pruning: { align: 1 },
+    recipe: () => ({
+      phases: [{ epochs: 1 }],
+      batch: 8,
+      learningRate: 0.01,
+      schedule: 'constant',
+      momentum: 0.9,
+      nesterov: false,
+      weightDecay: 0,
+    }),
+    seed: 1,
+    target,
+    workDirectory: folder,
+    nowIso: () => '2020-01-01T00:00:00.000Z',
+    ...more,
+  };
+}
+
+test('a network becomes a family in order of accuracy, with lineage, costs and profiles', async () => {
+  const written: Family[] = [];
+  const family = await portFamily(base, dataset, optionsWith(), {
+    ...standardSteps({ threads: 1, latencyRuns: 5 }),
+    write: async (given) => void written.push(given),
+    throughput: async ({ macs }) => ({
+      throughputRps: { count: 1, mean: 1e6 / macs, median: 1e6 / macs, min: 1e6 / macs, max: 1e6 / macs },
+      concurrency: 2,
+    }),
+  });
+  const { variants, models } = family;
+  expect(written).toHaveLength(2);
+  expect(written[1]).toBe(family);
+  expect(variants.map(({ version }) => version)).toEqual([1, 2, 3]);
+  for (let i = 1; i < variants.length; i++) {
+    const [better, worse] = [variants[i - 1]!, variants[i]!];
+    expect(better.accuracy.test).toBeGreaterThanOrEqual(worse.accuracy.test);
+    if (better.accuracy.test === worse.accuracy.test) expect(better.macs).toBeLessThanOrEqual(worse.macs);
+  }
+  for (const variant of variants) {
+    const bytes = models.get(variant.version)!;
+    expect(digestOf(bytes)).toBe(variant.digest);
+    expect(variant.accuracy.testCount).toBe(dataset.test.count);
+    expect(variant.profiles[target.fingerprint]).toMatchObject({ latencyMs: { count: 5 }, concurrency: 2 });
+    const model = readModel(bytes);
+    expect(JSON.parse(model.metadata.get(LINEAGE_KEY)!)).toMatchObject({
+      dataset: 'stripes',
+      accuracy: variant.accuracy,
+    });
+    expect(pruningOf(model)?.ratio).toBe(variant.lineage.pruning?.ratio);
+  }
+  // By default each variant is pruned from the one before.
+  const byRatio = (ratio?: number) => variants.find((variant) => variant.lineage.pruning?.ratio === ratio)!;
+  expect(byRatio(0.25).lineage.parent).toBe(byRatio(undefined).digest);
+  expect(byRatio(0.5).lineage.parent).toBe(byRatio(0.25).digest);
+  expect(byRatio(0.5).macs).toBeLessThan(byRatio(0.25).macs);
+  expect(family.frontier[0]).toBe(1);
+});
+
+test('a second run reuses every step, a damaged result is made again, and the family stays the same', async () => {
+  const steps = { ...standardSteps({ threads: 1, latencyRuns: 2 }), write: async () => {} };
+  const states: string[] = [];
+  const onProgress = ({ step, state }: PortProgress) => void states.push(`${step} ${state}`);
+  const first = await portFamily(base, dataset, optionsWith({ chain: 'base' }), steps);
+  expect((await readdir(folder)).filter((name) => !name.endsWith('.step'))).toEqual([]);
+
+  const second = await portFamily(base, dataset, optionsWith({ chain: 'base', onProgress }), steps);
+  expect(second).toEqual(first);
+  expect(states.filter((state) => !state.endsWith('reused'))).toEqual([]);
+
+  const tuned = (await readdir(folder)).find((name) => name.startsWith('fine-tune'))!;
+  const bytes = await readFile(join(folder, tuned));
+  bytes[bytes.length >> 1]! ^= 1;
+  await writeFile(join(folder, tuned), bytes);
+  states.length = 0;
+  expect(await portFamily(base, dataset, optionsWith({ chain: 'base', onProgress }), steps)).toEqual(first);
+  expect(states.filter((state) => state === 'fine-tune finished')).toHaveLength(1);
+});
+
+test('bad ratios and an abort are typed errors', async () => {
+  const steps = { ...standardSteps({ threads: 1 }), write: async () => {} };
+  for (const ratios of [[0.5, 0.25], [0], [1]]) {
+    await expect(portFamily(base, dataset, optionsWith({ ratios }), steps)).rejects.toMatchObject({
+      code: 'invalid_argument',
+    });
+  }
+  await expect(
+    portFamily(base, dataset, optionsWith({ signal: AbortSignal.abort() }), steps),
+  ).rejects.toMatchObject({ code: 'aborted' });
+});
+
+/** Five classes of 8 x 8 images on two channels, told apart by the position of a bright column. */
+function stripes(): Dataset {
+  const random = seededRandom(9);
+  const split = (count: number): Split => {
+    const labels = Uint8Array.from({ length: count }, (_, i) => i % 5);
+    const images = Uint8Array.from({ length: count * 128 }, (_, at) => {
+      const column = at % 8;
+      return column === labels[Math.floor(at / 128)]! + 1 ? 255 : random.integer(64);
+    });
+    return { count, images, labels };
+  };
+  return {
+    name: 'stripes',
+    classes: ['a', 'b', 'c', 'd', 'e'],
+    shape: [2, 8, 8],
+    train: split(80),
+    validation: split(20),
+    test: split(40),
+    normalization: { mean: [0, 0], std: [1, 1] },
+  };
+}

@@ -1,0 +1,339 @@
+import { createHash } from 'node:crypto';
+import type { Clock } from '../base/clock.ts';
+import { BonsaiError, InvalidArgumentError } from '../base/errors.ts';
+import { type Model, withMetadata } from '../graph/model.ts';
+import { readModel } from '../graph/onnx/read.ts';
+import { writeModel } from '../graph/onnx/write.ts';
+import { countCost } from '../ops/count.ts';
+import { frontierOf } from '../repository/frontier.ts';
+import type { CostMetric, Lineage, Measurement, Target, Variant } from '../repository/types.ts';
+import { type PruneOptions, prune, pruneDefaults } from '../transform/prune/prune.ts';
+import type { Dataset, Split } from './data/data-module.ts';
+import { evaluate } from './evaluate.ts';
+import { profileLatency } from './profile/latency.ts';
+import { digestOf, openStepCache, type StepCache } from './step-cache.ts';
+import type { TrainingRecipe } from './train/recipe.ts';
+import { trainNetwork } from './train/train.ts';
+
+/**
+ * Ports a trained network into a family: prune to each ratio, fine-tune, score on the test split, count, profile the
+ * latency, order by accuracy, write, and profile the throughput of what was written. Every finished step leaves its
+ * result in the work folder under a digest of its inputs, so that a second run redoes only what changed.
+ * @param base the trained network; it is a member of the family itself
+ * @returns the family, version 1 being the most accurate; of equally accurate variants the one with fewer MACs
+ *   comes first, as on the frontier
+ * @throws InvalidArgumentError for ratios that do not ascend within (0, 1); `aborted`; and what the steps throw
+ */
+export async function portFamily(
+  base: Model,
+  dataset: Dataset,
+  options: PortOptions,
+  steps: PortSteps,
+): Promise<Family> {
+  checkRatios(options.ratios);
+  const cache = openStepCache(options.workDirectory);
+  const port: Port = { dataset, options, steps, cache, datasetDigest: digestOfDataset(dataset) };
+
+  const candidates = [await finish(port, 0, base, { backbone: backboneOf(base), dataset: dataset.name })];
+  for (const [index, ratio] of options.ratios.entries()) {
+    const parent = options.chain === 'base' ? candidates[0]! : candidates.at(-1)!;
+    const pruned = prune(parent.model, { ...options.pruning, ratio });
+    const tuned = await fineTune(port, index + 1, pruned.model);
+    candidates.push(await finish(port, index + 1, tuned.model, lineageOf(port, parent, ratio, tuned.recipe)));
+  }
+
+  const family = inOrder(candidates, options.frontierMetric ?? 'flops');
+  await steps.write(family);
+  if (steps.throughput === undefined) return family;
+  const profiled = await profileThroughput(port, family, steps.throughput);
+  await steps.write(profiled);
+  return profiled;
+}
+
+export interface PortOptions {
+  /** Shares of channels removed relative to the base, ascending, each in (0, 1). */
+  readonly ratios: readonly number[];
+  /**
+   * What each next variant is pruned from. 'previous' (default): the fine-tuned variant before it, which needs the
+   * fewest epochs since each step removes little; 'base': the base, so that variants do not depend on each other.
+   */
+  readonly chain?: 'previous' | 'base';
+  readonly pruning?: Omit<PruneOptions, 'ratio'>;
+  /** How to fine-tune the variant of a ratio; part of the key under which the result is kept. */
+  readonly recipe: (ratio: number) => TrainingRecipe;
+  readonly seed: number;
+  readonly target: Target;
+  /** Where finished steps leave their results. */
+  readonly workDirectory: string;
+  /** The time of a profile, as ISO 8601. */
+  readonly nowIso: () => string;
+  /** The metric by which the returned frontier is drawn. Default 'flops', known without throughput. */
+  readonly frontierMetric?: CostMetric;
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: PortProgress) => void;
+}
+
+/** The parts that do the work or touch the world; `standardSteps` gives the first three. */
+export interface PortSteps {
+  train(
+    model: Model,
+    dataset: Dataset,
+    recipe: TrainingRecipe,
+    options: {
+      readonly seed: number;
+      readonly checkpointPath: string;
+      readonly signal?: AbortSignal;
+      readonly onProgress: (detail: unknown) => void;
+    },
+  ): Promise<{ readonly model: Model }>;
+  evaluate(
+    model: Model,
+    split: Split,
+    options: { readonly signal?: AbortSignal },
+  ): Promise<{ readonly accuracy: number; readonly count: number }>;
+  /** Called for one variant at a time, while nothing else runs. */
+  latency(model: Uint8Array, options: { readonly signal?: AbortSignal }): Promise<Measurement>;
+  /** Puts the family into a repository. Called again with profiles once throughput is known. */
+  write(family: Family): Promise<void>;
+  /** Maximal throughput of a variant that was written, through the server. */
+  throughput?(variant: Variant): Promise<Throughput>;
+}
+
+/** Training, scoring and timing as Bonsai does them, each in a worker thread. */
+export function standardSteps(options: {
+  /** Threads for training and scoring; latency is always measured with one. */
+  readonly threads: number;
+  readonly latencyRuns?: number;
+  /** For training's time left. */
+  readonly clock?: Clock;
+}): Pick<PortSteps, 'train' | 'evaluate' | 'latency'> {
+  const { threads, latencyRuns, clock } = options;
+  return {
+    train: (model, dataset, recipe, given) =>
+      trainNetwork(model, dataset, recipe, { ...given, threads, clock }),
+    evaluate: (model, split, given) => evaluate(model, split, { ...given, threads }),
+    latency: (model, given) =>
+      profileLatency(model, { ...given, ...(latencyRuns !== undefined && { runs: latencyRuns }) }),
+  };
+}
+
+export interface Throughput {
+  readonly throughputRps: Measurement;
+  /** Concurrency at which throughput stopped rising. */
+  readonly concurrency: number;
+}
+
+export interface Family {
+  /** Ascending by version. */
+  readonly variants: readonly Variant[];
+  /** The ONNX file of each version. */
+  readonly models: ReadonlyMap<number, Uint8Array>;
+  readonly latencies: ReadonlyMap<number, Measurement>;
+  /** Versions on the frontier, most accurate first. */
+  readonly frontier: readonly number[];
+}
+
+export interface PortProgress {
+  readonly step: 'fine-tune' | 'evaluate' | 'latency' | 'throughput';
+  /** Position of the variant in the order of work (0: the base), and how many there are. */
+  readonly variant: number;
+  readonly variants: number;
+  readonly state: 'running' | 'finished' | 'reused';
+  /** What the step itself reports, for instance training's progress. */
+  readonly detail?: unknown;
+}
+
+interface Port {
+  readonly dataset: Dataset;
+  readonly datasetDigest: string;
+  readonly options: PortOptions;
+  readonly steps: PortSteps;
+  readonly cache: StepCache;
+}
+
+interface Candidate {
+  readonly model: Model;
+  readonly bytes: Uint8Array;
+  readonly latencyMs: Measurement;
+  readonly variant: Omit<Variant, 'version'>;
+}
+
+/** Where a network's file tells its lineage and accuracy (JSON). */
+export const LINEAGE_KEY = 'bonsai.lineage';
+/** Where a backbone's builder leaves its name and hyper-parameters. */
+export const BACKBONE_KEY = 'bonsai.backbone';
+
+async function fineTune(
+  port: Port,
+  index: number,
+  pruned: Model,
+): Promise<{ model: Model; recipe: TrainingRecipe }> {
+  const { options, steps, cache, dataset, datasetDigest } = port;
+  const recipe = options.recipe(options.ratios[index - 1]!);
+  const key = cache.key('fine-tune', {
+    network: digestOf(writeModel(pruned)),
+    dataset: datasetDigest,
+    recipe,
+    seed: options.seed,
+  });
+  const bytes = await run(port, 'fine-tune', index, cache.model(key), async (report) => {
+    const { model } = await steps.train(pruned, dataset, recipe, {
+      seed: options.seed,
+      checkpointPath: cache.checkpointPath(key),
+      signal: options.signal,
+      onProgress: report,
+    });
+    return writeModel(model);
+  });
+  await cache.dropCheckpoint(key);
+  return { model: readModel(bytes), recipe };
+}
+
+/** Scores a trained network, writes its lineage into it, counts and times it. */
+async function finish(port: Port, index: number, trained: Model, lineage: Lineage): Promise<Candidate> {
+  const { options, steps, cache, dataset, datasetDigest } = port;
+  const { signal } = options;
+  const scoreKey = cache.key('evaluate', { network: digestOf(writeModel(trained)), dataset: datasetDigest });
+  const accuracy = await run(port, 'evaluate', index, cache.json<Variant['accuracy']>(scoreKey), async () => {
+    const test = await steps.evaluate(trained, dataset.test, { signal });
+    const validation =
+      dataset.validation.count > 0
+        ? await steps.evaluate(trained, dataset.validation, { signal })
+        : undefined;
+    return {
+      test: test.accuracy,
+      testCount: test.count,
+      ...(validation && { validation: validation.accuracy }),
+    };
+  });
+
+  const model = withMetadata(trained, { [LINEAGE_KEY]: JSON.stringify({ ...lineage, accuracy }) });
+  const bytes = writeModel(model);
+  const digest = digestOf(bytes);
+  const latencyKey = cache.key('latency', { network: digest, target: options.target.fingerprint });
+  const latencyMs = await run(port, 'latency', index, cache.json<Measurement>(latencyKey), () =>
+    steps.latency(bytes, { signal }),
+  );
+  const { macs, parameters } = countCost(model);
+  return {
+    model,
+    bytes,
+    latencyMs,
+    variant: { digest, sizeBytes: bytes.byteLength, accuracy, macs, parameters, lineage, profiles: {} },
+  };
+}
+
+function inOrder(candidates: readonly Candidate[], metric: CostMetric): Family {
+  const ordered = candidates.toSorted(
+    (a, b) => b.variant.accuracy.test - a.variant.accuracy.test || a.variant.macs - b.variant.macs,
+  );
+  const numbered = ordered.map((candidate, i) => ({ ...candidate, version: i + 1 }));
+  const variants = numbered.map(({ version, variant }) => ({ version, ...variant }));
+  return {
+    variants,
+    models: new Map(numbered.map(({ version, bytes }) => [version, bytes])),
+    latencies: new Map(numbered.map(({ version, latencyMs }) => [version, latencyMs])),
+    frontier: frontierOf(variants, metric).map((variant) => variant.version),
+  };
+}
+
+async function profileThroughput(
+  port: Port,
+  family: Family,
+  throughput: NonNullable<PortSteps['throughput']>,
+): Promise<Family> {
+  const { options, cache } = port;
+  const { target } = options;
+  const variants: Variant[] = [];
+  for (const [index, variant] of family.variants.entries()) {
+    const key = cache.key('throughput', { network: variant.digest, target: target.fingerprint });
+    const measured = await run(
+      port,
+      'throughput',
+      index,
+      cache.json<Throughput & { measuredAt: string }>(key),
+      async () => ({ ...(await throughput(variant)), measuredAt: options.nowIso() }),
+    );
+    const profile = { target, latencyMs: family.latencies.get(variant.version)!, ...measured };
+    variants.push({ ...variant, profiles: { ...variant.profiles, [target.fingerprint]: profile } });
+  }
+  const frontier = frontierOf(variants, options.frontierMetric ?? 'inverseThroughput', target.fingerprint);
+  return { ...family, variants, frontier: frontier.map((variant) => variant.version) };
+}
+
+/** One step: its kept result, or the work and then its result kept. Reports either way; stops at an abort. */
+async function run<T>(
+  { options }: Port,
+  step: PortProgress['step'],
+  variant: number,
+  slot: { load(): Promise<T | undefined>; save(result: T): Promise<void> },
+  work: (report: (detail: unknown) => void) => Promise<T>,
+): Promise<T> {
+  if (options.signal?.aborted)
+    throw new BonsaiError(
+      'aborted',
+      `Porting was stopped before "${step}" of variant ${variant}. Finished steps are kept.`,
+    );
+  const report = (state: PortProgress['state'], detail?: unknown) =>
+    options.onProgress?.({
+      step,
+      variant,
+      variants: options.ratios.length + 1,
+      state,
+      ...(detail !== undefined && { detail }),
+    });
+  const kept = await slot.load();
+  if (kept !== undefined) {
+    report('reused');
+    return kept;
+  }
+  report('running');
+  const result = await work((detail) => report('running', detail));
+  await slot.save(result);
+  report('finished');
+  return result;
+}
+
+function lineageOf(
+  { options, dataset }: Port,
+  parent: Candidate,
+  ratio: number,
+  recipe: TrainingRecipe,
+): Lineage {
+  const {
+    criterion = pruneDefaults.criterion,
+    scope = 'uniform',
+    align = pruneDefaults.align,
+  } = options.pruning ?? {};
+  return {
+    parent: parent.variant.digest,
+    backbone: parent.variant.lineage.backbone,
+    dataset: dataset.name,
+    seed: options.seed,
+    epochs: recipe.phases.reduce((sum, phase) => sum + phase.epochs, 0),
+    pruning: { criterion: typeof criterion === 'string' ? criterion : criterion.name, scope, ratio, align },
+  };
+}
+
+function backboneOf(base: Model): string | undefined {
+  return base.metadata.get(BACKBONE_KEY);
+}
+
+function checkRatios(ratios: readonly number[]): void {
+  let before = 0;
+  for (const ratio of ratios) {
+    if (!(ratio > before && ratio < 1)) {
+      throw new InvalidArgumentError(
+        `The pruning ratios are ${ratios.join(', ')}; they should ascend within (0, 1).`,
+      );
+    }
+    before = ratio;
+  }
+}
+
+function digestOfDataset(dataset: Dataset): string {
+  const hash = createHash('sha256').update(JSON.stringify([dataset.name, dataset.classes, dataset.shape]));
+  for (const { images, labels } of [dataset.train, dataset.validation, dataset.test])
+    hash.update(images).update(labels);
+  return hash.digest('hex');
+}

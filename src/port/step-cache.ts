@@ -1,0 +1,72 @@
+import { createHash } from 'node:crypto';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { readSealed, writeSealed } from './sealed-file.ts';
+
+/**
+ * Results of finished steps in a folder, one sealed file each, named by the step and a digest of all that its result
+ * depends on. A file that is missing, damaged or of another version counts as absent: the step is done again.
+ */
+export function openStepCache(directory: string): StepCache {
+  const path = (key: string, extension: string) => join(directory, `${key}.${extension}`);
+  return {
+    key: (step, inputs) =>
+      `${step}-${digestOf(canonical({ step, version: STEP_CACHE_VERSION, inputs })).slice(0, KEY_DIGITS)}`,
+    json: (key) => ({
+      load: async () => (await loadStep(path(key, 'step')))?.result as never, // Written under this key by `save`, whose type is the same.
+      save: (result) => writeSealed(path(key, 'step'), { result }, []),
+    }),
+    model: (key) => ({
+      load: async () => (await loadStep(path(key, 'step')))?.payload,
+      save: (bytes) => writeSealed(path(key, 'step'), { result: 'network' }, [bytes]),
+    }),
+    checkpointPath: (key) => path(key, 'checkpoint'),
+    dropCheckpoint: (key) => rm(path(key, 'checkpoint'), { force: true }),
+  };
+}
+
+export interface StepCache {
+  /** A name for a step's result: a digest over the step and all that its result depends on. */
+  key(step: string, inputs: unknown): string;
+  json<T>(key: string): Slot<T>;
+  model(key: string): Slot<Uint8Array>;
+  /** Where the step may keep what it needs to go on after an interruption. */
+  checkpointPath(key: string): string;
+  dropCheckpoint(key: string): Promise<void>;
+}
+
+export interface Slot<T> {
+  /** Undefined: not there, or not as it was written. */
+  load(): Promise<T | undefined>;
+  /** @throws BonsaiError `unwritable_path` */
+  save(result: T): Promise<void>;
+}
+
+/** Part of every key: raise it when a step's meaning changes, and old results are made again. */
+export const STEP_CACHE_VERSION = 1;
+
+/** 96 bits: no two keys meet by accident, and file names stay readable. */
+export const KEY_DIGITS = 24;
+
+/** SHA-256, lower-case hexadecimal. */
+export function digestOf(content: string | Uint8Array): string {
+  return createHash('sha256').update(content).digest('hex');
+}
+
+async function loadStep(path: string): Promise<{ result: unknown; payload: Uint8Array } | undefined> {
+  const file = await readSealed(path);
+  if (file.kind !== 'intact') return undefined;
+  const { header, payload } = file;
+  return typeof header === 'object' && header !== null && 'result' in header
+    ? { result: header.result, payload }
+    : undefined;
+}
+
+/** JSON with sorted keys, so that the order in which an object was written does not matter. */
+function canonical(value: unknown): string {
+  return JSON.stringify(value, (_, inner: unknown) =>
+    typeof inner === 'object' && inner !== null && !Array.isArray(inner)
+      ? Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : inner,
+  );
+}

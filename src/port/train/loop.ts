@@ -1,0 +1,302 @@
+import { BonsaiError } from '../../base/errors.ts';
+import { permutation, seededRandom } from '../../base/random.ts';
+import {
+  float32Tensor,
+  floatsOf,
+  int64Tensor,
+  numbersOf,
+  scalarTensor,
+  type Tensor,
+} from '../../base/tensor.ts';
+import { Session } from '../../engine/session.ts';
+import { type Model, withGraph } from '../../graph/model.ts';
+import { readModel } from '../../graph/onnx/read.ts';
+import { writeModel } from '../../graph/onnx/write.ts';
+import {
+  buildTrainingStep,
+  readParameters,
+  type TrainingStep,
+  writeParameters,
+} from '../../transform/autodiff/training-step.ts';
+import { classifySplit } from '../classify.ts';
+import { batchOf } from '../data/batch.ts';
+import type { Dataset, Split } from '../data/data-module.ts';
+import { EVALUATION_BATCH } from '../evaluate.ts';
+import type { JobContext } from '../worker-job.ts';
+import {
+  type BestWeights,
+  type Checkpoint,
+  readCheckpoint,
+  trainingIdentity,
+  writeCheckpoint,
+} from './checkpoint.ts';
+import type { HistoryEntry, TrainingEvent } from './history.ts';
+import { learningRateAt, planPhases, type TrainingRecipe } from './recipe.ts';
+
+/** What the worker thread is given. */
+export interface TrainingJob {
+  /** ONNX bytes of the network. */
+  readonly model: Uint8Array;
+  readonly shape: Dataset['shape'];
+  readonly train: Split;
+  readonly validation: Split;
+  readonly recipe: TrainingRecipe;
+  readonly seed: number;
+  readonly threads: number;
+  readonly checkpointPath?: string;
+  readonly checkpointEverySteps: number;
+}
+
+export type WorkerEvent =
+  | { readonly kind: 'step'; readonly step: TrainingEvent }
+  | { readonly kind: 'notice'; readonly message: string };
+
+export interface TrainingOutcome {
+  readonly model: Uint8Array;
+  readonly history: readonly HistoryEntry[];
+  readonly validationAccuracy: number;
+}
+
+/** The training itself, from the first step or from a checkpoint to the last step. Blocks its thread. */
+export async function runTraining(context: JobContext<TrainingJob, WorkerEvent>): Promise<TrainingOutcome> {
+  const job = context.input;
+  const { recipe, shape, train } = job;
+  const model = readModel(job.model);
+  const stepsPerEpoch = Math.floor(train.count / recipe.batch);
+  const phases = planPhases(recipe, stepsPerEpoch);
+  const totalSteps = phases.at(-1)!.to;
+  const workOf = (step: number) =>
+    phases.reduce(
+      (sum, { from, to, resolution }) => sum + Math.max(0, Math.min(step, to) - from) * resolution ** 2,
+      0,
+    );
+  const totalWork = workOf(totalSteps);
+  const identity = trainingIdentity(
+    [job.model, train.images, train.labels, job.validation.images, job.validation.labels],
+    { recipe, seed: job.seed },
+  );
+
+  let at = await resumeOrStart(context, identity, model);
+  const save = async () => {
+    if (job.checkpointPath !== undefined) await writeCheckpoint(job.checkpointPath, identity, at);
+  };
+  const order = shuffledEpochs(train.count, job.seed);
+  let stopsEarly = false;
+  for (const [phaseIndex, phase] of phases.entries()) {
+    if (at.step >= phase.to) continue;
+    const isLast = phaseIndex === phases.length - 1;
+    const step = stepOf(model, recipe, shape, phase.resolution);
+    const session = await Session.create(writeModel(step.model), { intraOpThreads: job.threads });
+    try {
+      while (at.step < phase.to && !stopsEarly) {
+        if (context.isStopRequested()) {
+          await save();
+          throw new BonsaiError('aborted', `Stopped after step ${at.step} of ${totalSteps}.`);
+        }
+        const epoch = Math.floor(at.step / stepsPerEpoch);
+        const first = (at.step % stepsPerEpoch) * recipe.batch;
+        const batch = batchOf({ shape }, train, order(epoch).subarray(first, first + recipe.batch), {
+          resolution: phase.resolution,
+          shift: recipe.augmentation && {
+            shiftPixels: recipe.augmentation.shiftPixels,
+            random: seededRandom(job.seed).fork(`shift ${at.step}`),
+          },
+        });
+        const learningRate = learningRateAt(recipe, at.step, totalSteps);
+        const done = await runStep(session, step, at, batch, learningRate);
+        const { lossSum, correct, steps } = at.running;
+        const running = { lossSum: lossSum + done.loss, correct: correct + done.correct, steps: steps + 1 };
+        at = { ...at, step: at.step + 1, running, ...done.weights };
+        context.emit({
+          kind: 'step',
+          step: {
+            step: at.step,
+            totalSteps,
+            workRatio: workOf(at.step) / totalWork,
+            loss: done.loss,
+            runningAccuracy: running.correct / (running.steps * recipe.batch),
+            resolution: phase.resolution,
+          },
+        });
+        const validates = isValidationDue(recipe, at.step, stepsPerEpoch) || (isLast && at.step === phase.to);
+        if (validates || at.step === phase.to || at.step % stepsPerEpoch === 0) {
+          const entry: HistoryEntry = {
+            step: at.step,
+            epoch: at.step / stepsPerEpoch,
+            resolution: phase.resolution,
+            loss: running.lossSum / running.steps,
+            trainAccuracy: running.correct / (running.steps * recipe.batch),
+            ...(validates && { validationAccuracy: await validate(job, model, step, at, phase.resolution) }),
+          };
+          at = { ...at, running: NO_FIGURES, history: [...at.history, entry] };
+          if (isLast && recipe.earlyStopping !== undefined && entry.validationAccuracy !== undefined) {
+            at = { ...at, best: betterOf(at, entry.validationAccuracy) };
+            stopsEarly = at.step - at.best!.step >= recipe.earlyStopping.patienceEpochs * stepsPerEpoch;
+          }
+        }
+        if (at.step % job.checkpointEverySteps === 0 || at.step === totalSteps || stopsEarly) await save();
+      }
+    } finally {
+      await session.release();
+    }
+  }
+  const chosen = at.best ?? at;
+  const step = stepOf(model, recipe, shape, phases.at(-1)!.resolution);
+  const validationAccuracy = at.best?.accuracy ?? at.history.at(-1)!.validationAccuracy!;
+  const trained = writeParameters(model, step, chosen.parameters, namedState(step, chosen.state));
+  return { model: writeModel(trained), history: at.history, validationAccuracy };
+}
+
+const NO_FIGURES = { lossSum: 0, correct: 0, steps: 0 };
+
+async function resumeOrStart(
+  context: JobContext<TrainingJob, WorkerEvent>,
+  identity: string,
+  model: Model,
+): Promise<Checkpoint> {
+  const { checkpointPath, recipe, shape } = context.input;
+  if (checkpointPath !== undefined) {
+    const found = await readCheckpoint(checkpointPath, identity);
+    if (found.kind === 'usable') {
+      context.emit({
+        kind: 'notice',
+        message: `Resumed after step ${found.checkpoint.step} from ${checkpointPath}.`,
+      });
+      return found.checkpoint;
+    }
+    if (found.kind === 'unusable') {
+      context.emit({ kind: 'notice', message: `${found.reason} Training starts from the beginning.` });
+    }
+  }
+  const step = stepOf(model, recipe, shape, 1);
+  const { parameters, state } = readParameters(model, step);
+  return {
+    step: 0,
+    parameters,
+    velocity: new Float32Array(step.parameterCount),
+    state: step.state.map(({ name }) => state[name]!),
+    running: NO_FIGURES,
+    history: [],
+  };
+}
+
+function stepOf(
+  model: Model,
+  recipe: TrainingRecipe,
+  shape: Dataset['shape'],
+  resolution: number,
+): TrainingStep {
+  const [channels, height, width] = shape;
+  return buildTrainingStep(model, {
+    batch: recipe.batch,
+    inputShape: [channels, Math.round(height * resolution), Math.round(width * resolution)],
+    momentum: recipe.momentum,
+    nesterov: recipe.nesterov,
+    weightDecay: recipe.weightDecay,
+    labelSmoothing: recipe.labelSmoothing ?? 0,
+  });
+}
+
+interface StepResult {
+  readonly loss: number;
+  readonly correct: number;
+  readonly weights: Pick<Checkpoint, 'parameters' | 'velocity' | 'state'>;
+}
+
+async function runStep(
+  session: Session,
+  step: TrainingStep,
+  at: Checkpoint,
+  batch: ReturnType<typeof batchOf>,
+  learningRate: number,
+): Promise<StepResult> {
+  const feeds: Record<string, Tensor> = {
+    [step.model.graph.inputs[0]!.name]: float32Tensor(batch.shape, batch.images),
+    label: int64Tensor(Array.from(batch.labels)),
+    learning_rate: scalarTensor(learningRate),
+    parameters: float32Tensor([at.parameters.length], at.parameters),
+    velocity: float32Tensor([at.velocity.length], at.velocity),
+  };
+  step.state.forEach(({ name, shape }, i) => {
+    feeds[`state/${name}`] = float32Tensor(shape, at.state[i]!);
+  });
+  const results = await session.run(feeds);
+  const loss = numbersOf(results.loss!)[0]!;
+  if (!Number.isFinite(loss)) {
+    throw new BonsaiError(
+      'training_diverged',
+      `The loss became ${loss} in step ${at.step + 1} at learning rate ${learningRate}. ` +
+        'Lower the learning rate or lengthen the warm-up.',
+    );
+  }
+  return {
+    loss,
+    correct: numbersOf(results.correct!)[0]!,
+    weights: {
+      parameters: floatsOf(results.parameters_next!),
+      velocity: floatsOf(results.velocity_next!),
+      state: step.state.map(({ name }) => floatsOf(results[`state_next/${name}`]!)),
+    },
+  };
+}
+
+/** Epoch number → order of the examples, a pure function of the seed; the last one asked for is kept. */
+function shuffledEpochs(count: number, seed: number): (epoch: number) => Uint32Array {
+  let known = { epoch: -1, order: new Uint32Array(0) };
+  return (epoch) => {
+    if (known.epoch !== epoch) {
+      known = {
+        epoch,
+        order: new Uint32Array(permutation(count, seededRandom(seed).fork(`epoch ${epoch}`))),
+      };
+    }
+    return known.order;
+  };
+}
+
+function isValidationDue(recipe: TrainingRecipe, step: number, stepsPerEpoch: number): boolean {
+  const every = recipe.evaluateEveryEpochs ?? (recipe.earlyStopping === undefined ? undefined : 1);
+  return every !== undefined && step % Math.max(1, Math.round(every * stepsPerEpoch)) === 0;
+}
+
+/** An inference session of the current weights: the training graph itself normalises by the batch. */
+async function validate(
+  job: TrainingJob,
+  model: Model,
+  step: TrainingStep,
+  at: Checkpoint,
+  resolution: number,
+): Promise<number> {
+  const trained = writeParameters(model, step, at.parameters, namedState(step, at.state));
+  const sized = resolution === 1 ? trained : withImageSize(trained, job.shape, resolution);
+  const session = await Session.create(writeModel(sized), { intraOpThreads: job.threads });
+  try {
+    const options = { batch: EVALUATION_BATCH, resolution };
+    return (await classifySplit(session, { shape: job.shape }, job.validation, options)).accuracy;
+  } finally {
+    await session.release();
+  }
+}
+
+/** The same network for smaller images. Types of inner values, which follow from the input, are left out. */
+function withImageSize(model: Model, [channels, height, width]: Dataset['shape'], resolution: number): Model {
+  const [input, ...others] = model.graph.inputs;
+  const shape = [
+    input!.type!.shape![0]!,
+    channels,
+    Math.round(height * resolution),
+    Math.round(width * resolution),
+  ];
+  const sized = { ...input!, type: { ...input!.type!, shape } };
+  return withGraph(model, { ...model.graph, inputs: [sized, ...others], valueInfos: new Map() });
+}
+
+function betterOf(at: Checkpoint, accuracy: number): BestWeights {
+  return at.best !== undefined && accuracy <= at.best.accuracy
+    ? at.best
+    : { step: at.step, accuracy, parameters: at.parameters, state: at.state };
+}
+
+function namedState(step: TrainingStep, state: readonly Float32Array[]): Record<string, Float32Array> {
+  return Object.fromEntries(step.state.map(({ name }, i) => [name, state[i]!]));
+}

@@ -1,0 +1,117 @@
+import type { Clock } from '../../base/clock.ts';
+import { InvalidArgumentError } from '../../base/errors.ts';
+import { workerUrl } from '../../base/worker-url.ts';
+import { type Model, withMetadata } from '../../graph/model.ts';
+import { readModel } from '../../graph/onnx/read.ts';
+import { writeModel } from '../../graph/onnx/write.ts';
+import { divisorOf } from '../data/batch.ts';
+import type { Dataset } from '../data/data-module.ts';
+import { runJob } from '../worker-job.ts';
+import type { HistoryEntry, TrainingEvent } from './history.ts';
+import type { TrainingJob, TrainingOutcome, WorkerEvent } from './loop.ts';
+import { checkRecipe, type TrainingRecipe } from './recipe.ts';
+
+export interface TrainingOptions {
+  /** Threads of ONNX Runtime. The same number gives the same weights, bit by bit. */
+  readonly threads: number;
+  /** Decides the order of examples and the augmentation. */
+  readonly seed: number;
+  /**
+   * Where the state is kept for resumption. A checkpoint of this very training (network, data, recipe, seed) is
+   * continued; of another one, or a damaged one, is overwritten after a notice. It stays when the training is done,
+   * so that repeating a finished training is free; the caller removes it once the result is safe.
+   */
+  readonly checkpointPath?: string;
+  readonly checkpointEverySteps?: number;
+  /** Stops after the step in progress, with a checkpoint where a path is given. */
+  readonly signal?: AbortSignal;
+  readonly onProgress?: (progress: TrainingProgress) => void;
+  /** Sentences for the user: resumed, or why a checkpoint was not. */
+  readonly onNotice?: (message: string) => void;
+  /** For the time left in the progress; absent: no estimate. */
+  readonly clock?: Clock;
+}
+
+export interface TrainingProgress extends TrainingEvent {
+  /** Estimated from the work done since this call began. */
+  readonly remainingMs?: number;
+}
+
+export interface TrainingResult {
+  /** The network with trained weights and running averages, `bonsai.training` in its metadata. */
+  readonly model: Model;
+  readonly history: readonly HistoryEntry[];
+  /** Of the weights returned, at the last phase's resolution. */
+  readonly validationAccuracy: number;
+}
+
+/** At most a quarter of a minute of work is lost for steps of 0.3 s, at about 1 % of the time for 10 MB of weights. */
+export const CHECKPOINT_EVERY_STEPS = 50;
+
+/** Under this metadata key a trained network keeps the JSON of its recipe, seed, data and accuracy. */
+export const TRAINING_METADATA_KEY = 'bonsai.training';
+
+/**
+ * Trains a network in a worker thread: each step is one run of a graph that holds forward pass, loss, backward pass
+ * and update (`transform/autodiff`), fed with its own results. Same inputs, seed and threads give the same bytes,
+ * interrupted and resumed or not.
+ * @throws BonsaiError `invalid_argument` for a recipe or data that do not fit, `training_diverged` for a loss that is
+ * not finite, `aborted`, `worker_lost`, `unwritable_path`, `missing_rule` for an operator that cannot be trained
+ */
+export async function trainNetwork(
+  model: Model,
+  dataset: Dataset,
+  recipe: TrainingRecipe,
+  options: TrainingOptions,
+): Promise<TrainingResult> {
+  checkRecipe(recipe);
+  const [, height, width] = dataset.shape;
+  for (const { resolution } of recipe.phases) divisorOf(resolution ?? 1, height, width);
+  if (recipe.batch > dataset.train.count) {
+    throw new InvalidArgumentError(
+      `The recipe's batch is ${recipe.batch}; the training split has only ${dataset.train.count} examples.`,
+    );
+  }
+  const job: TrainingJob = {
+    model: writeModel(model),
+    shape: dataset.shape,
+    train: dataset.train,
+    validation: dataset.validation,
+    recipe,
+    seed: options.seed,
+    threads: options.threads,
+    checkpointPath: options.checkpointPath,
+    checkpointEverySteps: options.checkpointEverySteps ?? CHECKPOINT_EVERY_STEPS,
+  };
+  const estimate = remainingTime(options.clock);
+  const outcome = await runJob<TrainingJob, WorkerEvent, TrainingOutcome>(
+    workerUrl(import.meta.url, 'train-worker'),
+    job,
+    {
+      signal: options.signal,
+      onEvent: (event) => {
+        if (event.kind === 'notice') options.onNotice?.(event.message);
+        else options.onProgress?.({ ...event.step, remainingMs: estimate(event.step.workRatio) });
+      },
+    },
+  );
+  const { history, validationAccuracy } = outcome;
+  const record = { dataset: dataset.name, seed: options.seed, recipe, validationAccuracy };
+  return {
+    model: withMetadata(readModel(outcome.model), { [TRAINING_METADATA_KEY]: JSON.stringify(record) }),
+    history,
+    validationAccuracy,
+  };
+}
+
+/** Time left by the rate of work since the first call (a resumed training starts beyond 0). */
+function remainingTime(clock: Clock | undefined): (workRatio: number) => number | undefined {
+  let first: { atMs: number; workRatio: number } | undefined;
+  return (workRatio) => {
+    if (clock === undefined) return undefined;
+    const atMs = clock.nowMs();
+    first ??= { atMs, workRatio };
+    const done = workRatio - first.workRatio;
+    return done > 0 ? ((atMs - first.atMs) * (1 - workRatio)) / done : undefined;
+  };
+}

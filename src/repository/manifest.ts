@@ -1,0 +1,98 @@
+import { z } from 'zod';
+import { DTYPES } from '../base/dtype.ts';
+import { messageOf } from '../base/errors.ts';
+import { CorruptRepositoryError } from './errors.ts';
+import { MANIFEST_SCHEMA_VERSION, type TaskManifest } from './types.ts';
+
+/**
+ * Reads the text of a `bonsai.json`. Fields that this version does not know are kept.
+ * @param file its path, for errors
+ * @throws CorruptRepositoryError naming file and field
+ */
+export function parseManifest(text: string, file: string): TaskManifest {
+  let raw: unknown;
+  try {
+    raw = JSON.parse(text);
+  } catch (cause) {
+    throw new CorruptRepositoryError({ file, problem: `is not JSON (${messageOf(cause)}).`, cause });
+  }
+  const version = z.looseObject({ schemaVersion: z.int().positive() }).safeParse(raw);
+  if (version.success && version.data.schemaVersion > MANIFEST_SCHEMA_VERSION) {
+    throw new CorruptRepositoryError({
+      file,
+      field: 'schemaVersion',
+      problem: `is ${version.data.schemaVersion}; this Bonsai reads up to ${MANIFEST_SCHEMA_VERSION}. Use a newer Bonsai.`,
+    });
+  }
+  const result = manifestSchema.safeParse(raw);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0]!;
+  throw new CorruptRepositoryError({ file, field: issue.path.join('.'), problem: `${issue.message}.` });
+}
+
+const ratio = z.number().min(0).max(1);
+const count = z.int().nonnegative();
+const measurement = z.looseObject({
+  count,
+  mean: z.number(),
+  median: z.number(),
+  min: z.number(),
+  max: z.number(),
+  p99: z.number().optional(),
+});
+const target = z.looseObject({
+  fingerprint: z.string(),
+  cpuModel: z.string(),
+  architecture: z.string(),
+  cpus: z.number().positive(),
+  runtime: z.string(),
+  runtimeVersion: z.string(),
+});
+const profile = z.looseObject({
+  target,
+  measuredAt: z.string(),
+  latencyMs: measurement,
+  throughputRps: measurement,
+  concurrency: count,
+  loadMs: z.number().optional(),
+  memoryBytes: z.number().optional(),
+});
+const lineage = z.looseObject({
+  parent: z.string().optional(),
+  backbone: z.string().optional(),
+  dataset: z.string().optional(),
+  seed: z.number().optional(),
+  epochs: z.number().optional(),
+  pruning: z
+    .looseObject({ criterion: z.string(), scope: z.string(), ratio: z.number(), align: z.number() })
+    .optional(),
+});
+const variant = z.looseObject({
+  version: z.int().min(1).max(999_999_999),
+  digest: z.string().regex(/^[0-9a-f]{64}$/, 'expected 64 lower-case hexadecimal digits'),
+  sizeBytes: count,
+  accuracy: z.looseObject({ validation: ratio.optional(), test: ratio, testCount: count }),
+  macs: z.number().nonnegative(),
+  parameters: z.number().nonnegative(),
+  lineage,
+  profiles: z.record(z.string(), profile),
+});
+const tensorSpec = z.looseObject({
+  name: z.string().min(1),
+  dtype: z.enum(DTYPES),
+  shape: z.array(z.int().min(-1)),
+});
+const manifestSchema = z.looseObject({
+  schemaVersion: z.int().positive(),
+  task: z.string().min(1),
+  inputs: z.array(tensorSpec).min(1),
+  outputs: z.array(tensorSpec).min(1),
+  classes: z.array(z.string()).optional(),
+  sloMs: z.number().positive().optional(),
+  variants: z
+    .array(variant)
+    .refine(
+      (list) => list.every((v, i) => i === 0 || v.version > list[i - 1]!.version),
+      'versions must ascend',
+    ),
+});

@@ -1,0 +1,201 @@
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { digestOf } from './digest.ts';
+import { isTaskName } from './names.ts';
+import {
+  listTasks,
+  modelPathOf,
+  readManifest,
+  readTask,
+  updateProfiles,
+  verifyVariant,
+  writeTask,
+} from './store.ts';
+import { MANIFEST_SCHEMA_VERSION, type Profile, type TaskManifest, type Variant } from './types.ts';
+
+const networks = new Map([1, 2].map((version) => [version, Uint8Array.from([version, 2, 3])]));
+
+function makeVariant(version: number): Variant {
+  const bytes = networks.get(version)!;
+  return {
+    version,
+    digest: digestOf(bytes),
+    sizeBytes: bytes.byteLength,
+    accuracy: { test: 0.9, testCount: 10 },
+    macs: 10,
+    parameters: 5,
+    lineage: { seed: 3, pruning: { criterion: 'l1', scope: 'uniform', ratio: 0.5, align: 8 } },
+    profiles: {},
+  };
+}
+
+const manifest: TaskManifest = {
+  schemaVersion: MANIFEST_SCHEMA_VERSION,
+  task: 'digits',
+  inputs: [{ name: 'image', dtype: 'float32', shape: [-1, 1, 28, 28] }],
+  outputs: [{ name: 'logits', dtype: 'float32', shape: [-1, 10] }],
+  classes: ['zero', 'one'],
+  sloMs: 400,
+  variants: [makeVariant(1), makeVariant(2)],
+};
+
+const measurement = { count: 3, mean: 1, median: 1, min: 1, max: 1 };
+const profile: Profile = {
+  target: {
+    fingerprint: 'f',
+    cpuModel: 'c',
+    architecture: 'x64',
+    cpus: 1,
+    runtime: 'bonsai',
+    runtimeVersion: '1',
+  },
+  measuredAt: '2026-01-01T00:00:00Z',
+  latencyMs: measurement,
+  throughputRps: measurement,
+  concurrency: 4,
+};
+
+let root: string;
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), 'bonsai-store-'));
+});
+afterEach(() => rm(root, { recursive: true, force: true }));
+
+describe('the store', () => {
+  it('gives back what was written, in Triton’s layout, and leaves no temporary files', async () => {
+    await writeTask(root, manifest, networks);
+    expect(await readManifest(root, 'digits')).toEqual(manifest);
+    expect(await listTasks(root)).toEqual(['digits']);
+    const task = await readTask(root, 'digits');
+    expect(task.versions.map(({ version, identity }) => [version, identity])).toEqual(
+      manifest.variants.map(({ version, digest }) => [version, digest]),
+    );
+    expect((await readdir(root, { recursive: true })).sort()).toEqual([
+      'digits',
+      'digits/1',
+      'digits/1/model.onnx',
+      'digits/2',
+      'digits/2/model.onnx',
+      'digits/bonsai.json',
+      'digits/config.pbtxt',
+      'digits/labels.txt',
+    ]);
+    expect(await readFile(join(root, 'digits', 'labels.txt'), 'utf8')).toBe('zero\none\n');
+    expect(await readFile(join(root, 'digits', 'config.pbtxt'), 'utf8')).toMatchInlineSnapshot(`
+      "name: "digits"
+      backend: "onnxruntime"
+      max_batch_size: 0
+      input [ { name: "image" data_type: TYPE_FP32 dims: [ -1, 1, 28, 28 ] } ]
+      output [ { name: "logits" data_type: TYPE_FP32 dims: [ -1, 10 ] label_filename: "labels.txt" } ]
+      instance_group [ { count: 1 kind: KIND_CPU } ]
+      version_policy { specific { versions: [ 1 ] } }
+      parameters { key: "intra_op_thread_count" value { string_value: "1" } }
+      "
+    `);
+  });
+
+  it('needs no network again that lies there already, and copies from a path', async () => {
+    await writeTask(root, manifest, networks);
+    await writeTask(root, { ...manifest, sloMs: 300 }, new Map([[2, modelPathOf(root, 'digits', 2)]]));
+    expect((await readManifest(root, 'digits')).sloMs).toBe(300);
+  });
+
+  it('refuses a network that is not the one described, before it writes the manifest', async () => {
+    const swapped = new Map([...networks, [2, Uint8Array.from([9])]]);
+    await expect(writeTask(root, manifest, swapped)).rejects.toMatchObject({ code: 'invalid_argument' });
+    await expect(readManifest(root, 'digits')).rejects.toMatchObject({ code: 'model_not_found' });
+    await expect(writeTask(root, manifest, new Map())).rejects.toMatchObject({ code: 'missing_file' });
+  });
+
+  it('adds profiles and leaves the rest', async () => {
+    await writeTask(root, manifest, networks);
+    await updateProfiles(root, 'digits', new Map([[2, profile]]));
+    const read = await readManifest(root, 'digits');
+    expect(read.variants[1]?.profiles).toEqual({ f: profile });
+    expect({ ...read, variants: [] }).toEqual({ ...manifest, variants: [] });
+    await expect(updateProfiles(root, 'digits', new Map([[9, profile]]))).rejects.toMatchObject({
+      code: 'version_not_found',
+    });
+  });
+
+  it('finds a changed network by its digest, a short one by its size, a missing one by name', async () => {
+    await writeTask(root, manifest, networks);
+    await writeFile(modelPathOf(root, 'digits', 1), Uint8Array.from([1, 2, 4]));
+    await expect(verifyVariant(root, 'digits', manifest.variants[0]!)).rejects.toMatchObject({
+      code: 'corrupt_repository',
+    });
+    expect(await verifyVariant(root, 'digits', manifest.variants[1]!)).toEqual(Buffer.from(networks.get(2)!));
+    await writeFile(modelPathOf(root, 'digits', 1), Uint8Array.from([1]));
+    await rm(modelPathOf(root, 'digits', 2));
+    const task = await readTask(root, 'digits');
+    expect(task.versions).toEqual([]);
+    expect(task.problems.map(({ version, error }) => [version, error.message])).toEqual([
+      [1, expect.stringContaining('has 1 bytes; the manifest says 3')],
+      [2, expect.stringContaining('is missing')],
+    ]);
+  });
+
+  it.each([
+    ['half a file', '{"schemaVersion": 1,', undefined, /not JSON/],
+    ['a newer schema', JSON.stringify({ ...manifest, schemaVersion: 99 }), 'schemaVersion', /reads up to 1/],
+    ['another task', JSON.stringify({ ...manifest, task: 'letters' }), 'task', /the folder is "digits"/],
+    ['a wrong type', JSON.stringify({ ...manifest, sloMs: 'soon' }), 'sloMs', /sloMs/],
+    [
+      'a wrong digest',
+      JSON.stringify({ ...manifest, variants: [{ ...makeVariant(1), digest: 'x' }] }),
+      'variants.0.digest',
+      /64/,
+    ],
+    [
+      'versions out of order',
+      JSON.stringify({ ...manifest, variants: [makeVariant(2), makeVariant(1)] }),
+      'variants',
+      /ascend/,
+    ],
+  ])('refuses %s, naming file and field', async (_, text, field, message) => {
+    await mkdir(join(root, 'digits'));
+    await writeFile(join(root, 'digits', 'bonsai.json'), text);
+    const file = join(root, 'digits', 'bonsai.json');
+    await expect(readTask(root, 'digits')).rejects.toMatchObject({
+      code: 'corrupt_repository',
+      file,
+      field,
+      message: expect.stringMatching(message),
+    });
+  });
+
+  it('reads a folder in Triton’s layout without a manifest', async () => {
+    for (const folder of ['1', '10', '2', 'x']) {
+      await mkdir(join(root, 'foreign', folder), { recursive: true });
+      await writeFile(join(root, 'foreign', folder, 'model.onnx'), 'x');
+    }
+    const task = await readTask(root, 'foreign');
+    expect(task.manifest).toBeUndefined();
+    expect(task.versions.map(({ version }) => version)).toEqual([1, 2, 10]);
+  });
+
+  it.each(['', '.', '..', '../x', 'a/b', 'a\\b', '.git', '-x', 'a\0', 'a b', 'x'.repeat(129)])(
+    'takes no task name %j',
+    async (name) => {
+      expect(isTaskName(name)).toBe(false);
+      await expect(readTask(root, name)).rejects.toMatchObject({ code: 'model_not_found' });
+      expect(() => modelPathOf(root, name, 1)).toThrow(expect.objectContaining({ code: 'invalid_argument' }));
+    },
+  );
+
+  it.each([0, -1, 1.5, Number.NaN, 1e12])('takes no version %j', (version) => {
+    expect(() => modelPathOf(root, 'digits', version)).toThrow(
+      expect.objectContaining({ code: 'invalid_argument' }),
+    );
+  });
+
+  it('says so when the folder is not there or cannot be written', async () => {
+    await expect(listTasks(join(root, 'nowhere'))).rejects.toMatchObject({ code: 'missing_file' });
+    await writeFile(join(root, 'file'), '');
+    await expect(writeTask(join(root, 'file'), manifest, networks)).rejects.toMatchObject({
+      code: 'unwritable_path',
+    });
+  });
+});

@@ -1,0 +1,254 @@
+import { randomUUID } from 'node:crypto';
+import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { BonsaiError, InvalidArgumentError, messageOf, systemCodeOf } from '../base/errors.ts';
+import { checkDigest, digestOf } from './digest.ts';
+import { CorruptRepositoryError, ModelNotFoundError, VersionNotFoundError } from './errors.ts';
+import { parseManifest } from './manifest.ts';
+import { checkTaskName, checkVersion, isTaskName, parseVersion } from './names.ts';
+import { LABELS_FILE, tritonConfigOf } from './triton-config.ts';
+import type { Profile, TaskManifest, Variant } from './types.ts';
+
+/** A task as it lies in the repository. */
+export interface StoredTask {
+  readonly task: string;
+  /** Undefined for a folder in Triton's layout that Bonsai did not make: its accuracies are unknown. */
+  readonly manifest?: TaskManifest;
+  /** Ascending; those whose files are there. */
+  readonly versions: readonly StoredVersion[];
+  /** Versions that the manifest names but that are missing or of the wrong size. */
+  readonly problems: readonly VersionProblem[];
+}
+
+export interface StoredVersion {
+  readonly version: number;
+  readonly modelPath: string;
+  readonly sizeBytes: number;
+  /** Changes whenever the file may have changed: the digest, or size and time where there is no manifest. */
+  readonly identity: string;
+  readonly variant?: Variant;
+}
+
+export interface VersionProblem {
+  readonly version: number;
+  readonly error: CorruptRepositoryError;
+}
+
+const MANIFEST_FILE = 'bonsai.json';
+const CONFIG_FILE = 'config.pbtxt';
+const MODEL_FILE = 'model.onnx';
+
+/**
+ * Writes a task, each file under a temporary name that is then renamed; the manifest comes last, so that a reader
+ * never sees a version whose network is not complete. Versions that lie there already need no entry in `models`.
+ * @param models the networks by version: bytes, or the path of a file to copy
+ * @throws InvalidArgumentError if a network is missing or is not the one that its variant's digest names
+ * @throws BonsaiError `unwritable_path`
+ */
+export async function writeTask(
+  root: string,
+  manifest: TaskManifest,
+  models: ReadonlyMap<number, Uint8Array | string>,
+): Promise<void> {
+  const folder = join(root, checkTaskName(manifest.task));
+  // What would not be read back is not written.
+  parseManifest(JSON.stringify(manifest), join(folder, MANIFEST_FILE));
+  for (const variant of manifest.variants) {
+    const path = modelPathOf(root, manifest.task, variant.version);
+    const given = models.get(variant.version) ?? path;
+    const bytes = typeof given === 'string' ? await readModel(given, manifest.task, variant.version) : given;
+    const digest = digestOf(bytes);
+    if (digest !== variant.digest || bytes.byteLength !== variant.sizeBytes) {
+      throw new InvalidArgumentError(
+        `Version ${variant.version} of "${manifest.task}" is described as ${variant.sizeBytes} bytes with digest ${variant.digest}, but the network given has ${bytes.byteLength} bytes with digest ${digest}.`,
+      );
+    }
+    if (given !== path) await writeAtomically(path, bytes);
+  }
+  if (manifest.classes !== undefined) {
+    await writeAtomically(join(folder, LABELS_FILE), `${manifest.classes.join('\n')}\n`);
+  }
+  await writeAtomically(join(folder, CONFIG_FILE), tritonConfigOf(manifest));
+  await writeAtomically(join(folder, MANIFEST_FILE), `${JSON.stringify(manifest, null, 2)}\n`);
+}
+
+/** The names of the folders that hold a task, in alphabetical order. An absent repository is an error, an empty one is not. */
+export async function listTasks(root: string): Promise<string[]> {
+  let entries: string[];
+  try {
+    entries = await readdir(root);
+  } catch (cause) {
+    throw new BonsaiError('missing_file', `Cannot read the model repository ${root}: ${messageOf(cause)}`, {
+      cause,
+    });
+  }
+  const tasks: string[] = [];
+  for (const name of entries.filter(isTaskName)) {
+    const contents = await readdir(join(root, name)).catch(() => []);
+    if (contents.some((entry) => entry === MANIFEST_FILE || parseVersion(entry) !== undefined))
+      tasks.push(name);
+  }
+  return tasks.sort();
+}
+
+/**
+ * Reads a task: its manifest where it has one, and the versions whose files are there. Networks are not read;
+ * `verifyVariant` does that.
+ * @throws ModelNotFoundError if there is no such folder or the name cannot be one
+ * @throws CorruptRepositoryError if the manifest is damaged
+ */
+export async function readTask(root: string, task: string): Promise<StoredTask> {
+  if (!isTaskName(task)) throw new ModelNotFoundError(task);
+  const folders = await readdir(join(root, task)).catch(() => undefined);
+  if (folders === undefined) throw new ModelNotFoundError(task);
+  if (!folders.includes(MANIFEST_FILE)) return readForeignTask(root, task, folders);
+  const manifest = await readManifest(root, task);
+  const versions: StoredVersion[] = [];
+  const problems: VersionProblem[] = [];
+  for (const variant of manifest.variants) {
+    const modelPath = modelPathOf(root, task, variant.version);
+    const size = await fileSizeOf(modelPath);
+    if (size === variant.sizeBytes) {
+      versions.push({
+        version: variant.version,
+        modelPath,
+        sizeBytes: size,
+        identity: variant.digest,
+        variant,
+      });
+    } else {
+      const problem =
+        size === undefined ? 'is missing' : `has ${size} bytes; the manifest says ${variant.sizeBytes}`;
+      const error = new CorruptRepositoryError({
+        file: modelPath,
+        problem: `${problem}. Version ${variant.version} of "${task}" cannot be served; write it again.`,
+      });
+      problems.push({ version: variant.version, error });
+    }
+  }
+  return { task, manifest, versions, problems };
+}
+
+/**
+ * Reads only the manifest of a task.
+ * @throws ModelNotFoundError if there is none, CorruptRepositoryError if it is damaged
+ */
+export async function readManifest(root: string, task: string): Promise<TaskManifest> {
+  if (!isTaskName(task)) throw new ModelNotFoundError(task);
+  const file = join(root, task, MANIFEST_FILE);
+  let text: string;
+  try {
+    text = await readFile(file, 'utf8');
+  } catch (cause) {
+    if (systemCodeOf(cause) === 'ENOENT') throw new ModelNotFoundError(task);
+    throw new CorruptRepositoryError({ file, problem: `cannot be read (${messageOf(cause)}).`, cause });
+  }
+  const manifest = parseManifest(text, file);
+  if (manifest.task !== task) {
+    throw new CorruptRepositoryError({
+      file,
+      field: 'task',
+      problem: `is "${manifest.task}"; the folder is "${task}".`,
+    });
+  }
+  return manifest;
+}
+
+/** Replaces or adds profiles, by version; the networks are left alone. @returns the manifest as written */
+export async function updateProfiles(
+  root: string,
+  task: string,
+  profiles: ReadonlyMap<number, Profile>,
+): Promise<TaskManifest> {
+  const manifest = await readManifest(root, task);
+  const known = manifest.variants.map((variant) => variant.version);
+  for (const version of profiles.keys()) {
+    if (!known.includes(version)) throw new VersionNotFoundError(task, version, known);
+  }
+  const updated: TaskManifest = {
+    ...manifest,
+    variants: manifest.variants.map((variant) => {
+      const profile = profiles.get(variant.version);
+      if (profile === undefined) return variant;
+      return { ...variant, profiles: { ...variant.profiles, [profile.target.fingerprint]: profile } };
+    }),
+  };
+  await writeAtomically(join(root, task, MANIFEST_FILE), `${JSON.stringify(updated, null, 2)}\n`);
+  return updated;
+}
+
+/**
+ * Reads a variant's network and checks that it is the one the manifest means.
+ * @returns the bytes of `model.onnx`
+ * @throws CorruptRepositoryError if the digest differs
+ */
+export async function verifyVariant(root: string, task: string, variant: Variant): Promise<Uint8Array> {
+  const bytes = await readModel(modelPathOf(root, task, variant.version), task, variant.version);
+  checkDigest(bytes, variant.digest, modelPathOf(root, task, variant.version));
+  return bytes;
+}
+
+/** Where a version's network lies. Checks both parts, so no name can lead out of the repository. */
+export function modelPathOf(root: string, task: string, version: number): string {
+  return join(root, checkTaskName(task), String(checkVersion(version)), MODEL_FILE);
+}
+
+async function readForeignTask(root: string, task: string, folders: readonly string[]): Promise<StoredTask> {
+  const versions: StoredVersion[] = [];
+  for (const folder of folders) {
+    const version = parseVersion(folder);
+    if (version === undefined) continue;
+    const modelPath = modelPathOf(root, task, version);
+    const status = await stat(modelPath).catch(() => undefined);
+    if (status?.isFile() !== true) continue;
+    versions.push({
+      version,
+      modelPath,
+      sizeBytes: status.size,
+      identity: `${status.size}@${status.mtimeMs}`,
+    });
+  }
+  if (versions.length === 0) throw new ModelNotFoundError(task);
+  return { task, versions: versions.sort((a, b) => a.version - b.version), problems: [] };
+}
+
+async function fileSizeOf(path: string): Promise<number | undefined> {
+  const status = await stat(path).catch(() => undefined);
+  return status?.isFile() === true ? status.size : undefined;
+}
+
+async function readModel(path: string, task: string, version: number): Promise<Uint8Array> {
+  try {
+    return await readFile(path);
+  } catch (cause) {
+    throw new BonsaiError(
+      'missing_file',
+      `The network of version ${version} of "${task}" cannot be read from ${path}: ${messageOf(cause)}`,
+      { cause },
+    );
+  }
+}
+
+/** Writes and syncs a sibling with a name of its own, then renames it over the path. */
+async function writeAtomically(path: string, content: Uint8Array | string): Promise<void> {
+  const temporary = `${path}.${randomUUID()}.tmp`;
+  try {
+    await mkdir(join(path, '..'), { recursive: true });
+    let handle: FileHandle | undefined;
+    try {
+      handle = await open(temporary, 'wx');
+      await handle.writeFile(content);
+      await handle.sync();
+    } finally {
+      await handle?.close();
+    }
+    await rename(temporary, path);
+  } catch (cause) {
+    await rm(temporary, { force: true }).catch(() => undefined);
+    throw new BonsaiError(
+      'unwritable_path',
+      `Cannot write ${path}: ${messageOf(cause)}. Check that the folder is writable and the disk has room.`,
+      { cause },
+    );
+  }
+}

@@ -1,0 +1,33 @@
+import type { TensorSpec } from '../../repository/types.ts';
+import { datatypeOf } from '../datatypes.ts';
+import type { ServedModel } from '../served-model.ts';
+
+/** What the server says of itself. Only what it does is advertised. */
+export function serverMetadata(): unknown {
+  return {
+    name: 'bonsai',
+    version: SERVER_VERSION,
+    extensions: ['model_repository', 'model_configuration', 'binary_tensor_data', 'parameters', 'statistics'],
+  };
+}
+
+/** The version of the protocol's server side; the package's. */
+export const SERVER_VERSION = '0.1.0';
+
+/** @throws ModelNotFoundError, VersionNotFoundError, NotReadyError */
+export function modelMetadata(model: ServedModel, version: number | undefined): unknown {
+  const live = model.resolve(version);
+  const versions =
+    version === undefined ? model.liveVersions.map((entry) => String(entry.version)) : [String(version)];
+  return {
+    name: model.name,
+    versions,
+    platform: 'onnxruntime_onnx',
+    inputs: live.inputs.map(tensorMetadata),
+    outputs: live.outputs.map(tensorMetadata),
+  };
+}
+
+function tensorMetadata({ name, dtype, shape }: TensorSpec): unknown {
+  return { name, datatype: datatypeOf(dtype), shape };
+}

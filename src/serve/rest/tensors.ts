@@ -1,0 +1,183 @@
+import type { DType } from '../../base/dtype.ts';
+import { BITS_PER_ELEMENT, byteLengthOf } from '../../base/dtype.ts';
+import {
+  elementCount,
+  elementsOf,
+  type NumericDType,
+  type Tensor,
+  type TypedArrays,
+  tensorOf,
+} from '../../base/tensor.ts';
+import { datatypeOf } from '../datatypes.ts';
+import { InvalidRequestError } from '../errors.ts';
+import type { Json } from './json.ts';
+
+/** Smallest and largest value of each integer type. */
+const INTEGER_RANGES: Partial<Record<DType, readonly [bigint, bigint]>> = {
+  uint8: [0n, 255n],
+  uint16: [0n, 65_535n],
+  uint32: [0n, 4_294_967_295n],
+  uint64: [0n, 2n ** 64n - 1n],
+  int8: [-128n, 127n],
+  int16: [-32_768n, 32_767n],
+  int32: [-2_147_483_648n, 2_147_483_647n],
+  int64: [-(2n ** 63n), 2n ** 63n - 1n],
+};
+
+/**
+ * A tensor from the `data` of a request, flat or nested.
+ * @param where how errors name it, e.g. `input 'image'`
+ * @throws InvalidRequestError
+ */
+export function tensorFromJson(dtype: DType, shape: readonly number[], data: Json, where: string): Tensor {
+  if (!Array.isArray(data)) throw new InvalidRequestError(`${where}: 'data' must be an array`);
+  const count = elementCount(shape);
+  const elements: Json[] = [];
+  flatten(data, elements, count);
+  if (elements.length !== count) {
+    const got = elements.length > count ? `more than ${count}` : String(elements.length);
+    throw new InvalidRequestError(
+      `${where}: got ${got} elements, but shape [${shape.join(',')}] has ${count}`,
+    );
+  }
+  const wrong = (expected: string, value: Json | undefined) =>
+    new InvalidRequestError(`${where}: ${datatypeOf(dtype)} takes ${expected}, got ${describe(value)}`);
+
+  switch (dtype) {
+    case 'float16':
+    case 'bfloat16':
+      throw new InvalidRequestError(
+        `${where}: ${datatypeOf(dtype)} has no JSON form; send it as binary data`,
+      );
+    case 'string': {
+      const encoder = new TextEncoder();
+      const strings = elements.map((value) => {
+        if (typeof value !== 'string') throw wrong('strings', value);
+        return encoder.encode(value);
+      });
+      return { dtype, shape, bytes: new Uint8Array(0), strings };
+    }
+    case 'bool': {
+      const bits = elements.map((value) => {
+        if (typeof value !== 'boolean') throw wrong('true and false', value);
+        return value ? 1 : 0;
+      });
+      return tensorOf('bool', shape, Uint8Array.from(bits));
+    }
+    case 'float32':
+    case 'float64': {
+      const values = dtype === 'float32' ? new Float32Array(count) : new Float64Array(count);
+      for (let i = 0; i < count; i++) {
+        const value = elements[i];
+        if (typeof value !== 'number' && typeof value !== 'bigint') throw wrong('numbers', value);
+        values[i] = Number(value);
+      }
+      return { dtype, shape, bytes: new Uint8Array(values.buffer) };
+    }
+  }
+  const range = INTEGER_RANGES[dtype];
+  if (range === undefined) throw new InvalidRequestError(`${where}: ${dtype} cannot be sent`);
+  const bytes = new Uint8Array(byteLengthOf(dtype, count));
+  const target = elementsOf({ dtype, shape, bytes });
+  for (let i = 0; i < count; i++) {
+    const value = elements[i];
+    const isInteger = typeof value === 'bigint' || (typeof value === 'number' && Number.isInteger(value));
+    if (!isInteger) throw wrong('integers', value);
+    const exact = BigInt(value);
+    if (exact < range[0] || exact > range[1]) throw wrong(`integers from ${range[0]} to ${range[1]}`, value);
+    // 64-bit arrays take bigints, the others numbers.
+    if (target instanceof BigInt64Array || target instanceof BigUint64Array) target[i] = exact;
+    else target[i] = Number(exact);
+  }
+  return { dtype, shape, bytes };
+}
+
+/** A tensor from the bytes of a request. @throws InvalidRequestError */
+export function tensorFromBytes(
+  dtype: DType,
+  shape: readonly number[],
+  bytes: Uint8Array,
+  where: string,
+): Tensor {
+  const count = elementCount(shape);
+  if (dtype === 'string')
+    return { dtype, shape, bytes: new Uint8Array(0), strings: splitStrings(bytes, count, where) };
+  const expected = byteLengthOf(dtype, count);
+  if (bytes.byteLength !== expected) {
+    throw new InvalidRequestError(
+      `${where}: got ${bytes.byteLength} bytes, but ${datatypeOf(dtype)} of shape [${shape.join(',')}] has ${expected}`,
+    );
+  }
+  return { dtype, shape, bytes };
+}
+
+/** The bytes of a tensor as the binary extension sends them. */
+export function bytesFromTensor(tensor: Tensor): Uint8Array {
+  if (tensor.strings === undefined) return tensor.bytes;
+  const parts = tensor.strings.flatMap((item) => {
+    const length = Buffer.alloc(4);
+    length.writeUInt32LE(item.byteLength);
+    return [length, item];
+  });
+  return Buffer.concat(parts);
+}
+
+/** The text of a tensor's `data`. Integers keep all their digits. @throws InvalidRequestError for what JSON cannot say */
+export function jsonFromTensor(tensor: Tensor, where: string): string {
+  const { dtype } = tensor;
+  if (dtype === 'string') {
+    const decoder = new TextDecoder();
+    return JSON.stringify((tensor.strings ?? []).map((item) => decoder.decode(item)));
+  }
+  if (dtype === 'float16' || dtype === 'bfloat16') {
+    throw new InvalidRequestError(`${where}: ${datatypeOf(dtype)} has no JSON form; ask for binary data`);
+  }
+  const elements = elementsOf(tensor) as TypedArrays[NumericDType];
+  if (dtype === 'bool') return `[${Array.from(elements as Uint8Array, (bit) => bit !== 0).join(',')}]`;
+  if (dtype === 'float32' || dtype === 'float64') {
+    for (const value of elements as Float32Array | Float64Array) {
+      if (!Number.isFinite(value)) {
+        throw new InvalidRequestError(`${where} holds ${value}, which has no JSON form; ask for binary data`);
+      }
+    }
+  }
+  return `[${elements.join(',')}]`;
+}
+
+/** Bytes of one element; 0 for strings. */
+export function elementBytes(dtype: DType): number {
+  return BITS_PER_ELEMENT[dtype] / 8;
+}
+
+/** Stops soon after the limit: more elements are an error whatever they are. */
+function flatten(data: readonly Json[], into: Json[], limit: number): void {
+  for (const item of data) {
+    if (into.length > limit) return;
+    if (Array.isArray(item)) flatten(item, into, limit);
+    else into.push(item);
+  }
+}
+
+function splitStrings(bytes: Uint8Array, count: number, where: string): Uint8Array[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const strings: Uint8Array[] = [];
+  let offset = 0;
+  while (offset < bytes.byteLength && strings.length < count) {
+    if (offset + 4 > bytes.byteLength) break;
+    const end = offset + 4 + view.getUint32(offset, true);
+    if (end > bytes.byteLength) break;
+    strings.push(bytes.subarray(offset + 4, end));
+    offset = end;
+  }
+  if (strings.length !== count || offset !== bytes.byteLength) {
+    throw new InvalidRequestError(
+      `${where}: its bytes are not ${count} strings, each after its length in 4 bytes`,
+    );
+  }
+  return strings;
+}
+
+function describe(value: Json | undefined): string {
+  if (typeof value === 'bigint') return String(value);
+  return value !== null && typeof value === 'object' ? 'an object' : JSON.stringify(value);
+}

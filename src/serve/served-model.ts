@@ -1,0 +1,257 @@
+import type { Logger } from 'pino';
+import type { Clock } from '../base/clock.ts';
+import { messageOf } from '../base/errors.ts';
+import { VersionNotFoundError } from '../repository/errors.ts';
+import type { StoredTask, StoredVersion } from '../repository/store.ts';
+import { LoadFailedError, NotReadyError } from './errors.ts';
+import { LiveVersion } from './live-version.ts';
+import type { Loader } from './loader.ts';
+
+/** Which versions of a task shall be in memory. */
+export type VersionSelection =
+  | { readonly kind: 'specific'; readonly versions: readonly number[] }
+  | { readonly kind: 'latest'; readonly count: number }
+  | { readonly kind: 'all' };
+
+export type VersionState = 'LOADING' | 'READY' | 'UNLOADING' | 'UNAVAILABLE';
+
+export interface VersionStatus {
+  readonly state: VersionState;
+  readonly reason?: string;
+}
+
+export interface ServedModelOptions {
+  readonly name: string;
+  readonly slots: number;
+  readonly loader: Loader;
+  readonly logger: Logger;
+  readonly clock: Clock;
+  /** The server may have work for what has just become able to do it. */
+  readonly onChange: () => void;
+}
+
+/** How many of a task's requests came in, by what became of them at the door. */
+export interface Arrivals {
+  accepted: number;
+  refused: number;
+  invalid: number;
+}
+
+/**
+ * The live versions of a task. A selection loads what is missing beside what serves, then takes over in one step, and
+ * lets the versions no longer wanted finish what they promised. If anything cannot be loaded, nothing changes.
+ */
+export class ServedModel {
+  readonly name: string;
+  readonly arrivals: Arrivals = { accepted: 0, refused: 0, invalid: 0 };
+  readonly refusals = new Map<string, number>();
+  readonly #options: ServedModelOptions;
+  #live: ReadonlyMap<number, LiveVersion> = new Map();
+  #current: LiveVersion | undefined;
+  #selection: VersionSelection | undefined;
+  #stored: StoredTask | undefined;
+  readonly #statuses = new Map<number, VersionStatus>();
+  #change: Promise<unknown> = Promise.resolve();
+  readonly #retiring = new Set<Promise<void>>();
+
+  constructor(options: ServedModelOptions) {
+    this.name = options.name;
+    this.#options = options;
+  }
+
+  /** Ascending by number. */
+  get liveVersions(): readonly LiveVersion[] {
+    return [...this.#live.values()];
+  }
+
+  /** The version that answers requests which name none: the highest live one, as in Triton. */
+  get current(): LiveVersion | undefined {
+    return this.#current;
+  }
+
+  /** The last selection that took effect; a plain load keeps it. */
+  get selection(): VersionSelection | undefined {
+    return this.#selection;
+  }
+
+  get stored(): StoredTask | undefined {
+    return this.#stored;
+  }
+
+  /** By version, all that were ever asked for. */
+  get statuses(): ReadonlyMap<number, VersionStatus> {
+    return this.#statuses;
+  }
+
+  get isReady(): boolean {
+    return this.#current !== undefined;
+  }
+
+  /**
+   * The live version that a request means.
+   * @throws VersionNotFoundError or NotReadyError
+   */
+  resolve(version: number | undefined): LiveVersion {
+    if (version === undefined) {
+      if (this.#current !== undefined) return this.#current;
+      throw new VersionNotFoundError(this.name, '(any)');
+    }
+    const live = this.#live.get(version);
+    if (live !== undefined) return live;
+    const isKnown =
+      this.#statuses.has(version) ||
+      this.#stored?.versions.some((entry) => entry.version === version) === true;
+    if (isKnown)
+      throw new NotReadyError(
+        `Request for model '${this.name}' version ${version}: it is not at ready state`,
+      );
+    throw new VersionNotFoundError(this.name, version);
+  }
+
+  /**
+   * Makes the selected versions, and no others, serve. Changes of one task happen one after the other.
+   * @param stored the task as it lies in the repository now; files that changed are loaded anew
+   * @throws LoadFailedError with the reason; then what served before still does
+   */
+  select(stored: StoredTask, selection: VersionSelection): Promise<void> {
+    return this.#serialized(() => this.#takeOver(stored, selection));
+  }
+
+  /** Stops serving; requests already promised are answered. Returns before they are. */
+  unload(): Promise<void> {
+    return this.#serialized(async () => {
+      const retired = this.liveVersions;
+      this.#live = new Map();
+      this.#current = undefined;
+      for (const version of retired) this.#retire(version);
+    });
+  }
+
+  /** Unloads and waits until the memory is free. */
+  async close(): Promise<void> {
+    await this.unload();
+    while (this.#retiring.size > 0) await Promise.all(this.#retiring);
+  }
+
+  countRefusal(reason: string): void {
+    this.refusals.set(reason, (this.refusals.get(reason) ?? 0) + 1);
+  }
+
+  async #takeOver(stored: StoredTask, selection: VersionSelection): Promise<void> {
+    const wanted = this.#wantedVersions(stored, selection);
+    const next = new Map<number, LiveVersion>();
+    const fresh: LiveVersion[] = [];
+    try {
+      for (const entry of wanted) {
+        const live = this.#live.get(entry.version);
+        const isSame = live !== undefined && live.stored.identity === entry.identity;
+        const version = isSame ? live : await this.#loadVersion(entry);
+        if (!isSame) fresh.push(version);
+        next.set(entry.version, version);
+      }
+    } catch (thrown) {
+      for (const version of fresh) {
+        this.#statuses.set(version.version, { state: 'UNAVAILABLE', reason: 'unloaded' });
+        this.#track(version.retire());
+      }
+      for (const live of this.liveVersions) this.#statuses.set(live.version, { state: 'READY' });
+      throw thrown;
+    } finally {
+      this.#options.loader.refill();
+    }
+    const retired = this.liveVersions.filter((live) => next.get(live.version) !== live);
+    this.#stored = stored;
+    this.#selection = selection;
+    this.#live = next;
+    this.#current = [...next.values()].at(-1);
+    for (const version of next.keys()) this.#statuses.set(version, { state: 'READY' });
+    for (const version of retired) this.#retire(version);
+    this.#options.onChange();
+  }
+
+  /** Ascending by number, so that the last one is the current one. */
+  #wantedVersions(stored: StoredTask, selection: VersionSelection): StoredVersion[] {
+    const available = stored.versions;
+    const names = available.map((entry) => entry.version).join(', ') || 'none';
+    switch (selection.kind) {
+      case 'all':
+        if (available.length > 0) return [...available];
+        break;
+      case 'latest':
+        if (available.length > 0) return available.slice(-selection.count);
+        break;
+      case 'specific': {
+        const versions = [...new Set(selection.versions)].sort((a, b) => a - b);
+        return versions.map((version) => {
+          const entry = available.find((candidate) => candidate.version === version);
+          if (entry !== undefined) return entry;
+          const problem = stored.problems.find((candidate) => candidate.version === version);
+          const reason =
+            problem?.error.message ?? `there is no version ${version}; the repository has ${names}`;
+          if (problem !== undefined) this.#statuses.set(version, { state: 'UNAVAILABLE', reason });
+          throw new LoadFailedError(this.name, reason, { cause: problem?.error });
+        });
+      }
+      default:
+        selection satisfies never;
+    }
+    const reasons = stored.problems.map(({ error }) => error.message).join('; ');
+    throw new LoadFailedError(this.name, reasons || 'the repository has no version of it');
+  }
+
+  async #loadVersion(entry: StoredVersion): Promise<LiveVersion> {
+    const { slots, loader, logger, clock, onChange } = this.#options;
+    this.#statuses.set(entry.version, { state: 'LOADING' });
+    try {
+      const live = await LiveVersion.load(entry, slots, loader, logger.child({ model: this.name }), clock, {
+        onLaneReady: onChange,
+        onGivenUp: (reason) => this.#giveUp(entry, reason),
+      });
+      logger.info(
+        { model: this.name, version: entry.version, loadMs: Math.round(live.loadMs) },
+        'version loaded',
+      );
+      return live;
+    } catch (thrown) {
+      const reason = messageOf(thrown);
+      this.#statuses.set(entry.version, { state: 'UNAVAILABLE', reason });
+      logger.error({ model: this.name, version: entry.version, reason }, 'version cannot be loaded');
+      throw new LoadFailedError(this.name, `version ${entry.version}: ${reason}`, { cause: thrown });
+    }
+  }
+
+  #giveUp(entry: StoredVersion, reason: string): void {
+    const live = this.#live.get(entry.version);
+    if (live?.stored !== entry) return;
+    const rest = new Map([...this.#live].filter(([version]) => version !== entry.version));
+    this.#live = rest;
+    this.#current = [...rest.values()].at(-1);
+    this.#statuses.set(entry.version, { state: 'UNAVAILABLE', reason });
+    this.#options.logger.error({ model: this.name, version: entry.version, reason }, 'version given up');
+    this.#track(live.retire());
+    this.#options.onChange();
+  }
+
+  #retire(live: LiveVersion): void {
+    const isReplaced = () => this.#live.has(live.version);
+    if (!isReplaced()) this.#statuses.set(live.version, { state: 'UNLOADING' });
+    this.#track(
+      live.retire().then(() => {
+        if (!isReplaced()) this.#statuses.set(live.version, { state: 'UNAVAILABLE', reason: 'unloaded' });
+      }),
+    );
+  }
+
+  #track(work: Promise<void>): void {
+    const tracked: Promise<void> = work
+      .catch((err: unknown) => this.#options.logger.error({ err }, 'a version did not end cleanly'))
+      .then(() => void this.#retiring.delete(tracked));
+    this.#retiring.add(tracked);
+  }
+
+  #serialized<T>(work: () => Promise<T>): Promise<T> {
+    const result = this.#change.then(work);
+    this.#change = result.catch(() => undefined);
+    return result;
+  }
+}

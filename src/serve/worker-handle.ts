@@ -1,0 +1,216 @@
+import { setPriority } from 'node:os';
+import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads';
+import { BonsaiError } from '../base/errors.ts';
+import type { Tensor } from '../base/tensor.ts';
+import { workerUrl } from '../base/worker-url.ts';
+import { WorkerLostError } from './errors.ts';
+import { CARRIAGE, CONTROL, putTensors, RING_SLOTS, type RingView, takeTensors, viewOf } from './ring.ts';
+import type { FromWorker, LoadCommand, LoadReport, Parcel, ToWorker } from './worker-messages.ts';
+
+/** How long a worker that was told to stop may take before it is ended by force: longer than any sane inference. */
+export const STOP_TIMEOUT_MS = 10_000;
+
+export interface RunResult {
+  /** In the order of the network's outputs. */
+  readonly outputs: readonly Tensor[];
+  readonly computeMs: number;
+}
+
+interface Pending {
+  readonly resolve: (result: RunResult) => void;
+  readonly reject: (error: BonsaiError) => void;
+}
+
+/** The socket thread's end of one inference thread: boot, load one network, run, close. */
+export class WorkerHandle {
+  readonly #worker: Worker;
+  readonly #pending: Pending[] = [];
+  readonly #exited: Promise<void>;
+  #threadId: number | undefined;
+  #isLowPriority = false;
+  #view: RingView | undefined;
+  #report: LoadReport | undefined;
+  #port: MessagePort | undefined;
+  #submitted = 0;
+  #completed = 0;
+  #awaited: { resolve: (message: FromWorker) => void; reject: (error: BonsaiError) => void } | undefined;
+  #lostReason: string | undefined;
+  #onLost: ((error: WorkerLostError) => void) | undefined;
+  #isClosing = false;
+
+  /** Starts a thread and waits until it can take a network. */
+  static async boot(options: { readonly lowPriority: boolean }): Promise<WorkerHandle> {
+    const handle = new WorkerHandle(options.lowPriority);
+    const message = await handle.#next();
+    if (message !== 0 && message.kind === 'booted') {
+      handle.#threadId = message.threadId;
+      handle.#isLowPriority = message.isLowPriority;
+    }
+    return handle;
+  }
+
+  private constructor(lowPriority: boolean) {
+    this.#worker = new Worker(workerUrl(import.meta.url, 'inference-worker'), {
+      workerData: { lowPriority },
+      name: 'bonsai-inference',
+    });
+    this.#worker.on('message', (message: FromWorker) => {
+      if (message === 0) this.#collect();
+      else this.#awaited?.resolve(message);
+    });
+    this.#worker.on('error', (error) => this.#lose(error.message));
+    this.#exited = new Promise((resolve) => {
+      this.#worker.once('exit', (code) => {
+        this.#lose(`exit code ${code}`);
+        resolve();
+      });
+    });
+  }
+
+  get isLowPriority(): boolean {
+    return this.#isLowPriority;
+  }
+
+  get isLost(): boolean {
+    return this.#lostReason !== undefined;
+  }
+
+  /** Called once if the thread ends without having been closed. */
+  set onLost(listener: (error: WorkerLostError) => void) {
+    this.#onLost = listener;
+  }
+
+  /** @throws BonsaiError with the worker's code and reason; the thread ends then */
+  async load(command: Omit<LoadCommand, 'kind' | 'port' | 'saveOptimizedTo'>): Promise<LoadReport> {
+    const channel = new MessageChannel();
+    this.#port = channel.port1;
+    this.#port.unref();
+    const message = await this.#ask({ ...command, kind: 'load', port: channel.port2 }, [channel.port2]);
+    if (message === 0 || message.kind !== 'loaded') throw this.#unexpected(message);
+    this.#report = message.report;
+    this.#view = viewOf(message.report.ring);
+    return message.report;
+  }
+
+  /** Optimises a network into a file; the thread ends afterwards. */
+  async optimize(command: Omit<LoadCommand, 'kind' | 'port'>): Promise<void> {
+    const message = await this.#ask({ ...command, kind: 'load' }, []);
+    if (message === 0 || message.kind !== 'saved') throw this.#unexpected(message);
+    await this.close();
+  }
+
+  /** Gives the thread the priority of the process back. @returns false if the system does not allow it */
+  raisePriority(priority: number): boolean {
+    if (!this.#isLowPriority) return true;
+    try {
+      setPriority(this.#threadId!, priority);
+      this.#isLowPriority = false;
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  /**
+   * Runs one inference; at most RING_SLOTS may be under way.
+   * @param inputs in the order of the network's inputs
+   * @throws WorkerLostError if the thread ends, BonsaiError `engine_failure` with ONNX Runtime's reason
+   */
+  run(inputs: readonly Tensor[]): Promise<RunResult> {
+    const view = this.#view;
+    if (view === undefined || this.isLost) {
+      return Promise.reject(new WorkerLostError(this.#lostReason ?? 'nothing is loaded'));
+    }
+    if (this.#pending.length >= RING_SLOTS) {
+      return Promise.reject(new BonsaiError('queue_full', 'The ring of the inference worker is full.'));
+    }
+    const sequence = this.#submitted++;
+    const { request } = view.slots[sequence % RING_SLOTS]!;
+    if (!putTensors(request, inputs)) {
+      request.meta[0] = CARRIAGE.message;
+      this.#port?.postMessage({ sequence, tensors: inputs } satisfies Parcel);
+    }
+    return new Promise((resolve, reject) => {
+      this.#pending.push({ resolve, reject });
+      Atomics.store(view.control, CONTROL.submitted, this.#submitted);
+      Atomics.notify(view.control, CONTROL.submitted);
+    });
+  }
+
+  /** Lets the thread finish what it has and end. */
+  async close(): Promise<void> {
+    this.#isClosing = true;
+    if (this.#view === undefined) {
+      this.#worker.postMessage({ kind: 'stop' } satisfies ToWorker);
+    } else {
+      Atomics.store(this.#view.control, CONTROL.stop, 1);
+      Atomics.notify(this.#view.control, CONTROL.submitted);
+    }
+    const force = setTimeout(() => void this.#worker.terminate(), STOP_TIMEOUT_MS);
+    await this.#exited;
+    clearTimeout(force);
+    this.#port?.close();
+  }
+
+  /** Ends the thread at once, as a crash would. */
+  async terminate(): Promise<void> {
+    await this.#worker.terminate();
+  }
+
+  /** Takes every answer that is there. */
+  #collect(): void {
+    const view = this.#view;
+    if (view === undefined) return;
+    Atomics.store(view.control, CONTROL.doorbell, 0);
+    const completed = Atomics.load(view.control, CONTROL.completed);
+    while (this.#completed < completed) {
+      const sequence = this.#completed++;
+      const { answer } = view.slots[sequence % RING_SLOTS]!;
+      const pending = this.#pending.shift()!;
+      const computeMs = answer.meta[1]! / 1000;
+      if (answer.meta[0] === CARRIAGE.inline) {
+        pending.resolve({
+          outputs: takeTensors(
+            answer,
+            this.#report!.outputs.map((spec) => spec.dtype),
+          ),
+          computeMs,
+        });
+        continue;
+      }
+      // The worker posts the parcel before it counts the answer, so it is here.
+      const parcel = receiveMessageOnPort(this.#port!)?.message as Parcel | undefined;
+      if (parcel?.tensors !== undefined) pending.resolve({ outputs: parcel.tensors, computeMs });
+      else pending.reject(new BonsaiError('engine_failure', parcel?.failure ?? 'The worker gave no reason.'));
+    }
+  }
+
+  #next(): Promise<FromWorker> {
+    if (this.isLost) return Promise.reject(new WorkerLostError(this.#lostReason!));
+    return new Promise((resolve, reject) => {
+      this.#awaited = { resolve, reject };
+    });
+  }
+
+  #ask(command: ToWorker, transfer: MessagePort[]): Promise<FromWorker> {
+    const next = this.#next();
+    if (!this.isLost) this.#worker.postMessage(command, transfer);
+    return next;
+  }
+
+  #unexpected(message: FromWorker): BonsaiError {
+    this.#isClosing = true; // A worker that failed to load ends by itself.
+    if (message !== 0 && message.kind === 'failed') return new BonsaiError(message.code, message.message);
+    return new BonsaiError('engine_failure', 'The inference worker gave an unexpected answer.');
+  }
+
+  #lose(reason: string): void {
+    if (this.#lostReason !== undefined) return;
+    this.#collect(); // Answers that were complete before the thread ended still count.
+    this.#lostReason = reason;
+    const error = new WorkerLostError(reason);
+    this.#awaited?.reject(error);
+    for (const pending of this.#pending.splice(0)) pending.reject(error);
+    if (!this.#isClosing) this.#onLost?.(error);
+  }
+}

@@ -1,0 +1,45 @@
+import type { MessagePort } from 'node:worker_threads';
+import type { ErrorCode } from '../base/errors.ts';
+import type { Tensor } from '../base/tensor.ts';
+import type { TensorSpec } from '../repository/types.ts';
+import type { Ring } from './ring.ts';
+
+/** What the threads tell each other beside the ring. */
+export type ToWorker = LoadCommand | { readonly kind: 'stop' };
+
+export interface LoadCommand {
+  readonly kind: 'load';
+  readonly modelPath: string;
+  /** SHA-256 that the file must have; undefined for files without a manifest. */
+  readonly digest?: string;
+  /** The file was optimised here by ONNX Runtime already. */
+  readonly isOptimized: boolean;
+  /** Only optimise the network and save it here, then end. */
+  readonly saveOptimizedTo?: string;
+  readonly intraOpThreads: number;
+  /** For tensors that do not fit the ring. */
+  readonly port?: MessagePort;
+}
+
+export type FromWorker =
+  | { readonly kind: 'booted'; readonly threadId: number | undefined; readonly isLowPriority: boolean }
+  | { readonly kind: 'loaded'; readonly report: LoadReport }
+  | { readonly kind: 'saved' }
+  | { readonly kind: 'failed'; readonly code: ErrorCode; readonly message: string }
+  | 0;
+
+export interface LoadReport {
+  readonly ring: Ring;
+  readonly inputs: readonly TensorSpec[];
+  readonly outputs: readonly TensorSpec[];
+  readonly loadMs: number;
+  /** Time of the fastest warm-up inference (the thread may have been pushed aside during others); undefined if the input's shape is too open to make one up. */
+  readonly serviceMs: number | undefined;
+}
+
+/** Payload on the port, in both directions, for one count of the ring. */
+export interface Parcel {
+  readonly sequence: number;
+  readonly tensors?: readonly Tensor[];
+  readonly failure?: string;
+}

@@ -1,0 +1,188 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { gunzipSync } from 'node:zlib';
+import { type Random, seededRandom } from '../../base/random.ts';
+import { elementCount, float32Tensor, floatsOf, type Tensor } from '../../base/tensor.ts';
+import { GraphBuilder, modelOf } from '../../graph/build.ts';
+import { type Model, withGraph } from '../../graph/model.ts';
+import { readModel } from '../../graph/onnx/read.ts';
+
+/*
+ * Networks for the tests of pruning: other people's graphs from the shared folder, and small random ones.
+ */
+
+/** A network of the shared folder (`graphs/x.onnx.gz`, `models/x.onnx`); undefined where there is none. */
+export function sharedModel(path: string): Model | undefined {
+  const file = join(process.env.BONSAI_SHARED ?? '../shared', path);
+  if (!existsSync(file)) return undefined;
+  const bytes = readFileSync(file);
+  return readModel(path.endsWith('.gz') ? gunzipSync(bytes) : bytes);
+}
+
+/**
+ * Fills float initialisers that are zero throughout (the shared graphs come without their weights) so that outputs
+ * depend on inputs: He-normal kernels, BatchNorm scale and variance in [0.5, 1.5], everything else small.
+ */
+export function fillWeights(model: Model, seed: number): Model {
+  const roles = new Map<string, 'kernel' | 'spread'>();
+  for (const node of model.graph.nodes) {
+    for (const [input, name] of node.inputs.entries()) {
+      if (node.opType === 'BatchNormalization' && (input === 1 || input === 4)) roles.set(name, 'spread');
+      else if (['Conv', 'Gemm', 'MatMul'].includes(node.opType) && input === 1) roles.set(name, 'kernel');
+    }
+  }
+  const initializers = new Map(model.graph.initializers);
+  for (const [name, tensor] of initializers) {
+    if (tensor.dtype !== 'float32' || floatsOf(tensor).some((value) => value !== 0)) continue;
+    const random = seededRandom(seed).fork(name);
+    const role = roles.get(name);
+    initializers.set(
+      name,
+      role === 'kernel'
+        ? heNormal(tensor.shape, random)
+        : filled(tensor.shape, () => (role === 'spread' ? 0.5 + random.uniform() : 0.1 * random.normal())),
+    );
+  }
+  return withGraph(model, { ...model.graph, initializers });
+}
+
+/** Kinds of layers that `randomNetwork` can draw; each keeps [N, channels, size, size] or says what it makes of it. */
+export const LAYERS = [
+  'conv',
+  'bn-relu',
+  'residual',
+  'projection',
+  'concat',
+  'depthwise',
+  'pool',
+  'average-pool',
+  'gate',
+  'bias',
+] as const;
+export type Layer = (typeof LAYERS)[number];
+
+/** A small network of the given layers on an 8 x 8 image, closed by either kind of head. */
+export function randomNetwork(layers: readonly Layer[], head: 'gap' | 'flatten', seed: number): Model {
+  const build = new GraphBuilder('random');
+  const random = seededRandom(seed);
+  const width = () => 3 + random.integer(6);
+  const kernel = (shape: number[]) => build.constant(heNormal(shape, random), 'w');
+  const vector = (count: number, make: () => number) => build.constant(filled([count], make), 'p');
+  const small = () => 0.3 * random.normal();
+
+  let channels = 2;
+  let size = 8;
+  let x = build.input('image', 'float32', ['N', channels, size, size]);
+  const conv = (input: string, from: number, to: number) =>
+    build.op('Conv', [input, kernel([to, from, 3, 3]), vector(to, small)], {
+      kernel_shape: [3, 3],
+      pads: [1, 1, 1, 1],
+    });
+  const norm = (input: string, count: number) => {
+    const spread = () => 0.5 + random.uniform();
+    const parameters = [
+      vector(count, spread),
+      vector(count, small),
+      vector(count, small),
+      vector(count, spread),
+    ];
+    return build.op('BatchNormalization', [input, ...parameters]);
+  };
+  const widen = () => {
+    const to = width();
+    x = conv(x, channels, to);
+    channels = to;
+  };
+  widen();
+  for (const layer of layers) {
+    switch (layer) {
+      case 'conv':
+        widen();
+        break;
+      case 'bn-relu':
+        x = build.op('Relu', [norm(x, channels)]);
+        break;
+      case 'residual': {
+        const inner = width();
+        x = build.op('Add', [x, conv(build.op('Relu', [conv(x, channels, inner)]), inner, channels)]);
+        break;
+      }
+      case 'projection': {
+        const to = width();
+        x = build.op('Relu', [build.op('Add', [conv(x, channels, to), norm(conv(x, channels, to), to)])]);
+        channels = to;
+        break;
+      }
+      case 'concat': {
+        const more = width();
+        x = build.op('Concat', [x, conv(x, channels, more)], { axis: 1 });
+        channels += more;
+        break;
+      }
+      case 'depthwise': {
+        const attributes = { kernel_shape: [3, 3], pads: [1, 1, 1, 1], group: channels };
+        x = build.op('Conv', [x, kernel([channels, 1, 3, 3]), vector(channels, small)], attributes);
+        break;
+      }
+      case 'pool':
+      case 'average-pool':
+        if (size < 4) break;
+        x = build.op(layer === 'pool' ? 'MaxPool' : 'AveragePool', [x], {
+          kernel_shape: [2, 2],
+          strides: [2, 2],
+        });
+        size /= 2;
+        break;
+      case 'gate': {
+        const hidden = width();
+        const squeezed = build.op('Relu', [
+          build.op('Conv', [build.op('GlobalAveragePool', [x]), kernel([hidden, channels, 1, 1])]),
+        ]);
+        x = build.op('Mul', [
+          x,
+          build.op('Sigmoid', [build.op('Conv', [squeezed, kernel([channels, hidden, 1, 1])])]),
+        ]);
+        break;
+      }
+      case 'bias':
+        x = build.op('Add', [x, build.constant(filled([1, channels, 1, 1], small), 'p')]);
+        break;
+      default:
+        layer satisfies never;
+    }
+  }
+  if (head === 'gap') {
+    x = build.op('GlobalAveragePool', [x]);
+    size = 1;
+  }
+  const features = channels * size * size;
+  const flat = build.op('Flatten', [x]);
+  const logits = build.op(
+    'Gemm',
+    [flat, kernel([5, features]), vector(5, small)],
+    { transB: 1 },
+    { outputs: ['logits'] },
+  );
+  build.output(logits, 'float32', ['N', 5]);
+  return modelOf(build.finish());
+}
+
+/** Seeded inputs for every input of a network, batch 2 where the file leaves it open. */
+export function inputsFor(model: Model, seed: number): Record<string, Tensor> {
+  const random = seededRandom(seed);
+  return Object.fromEntries(
+    model.graph.inputs.map(({ name, type }) => {
+      const shape = (type?.shape ?? []).map((dim) => (typeof dim === 'number' ? dim : 2));
+      return [name, filled(shape, () => random.normal())];
+    }),
+  );
+}
+
+function heNormal(shape: readonly number[], random: Random): Tensor {
+  const fanIn = elementCount(shape.slice(1));
+  return filled(shape, () => Math.sqrt(2 / fanIn) * random.normal());
+}
+
+function filled(shape: readonly number[], make: () => number): Tensor {
+  return float32Tensor(shape, Float32Array.from({ length: elementCount(shape) }, make));
+}

@@ -1,0 +1,186 @@
+import { BITS_PER_ELEMENT } from '../../base/dtype.ts';
+import { BonsaiError, InvalidArgumentError } from '../../base/errors.ts';
+import type { Tensor } from '../../base/tensor.ts';
+import { checkModel } from '../../graph/check.ts';
+import type { Model, Node } from '../../graph/model.ts';
+import { removeUnused } from '../../graph/walk.ts';
+import type { PrunedContext } from '../../ops/op.ts';
+import { type Binding, nameOf, type Propagation, subgraphUses } from './labels.ts';
+
+/**
+ * The network without the channels of the given labels (and of all labels united with them): every bound parameter
+ * sliced, nodes rewritten where their attributes or constants hold channel counts. A parameter whose users keep
+ * different slices is cloned. What ends up unused is dropped, as are stale types of values.
+ * @param labels any labels of the classes to remove; the result depends on the classes alone
+ * @throws InvalidArgumentError if a class is frozen
+ * @throws EmptyAxisError if a parameter would be left without slices
+ */
+export function removeChannels(propagation: Propagation, labels: Iterable<number>): Model {
+  const { model, bindings, rewrites, values } = propagation;
+  const { graph } = model;
+  const isRemoved = removedTest(propagation, labels);
+  const pruned: PrunedContext = {
+    keptIndices: (asked) => keptIndices(asked, isRemoved),
+    kept: (asked) => keptIndices(asked, isRemoved).length,
+  };
+
+  const initializers = new Map(graph.initializers);
+  const nodes = graph.nodes.map((node) => ({ ...node, inputs: [...node.inputs] }));
+  const uses = countUses(model);
+  const taken = takenNames(model);
+
+  for (const { parameter, tensor, cuts, users } of cutsOf(bindings, isRemoved)) {
+    const sliced = cuts.reduce((whole, cut) => sliceAxis(whole, cut.axis, cut.kept), tensor);
+    if (sliced.shape.includes(0)) throw new EmptyAxisError(parameter, nameOf(graph.nodes[users[0]!.node]!));
+    const isSole = initializers.has(parameter) && uses.get(parameter) === users.length;
+    const name = isSole ? parameter : freshName(`${parameter}/pruned`, taken);
+    initializers.set(name, sliced);
+    for (const { node, input } of users) nodes[node]!.inputs[input] = name;
+  }
+
+  for (const { node: index, change } of rewrites) {
+    const { attributes, constants } = change(pruned);
+    const node = nodes[index]!;
+    if (attributes !== undefined) nodes[index] = { ...node, attributes };
+    for (const [input, tensor] of constants ?? []) {
+      const old = node.inputs[input] ?? '';
+      const name =
+        graph.initializers.has(old) && uses.get(old) === 1
+          ? old
+          : freshName(`${node.outputs[0]}/constant`, taken);
+      initializers.set(name, tensor);
+      nodes[index]!.inputs[input] = name;
+    }
+  }
+
+  const valueInfos = new Map(
+    [...graph.valueInfos].filter(
+      ([name]) => !values.get(name)?.data.some((label) => label >= 0 && isRemoved(label)),
+    ),
+  );
+  const result: Model = { ...model, graph: removeUnused({ ...graph, nodes, initializers, valueInfos }) };
+  checkModel(result);
+  return result;
+}
+
+/** Removing these channels would leave a parameter, and so a layer, with nothing. */
+export class EmptyAxisError extends BonsaiError {
+  constructor(parameter: string, node: string) {
+    super(
+      'empty_group',
+      `Removing these channels leaves nothing of "${parameter}" at ${node}. Keep at least one channel.`,
+    );
+  }
+}
+
+/** Whether a label goes, given labels of the classes to remove. @throws InvalidArgumentError if one of them is frozen */
+export function removedTest(propagation: Propagation, labels: Iterable<number>): (label: number) => boolean {
+  const { roots, frozen, producers, model } = propagation;
+  const removed = new Uint8Array(roots.length);
+  for (const label of labels) {
+    const root = roots[label];
+    if (root === undefined)
+      throw new InvalidArgumentError(`There is no channel label ${label}; there are ${roots.length}.`);
+    const freeze = frozen.get(root);
+    if (freeze !== undefined) {
+      const producer = nameOf(model.graph.nodes[producers[label]!]!);
+      throw new InvalidArgumentError(
+        `A channel of ${producer} cannot be removed (${freeze.node}: ${freeze.reason}).`,
+      );
+    }
+    removed[root] = 1;
+  }
+  return (label) => removed[roots[label]!] === 1;
+}
+
+/** The slices of a tensor at the given positions of an axis. @throws BonsaiError `unsupported` for sub-byte types */
+export function sliceAxis(tensor: Tensor, axis: number, positions: readonly number[]): Tensor {
+  const bits = BITS_PER_ELEMENT[tensor.dtype];
+  if (bits < 8)
+    throw new BonsaiError(
+      'unsupported',
+      `Slicing tensors of ${tensor.dtype} is not supported. Prune before quantising.`,
+    );
+  const size = tensor.shape[axis]!;
+  const rowBytes = tensor.shape.slice(axis + 1).reduce((product, length) => product * length, bits / 8);
+  const outer = tensor.shape.slice(0, axis).reduce((product, length) => product * length, 1);
+  const bytes = new Uint8Array(outer * positions.length * rowBytes);
+  let at = 0;
+  for (let block = 0; block < outer; block++) {
+    for (const position of positions) {
+      const from = (block * size + position) * rowBytes;
+      bytes.set(tensor.bytes.subarray(from, from + rowBytes), at);
+      at += rowBytes;
+    }
+  }
+  return { dtype: tensor.dtype, shape: tensor.shape.with(axis, positions.length), bytes };
+}
+
+interface Cut {
+  readonly parameter: string;
+  readonly tensor: Tensor;
+  readonly cuts: readonly { readonly axis: number; readonly kept: readonly number[] }[];
+  readonly users: readonly { readonly node: number; readonly input: number }[];
+}
+
+/** What to cut from which parameter: uses of one parameter that keep the same slices share one cut. */
+function cutsOf(bindings: readonly Binding[], isRemoved: (label: number) => boolean): Cut[] {
+  const byUse = new Map<string, { binding: Binding; axes: Map<number, number[]> }>();
+  for (const binding of bindings) {
+    const kept = keptIndices(binding.labels, isRemoved);
+    if (kept.length === binding.labels.length) continue;
+    const key = `${binding.node}:${binding.input}`;
+    const use = byUse.get(key) ?? { binding, axes: new Map() };
+    use.axes.set(binding.axis, kept);
+    byUse.set(key, use);
+  }
+  const cuts = new Map<
+    string,
+    { parameter: string; tensor: Tensor; cuts: Cut['cuts']; users: { node: number; input: number }[] }
+  >();
+  for (const { binding, axes } of byUse.values()) {
+    const ordered = [...axes].sort(([a], [b]) => a - b).map(([axis, kept]) => ({ axis, kept }));
+    const key = `${binding.parameter}\n${JSON.stringify(ordered)}`;
+    const user = { node: binding.node, input: binding.input };
+    const cut = cuts.get(key);
+    if (cut === undefined)
+      cuts.set(key, { parameter: binding.parameter, tensor: binding.tensor, cuts: ordered, users: [user] });
+    else cut.users.push(user);
+  }
+  return [...cuts.values()];
+}
+
+function keptIndices(labels: Int32Array, isRemoved: (label: number) => boolean): number[] {
+  const kept: number[] = [];
+  for (let i = 0; i < labels.length; i++) if (labels[i]! < 0 || !isRemoved(labels[i]!)) kept.push(i);
+  return kept;
+}
+
+/** How often each value is used: by inputs of nodes, inside subgraphs, as an output of the graph. */
+function countUses({ graph }: Model): Map<string, number> {
+  const uses = new Map<string, number>();
+  const add = (name: string) => uses.set(name, (uses.get(name) ?? 0) + 1);
+  for (const node of graph.nodes) {
+    node.inputs.forEach(add);
+    subgraphUses(node).forEach(add);
+  }
+  for (const output of graph.outputs) add(output.name);
+  return uses;
+}
+
+function takenNames({ graph }: Model): Set<string> {
+  const taken = new Set([...graph.initializers.keys(), ...graph.inputs.map((input) => input.name)]);
+  const addNode = (node: Node) => {
+    for (const output of node.outputs) taken.add(output);
+    for (const name of subgraphUses(node)) taken.add(name);
+  };
+  graph.nodes.forEach(addNode);
+  return taken;
+}
+
+function freshName(hint: string, taken: Set<string>): string {
+  let name = hint;
+  for (let count = 1; taken.has(name); count++) name = `${hint}_${count}`;
+  taken.add(name);
+  return name;
+}
