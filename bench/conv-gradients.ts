@@ -4,14 +4,27 @@ import { elementCount, float32Tensor, type Tensor } from '../src/base/tensor.ts'
 import { Session } from '../src/engine/session.ts';
 import { GraphBuilder, modelOf } from '../src/graph/build.ts';
 import { writeModel } from '../src/graph/onnx/write.ts';
-import { type ConvGeometry, inputGradient, type WeightGradientForm, weightGradient } from '../src/ops/conv.ts';
+import {
+  type ConvGeometry,
+  inputGradient,
+  type WeightGradientForm,
+  weightGradient,
+} from '../src/ops/conv.ts';
 
 /**
  * Which form of a convolution's gradients is fastest at which sizes?
  * Prints GMAC/s (median of runs, two threads) of the forward pass, dX and each form of dW. Run:
  * npx tsc -p tsconfig.json --noEmit false --outDir dist/bench && node dist/bench/bench/conv-gradients.js
  */
-const CASES: readonly [batch: number, channels: number, filters: number, size: number, kernel: number, stride: number, group?: number][] = [
+const CASES: readonly [
+  batch: number,
+  channels: number,
+  filters: number,
+  size: number,
+  kernel: number,
+  stride: number,
+  group?: number,
+][] = [
   [64, 1, 64, 28, 3, 1],
   [64, 16, 16, 28, 3, 1],
   [64, 32, 32, 28, 3, 1],
@@ -25,7 +38,13 @@ const CASES: readonly [batch: number, channels: number, filters: number, size: n
   [64, 256, 256, 4, 3, 1],
   [64, 64, 64, 28, 3, 1, 64],
 ];
-const FORMS: readonly WeightGradientForm[] = ['pointwise', 'per-offset', 'per-offset-gemm', 'columns', 'separable'];
+const FORMS: readonly WeightGradientForm[] = [
+  'pointwise',
+  'per-offset',
+  'per-offset-gemm',
+  'columns',
+  'separable',
+];
 const RUNS = 5;
 
 async function time(inputs: Record<string, Tensor>, write: (build: GraphBuilder) => string): Promise<number> {
@@ -67,17 +86,25 @@ for (const [batch, channels, filters, size, kernel, stride, group = 1] of CASES)
   };
   const random = seededRandom(1);
   const filled = (...shape: number[]) =>
-    float32Tensor(shape, Float32Array.from({ length: elementCount(shape) }, () => random.normal()));
+    float32Tensor(
+      shape,
+      Float32Array.from({ length: elementCount(shape) }, () => random.normal()),
+    );
   const x = filled(batch, channels, size, size);
   const w = filled(filters, channels / group, kernel, kernel);
   const dy = filled(batch, filters, out, out);
   const gmac = (batch * out * out * filters * (channels / group) * kernel * kernel) / 1e9;
   const row: string[] = [];
-  const put = (name: string, ms: number) => row.push(`${name} ${ms.toFixed(1)} ms (${((gmac / ms) * 1e3).toFixed(0)})`);
+  const put = (name: string, ms: number) =>
+    row.push(`${name} ${ms.toFixed(1)} ms (${((gmac / ms) * 1e3).toFixed(0)})`);
   put(
     'forward',
     await time({ x, w }, (build) =>
-      build.op('Conv', ['x', 'w'], { group, pads: [padding, padding, padding, padding], strides: [stride, stride] }),
+      build.op('Conv', ['x', 'w'], {
+        group,
+        pads: [padding, padding, padding, padding],
+        strides: [stride, stride],
+      }),
     ),
   );
   put('dX', await time({ dy, w }, (build) => inputGradient(build, form, 'dy', 'w')));
@@ -88,5 +115,7 @@ for (const [batch, channels, filters, size, kernel, stride, group = 1] of CASES)
     if (way === 'per-offset' && batch * channels * filters > 2 ** 23) continue;
     put(way, await time({ x, dy }, (build) => weightGradient(build, form, 'x', 'dy', way)));
   }
-  process.stdout.write(`N${batch} ${channels}->${filters} ${size}x${size} k${kernel} s${stride} g${group}: ${row.join(', ')}\n`);
+  process.stdout.write(
+    `N${batch} ${channels}->${filters} ${size}x${size} k${kernel} s${stride} g${group}: ${row.join(', ')}\n`,
+  );
 }

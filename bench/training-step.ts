@@ -42,7 +42,10 @@ for (const [spec, batch, size] of CASES) {
     seed: 1,
   });
   const macs = countCost(model).macs * batch;
-  const image = float32Tensor([batch, 1, size, size], Float32Array.from({ length: batch * size * size }, () => random.uniform()));
+  const image = float32Tensor(
+    [batch, 1, size, size],
+    Float32Array.from({ length: batch * size * size }, () => random.uniform()),
+  );
   const report = (name: string, ms: number, work: number) =>
     process.stdout.write(
       `${spec} N${batch} ${size}x${size} ${name}: ${ms.toFixed(0)} ms, ${((batch / ms) * 1e3).toFixed(0)} img/s, ${(work / ms / 1e6).toFixed(1)} GMAC/s\n`,

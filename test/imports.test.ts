@@ -43,7 +43,7 @@ interface Import {
 
 const sources = filesUnder(join(root, 'src'))
   .map((path) => relative(root, path).replaceAll('\\', '/'))
-  .filter((path) => path.endsWith('.ts') && !path.endsWith('.test.ts'));
+  .filter((path) => path.endsWith('.ts') && !/\.(test|fixture)\.ts$/.test(path));
 
 const imports = sources.flatMap((from): Import[] =>
   [...readFileSync(join(root, from), 'utf8').matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g)].map((match) => ({

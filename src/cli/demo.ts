@@ -1,5 +1,5 @@
 import { availableParallelism, totalmem } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { Command, Option } from 'commander';
 import type { Model } from '../graph/model.ts';
@@ -355,5 +355,5 @@ async function writeReport(
       runs.map(({ report, records }) => [`${report.name.replace(' ', '-')}.csv`, recordsToCsv(records)]),
     ),
   });
-  return join(process.cwd(), options.work, 'report.html');
+  return resolve(options.work, 'report.html');
 }

@@ -5,11 +5,9 @@ import { describeTarget } from '../engine/target.ts';
 import type { Model, ValueInfo } from '../graph/model.ts';
 import { readModelFile } from '../graph/onnx/read.ts';
 import type { Dataset } from '../port/data/data-module.ts';
-import { evaluate } from '../port/evaluate.ts';
-import { type Family, type PortProgress, portFamily } from '../port/pipeline.ts';
-import { profileLatency } from '../port/profile/latency.ts';
+import { type Family, type PortProgress, portFamily, standardSteps } from '../port/pipeline.ts';
 import type { TrainingRecipe } from '../port/train/recipe.ts';
-import { type TrainingProgress, trainNetwork } from '../port/train/train.ts';
+import type { TrainingProgress } from '../port/train/train.ts';
 import { checkTaskName } from '../repository/names.ts';
 import { writeTask } from '../repository/store.ts';
 import { MANIFEST_SCHEMA_VERSION, type TaskManifest, type TensorSpec } from '../repository/types.ts';
@@ -134,14 +132,13 @@ export async function portToRepository(
   let bench: ThroughputBench | undefined;
   const show = portProgress(context, options.ratios);
   try {
-    await portFamily<TrainingRecipe>(
+    await portFamily(
       model,
       dataset,
       {
         ratios: options.ratios,
         pruning: { criterion: options.criterion, align },
         recipe: options.recipe,
-        epochs: (recipe) => recipe.phases.reduce((sum, phase) => sum + phase.epochs, 0),
         seed,
         target,
         workDirectory: options.workDirectory,
@@ -151,10 +148,7 @@ export async function portToRepository(
         onProgress: show,
       },
       {
-        train: (network, data, recipe, given) =>
-          trainNetwork(network, data, recipe, { ...given, threads, clock, onNotice: context.progress.say }),
-        evaluate: (network, split) => evaluate(network, split, { threads, signal }),
-        latency: (bytes) => profileLatency(bytes, { runs: options.latencyRuns, seed, signal }),
+        ...standardSteps({ threads, clock, latencyRuns: options.latencyRuns }),
         write: async (family) => {
           manifest = manifestOf(model, dataset, family, options);
           await writeTask(options.out, manifest, family.models);

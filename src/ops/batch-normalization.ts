@@ -1,6 +1,6 @@
 import { elementCount } from '../base/tensor.ts';
-import type { GraphBuilder } from '../graph/build.ts';
 import { float, floatAttribute } from '../graph/attributes.ts';
+import type { GraphBuilder } from '../graph/build.ts';
 import { alongAxis, labelsAlong } from './channels.ts';
 import { matMulTransposed, reduceSum, reshape } from './emit.ts';
 import { ShapeError } from './errors.ts';
@@ -26,7 +26,9 @@ export const BatchNormalization = defineOp({
     }
     const dtype = x?.dtype ?? 'float32';
     // Outputs after the first exist in training form only; each holds one value per channel.
-    return node.outputs.map((_, i) => (i === 0 ? { dtype, shape: x?.shape } : { dtype, shape: [channels ?? null] }));
+    return node.outputs.map((_, i) =>
+      i === 0 ? { dtype, shape: x?.shape } : { dtype, shape: [channels ?? null] },
+    );
   },
   training(context) {
     const { build, node } = context;
@@ -48,13 +50,19 @@ export const BatchNormalization = defineOp({
     const deviation = build.op('Sqrt', [build.op('Add', [variance, build.scalar(epsilon)])]);
     context.keep('mean', mean);
     context.keep('rstd', build.op('Reciprocal', [deviation]));
-    for (const [input, batch] of [[3, mean], [4, variance]] as const) {
+    for (const [input, batch] of [
+      [3, mean],
+      [4, variance],
+    ] as const) {
       const old = build.op('Mul', [context.x(input), build.scalar(momentum)]);
       context.update(input, build.op('Add', [old, build.op('Mul', [batch, build.scalar(1 - momentum)])]));
     }
   },
   gradient(context) {
-    const { build, dy: [dy] } = context;
+    const {
+      build,
+      dy: [dy],
+    } = context;
     if (dy === undefined) return [];
     const shape = context.xShape(0);
     const [x, mean, rstd] = [context.x(0), context.kept('mean'), context.kept('rstd')];
@@ -115,13 +123,28 @@ function channelSum(build: GraphBuilder, x: string, shape: readonly number[]): s
 /** Σ x·y over all axes but the channels': products of rows of length L, then a sum over the batch. */
 function channelDot(build: GraphBuilder, x: string, y: string, shape: readonly number[]): string {
   const [batch, channels] = [shape[0]!, shape[1]!];
-  const rows = [batch * channels, 1, countOf(shape) / batch];
+  const length = countOf(shape) / batch;
+  if (length < SHORTEST_DOT) return channelSum(build, build.op('Mul', [x, y]), shape);
+  const rows = [batch * channels, 1, length];
   const dots = matMulTransposed(build, reshape(build, x, rows), reshape(build, y, rows));
   return reduceSum(build, reshape(build, dots, [batch, channels]), [0]);
 }
 
+/**
+ * Rows shorter than this are multiplied element by element and summed. Measured at batch 128 on two threads, ms for
+ * dot products / product and sum: 256 channels of 4×4: 6.6 / 0.3; 128 of 7×7: 2.2 / 0.3; 64 of 14×14: 1.2 / 0.5;
+ * 64 of 28×28: 2.1 / 5.2.
+ */
+export const SHORTEST_DOT = 256;
+
 /** scale·x + shift for each channel: ONNX Runtime's BatchNormalization is its fastest kernel for that. */
-function affine(build: GraphBuilder, x: string, shape: readonly number[], scale: string, shift?: string): string {
+function affine(
+  build: GraphBuilder,
+  x: string,
+  shape: readonly number[],
+  scale: string,
+  shift?: string,
+): string {
   const channels = shape[1]!;
   const filled = (value: number) => build.floats(new Array<number>(channels).fill(value));
   // With mean 0 and variance 1 − ε the division is by exactly 1.

@@ -12,7 +12,8 @@ export function labelsAlong(
 ): Int32Array | undefined {
   const labels = context.labels(input);
   if (labels === undefined) return undefined;
-  const fits = labels.shape.every((count, i) => count === (i === axis ? size : 1)) && axis < labels.shape.length;
+  const fits =
+    labels.shape.every((count, i) => count === (i === axis ? size : 1)) && axis < labels.shape.length;
   if (fits) return labels.data;
   context.freeze(labels.data, `${context.node.opType} mixes channels that do not lie along its axis ${axis}`);
   return undefined;

@@ -1,6 +1,6 @@
 import { elementCount } from '../base/tensor.ts';
-import type { GraphBuilder } from '../graph/build.ts';
 import { intAttribute } from '../graph/attributes.ts';
+import type { GraphBuilder } from '../graph/build.ts';
 import type { Dim, Node } from '../graph/model.ts';
 import { alongAxis, freezeInputs, labelsAlong } from './channels.ts';
 import { flip, matMulTransposed, pad, reduceSum, reshape, slice, transpose } from './emit.ts';
@@ -15,7 +15,8 @@ export const Conv = defineOp({
     const dtype = x?.dtype ?? w?.dtype ?? 'float32';
     if (x?.shape === undefined || w?.shape === undefined) return [{ dtype }];
     const { shape } = x;
-    if (shape.length < 3) throw new ShapeError(node, 0, `has rank ${shape.length}, expected [N, C, spatial…]`);
+    if (shape.length < 3)
+      throw new ShapeError(node, 0, `has rank ${shape.length}, expected [N, C, spatial…]`);
     if (w.shape.length !== shape.length) {
       throw new ShapeError(node, 1, `has rank ${w.shape.length}, expected ${shape.length} like input 0`);
     }
@@ -49,9 +50,7 @@ export const Conv = defineOp({
       context.xShape(input).length === 3 ? reshape(build, value, context.xShape(input)) : value;
     return [
       context.needs(0) ? lower(inputGradient(build, form, g, w), 0) : undefined,
-      context.needs(1)
-        ? lower(weightGradient(build, form, x, g, chooseWeightGradient(form)), 1)
-        : undefined,
+      context.needs(1) ? lower(weightGradient(build, form, x, g, chooseWeightGradient(form)), 1) : undefined,
       node.inputs.length > 2 && node.inputs[2] !== '' && context.needs(2)
         ? reduceSum(build, g, [0, 2, 3])
         : undefined,
@@ -181,11 +180,11 @@ export function weightGradient(
       // Channels first: [C, N, H, W] makes each offset one product with inner size N·L (batched over groups).
       const flat = reshape(build, transpose(build, dy, [1, 0, 2, 3]), [group, o, batch * positions]);
       const each = offsets(build, form, transpose(build, x, [1, 0, 2, 3])).map((seen) =>
-        reshape(
-          build,
-          matMulTransposed(build, flat, reshape(build, seen, [group, c, batch * positions])),
-          [1, filters, c],
-        ),
+        reshape(build, matMulTransposed(build, flat, reshape(build, seen, [group, c, batch * positions])), [
+          1,
+          filters,
+          c,
+        ]),
       );
       return kernelLast(build, each, kh, kw, filters, c);
     }
@@ -232,8 +231,7 @@ function offsets(build: GraphBuilder, form: ConvGeometry, x: string): string[] {
   const { kernel, strides, dilations, padsBegin, padsEnd } = form.windows;
   const [kh, kw] = kernel as [number, number];
   const padded = pad(build, x, [0, 0, ...padsBegin], [0, 0, ...padsEnd]);
-  const whole =
-    kh * kw === 1 && padded === x && form.input.every((size, i) => size === form.output[i]);
+  const whole = kh * kw === 1 && padded === x && form.input.every((size, i) => size === form.output[i]);
   if (whole) return [x];
   return Array.from({ length: kh * kw }, (_, index) =>
     slice(

@@ -50,7 +50,12 @@ export function flip(build: GraphBuilder, x: string, axes: readonly number[]): s
 }
 
 /** Adds zeros before and after along every axis; negative counts crop. Returns `x` itself where all are 0. */
-export function pad(build: GraphBuilder, x: string, begin: readonly number[], end: readonly number[]): string {
+export function pad(
+  build: GraphBuilder,
+  x: string,
+  begin: readonly number[],
+  end: readonly number[],
+): string {
   const all = [...begin, ...end];
   return all.every((count) => count === 0) ? x : build.op('Pad', [x, build.ints(all)]);
 }
@@ -63,7 +68,9 @@ export function reduceTo(
   to: readonly number[],
 ): string {
   const lead = from.length - to.length;
-  const axes = from.flatMap((size, axis) => (axis < lead || (to[axis - lead] === 1 && size !== 1) ? [axis] : []));
+  const axes = from.flatMap((size, axis) =>
+    axis < lead || (to[axis - lead] === 1 && size !== 1) ? [axis] : [],
+  );
   if (axes.length === 0) return x;
   const reduced = reduceSum(build, x, axes, true);
   return lead === 0 ? reduced : reshape(build, reduced, to);

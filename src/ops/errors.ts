@@ -18,7 +18,7 @@ export class MissingRuleError extends BonsaiError {
     const remedy =
       rule === 'gradient'
         ? 'Train only parameters behind it, or add `gradient` to its record in src/ops/.'
-        : 'Add it to the operator\'s record in src/ops/ and list the record in src/ops/table.ts.';
+        : "Add it to the operator's record in src/ops/ and list the record in src/ops/table.ts.";
     super('missing_rule', `${describeNode(node)} has no ${rule}. ${remedy}`);
   }
 }

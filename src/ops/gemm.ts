@@ -23,7 +23,11 @@ export const Gemm = defineOp({
     return [{ dtype, shape: [a?.shape?.[transA ? 1 : 0] ?? null, b?.shape?.[transB ? 0 : 1] ?? null] }];
   },
   gradient(context) {
-    const { build, node, dy: [dy] } = context;
+    const {
+      build,
+      node,
+      dy: [dy],
+    } = context;
     if (dy === undefined) return [];
     const alpha = float(floatAttribute(node, 'alpha', 1));
     const beta = floatAttribute(node, 'beta', 1);
@@ -57,7 +61,8 @@ export const Gemm = defineOp({
     context.bind(1, transB ? 0 : 1, units);
     if ((node.inputs[2] ?? '') !== '') {
       const c = context.constant(2);
-      if (c === undefined || !context.isParameter(2)) context.freeze(units, 'the bias of a Gemm is computed, not stored');
+      if (c === undefined || !context.isParameter(2))
+        context.freeze(units, 'the bias of a Gemm is computed, not stored');
       // A bias of size 1 along the last axis broadcasts over the units and stays.
       else if (c.shape.at(-1) === units.length) context.bind(2, c.shape.length - 1, units);
     }

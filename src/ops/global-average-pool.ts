@@ -9,11 +9,15 @@ export const GlobalAveragePool = defineOp({
   shape({ node, inputs: [x] }) {
     const dtype = x?.dtype ?? 'float32';
     if (x?.shape === undefined) return [{ dtype }];
-    if (x.shape.length < 3) throw new ShapeError(node, 0, `has rank ${x.shape.length}, expected [N, C, spatial…]`);
+    if (x.shape.length < 3)
+      throw new ShapeError(node, 0, `has rank ${x.shape.length}, expected [N, C, spatial…]`);
     return [{ dtype, shape: x.shape.map((size, axis) => (axis < 2 ? size : 1)) }];
   },
   gradient(context) {
-    const { build, dy: [dy] } = context;
+    const {
+      build,
+      dy: [dy],
+    } = context;
     if (dy === undefined || !context.needs(0)) return [];
     const shape = context.xShape(0);
     const share = build.op('Mul', [dy, build.scalar(1 / elementCount(shape.slice(2)))]);

@@ -14,13 +14,18 @@ export const MatMul = defineOp({
     return [{ dtype, shape: productShape(node, a.shape, b.shape) }];
   },
   gradient(context) {
-    const { build, dy: [dy] } = context;
+    const {
+      build,
+      dy: [dy],
+    } = context;
     if (dy === undefined) return [];
     const [aShape, bShape] = [context.xShape(0), context.xShape(1)];
     // Vectors become matrices, and so does the gradient that arrives.
     const left = aShape.length === 1 ? [1, ...aShape] : aShape;
     const right = bShape.length === 1 ? [...bShape, 1] : bShape;
-    const batch = context.yShape(0).slice(0, context.yShape(0).length - (aShape.length > 1 ? 1 : 0) - (bShape.length > 1 ? 1 : 0));
+    const batch = context
+      .yShape(0)
+      .slice(0, context.yShape(0).length - (aShape.length > 1 ? 1 : 0) - (bShape.length > 1 ? 1 : 0));
     const outShape = [...batch, left.at(-2)!, right.at(-1)!];
     const as = (value: string, from: readonly number[], to: readonly number[]) =>
       from.length === to.length ? value : reshape(build, value, to);
@@ -47,7 +52,13 @@ export const MatMul = defineOp({
   coupling(context) {
     const rank = context.xShape(0)?.length;
     const b = context.constant(1);
-    if (b === undefined || !context.isParameter(1) || b.shape.length !== 2 || rank === undefined || rank < 2) {
+    if (
+      b === undefined ||
+      !context.isParameter(1) ||
+      b.shape.length !== 2 ||
+      rank === undefined ||
+      rank < 2
+    ) {
       freezeInputs(context, 'a MatMul is pruned only where its right side is a stored matrix');
       return;
     }
@@ -78,7 +89,11 @@ function productShape(node: Node, a: Shape, b: Shape): Dim[] {
     if (p === q || q === 1) return p;
     if (p === 1) return q;
     if (typeof p === 'number' && typeof q === 'number') {
-      throw new ShapeError(node, 1, `has batch axes [${leadB.join(', ')}], input 0 has [${leadA.join(', ')}]`);
+      throw new ShapeError(
+        node,
+        1,
+        `has batch axes [${leadB.join(', ')}], input 0 has [${leadA.join(', ')}]`,
+      );
     }
     // One is known and larger than 1: the other must be it (or 1).
     return typeof p === 'number' ? p : typeof q === 'number' ? q : null;

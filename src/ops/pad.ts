@@ -4,7 +4,13 @@ import type { Dim, Node, Shape } from '../graph/model.ts';
 import { axisOf, requiredType } from './dims.ts';
 import { ShapeError } from './errors.ts';
 import { concatLabels, labelledAxes } from './label-tensor.ts';
-import { type CouplingContext, defineOp, type GradientContext, type Labels } from './op.ts';
+import {
+  type CouplingContext,
+  defineOp,
+  type GradientContext,
+  type Labels,
+  type TrainingContext,
+} from './op.ts';
 import { integersAt } from './partial.ts';
 
 /** Adds positions at both ends of axes; `pads` is an attribute before opset 11 and an input since. */
@@ -21,25 +27,39 @@ export const Pad = defineOp({
     return [{ dtype, shape: padded(node, shape, fullPads(node, given, axes, shape.length)) }];
   },
   gradient: (context) => [context.needs(0) ? unpad(context) : undefined],
-  // In a training graph (opset 17) the pads are an input whatever the model's own opset says.
-  training: ({ node, opset, build, x }) => {
-    const mode = stringAttribute(node, 'mode', 'constant');
+  // In a training graph (opset 17) the pads are an input for all axes, whatever the model's own opset says.
+  training: (context) => {
+    const { node, opset, build, x, xShape } = context;
     const value = node.attributes.get('value');
-    build.op(
-      'Pad',
+    const inputs =
       opset < 11
         ? [
             x(0),
             build.ints(padsAttribute(node) ?? []),
             value?.kind === 'float' ? build.scalar(value.value) : undefined,
           ]
-        : node.inputs.map((name, input) => (name === '' ? undefined : x(input))),
-      { mode },
+        : [
+            x(0),
+            node.inputs[3] ? spreadPads(context, xShape(0).length) : x(1),
+            node.inputs[2] ? x(2) : undefined,
+          ];
+    build.op(
+      'Pad',
+      inputs,
+      { mode: stringAttribute(node, 'mode', 'constant') },
       { outputs: [node.outputs[0]!], name: node.name },
     );
   },
   coupling: couplePad,
 });
+
+/** Pads of some axes (input 3) written into pads of all: zeros, with begins at the axes and ends `rank` further on. */
+function spreadPads({ build, x }: TrainingContext, rank: number): string {
+  const size = build.ints([rank]);
+  const axes = build.op('Mod', [build.op('Add', [x(3), size]), size]);
+  const positions = build.op('Concat', [axes, build.op('Add', [axes, size])], { axis: 0 });
+  return build.op('ScatterElements', [build.ints(new Array<number>(2 * rank).fill(0)), positions, x(1)]);
+}
 
 /** Negative pads crop; the gradient of a crop is a pad, so that one rule covers both. */
 function unpad(context: GradientContext): string {

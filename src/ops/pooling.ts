@@ -11,7 +11,11 @@ export const MaxPool = defineOp({
   schema: { name: 'MaxPool', since: [1, 8, 10, 11, 12, 22], inputs: [1, 1], outputs: [1, 2] },
   shape: pooled,
   gradient(context) {
-    const { build, node, dy: [dy] } = context;
+    const {
+      build,
+      node,
+      dy: [dy],
+    } = context;
     if (dy === undefined || !context.needs(0)) return [];
     const shape = context.xShape(0);
     // The forward node may not have asked for the positions, so they are computed here: flat indices into x.
@@ -38,7 +42,11 @@ export const AveragePool = defineOp({
   schema: { name: 'AveragePool', since: [1, 7, 10, 11, 19, 22], inputs: [1, 1], outputs: [1, 1] },
   shape: pooled,
   gradient(context) {
-    const { build, node, dy: [dy] } = context;
+    const {
+      build,
+      node,
+      dy: [dy],
+    } = context;
     if (dy === undefined || !context.needs(0)) return [];
     const [input, output] = [context.xShape(0), context.yShape(0)];
     const windows = windowsOf(node, input.slice(2));
@@ -63,7 +71,8 @@ export const AveragePool = defineOp({
 
 function pooled({ node, inputs: [x] }: ShapeContext): ValueType[] {
   const dtype = x?.dtype ?? 'float32';
-  if (intsAttribute(node, 'kernel_shape') === undefined) throw new ShapeError(node, 0, 'has no kernel_shape to go with');
+  if (intsAttribute(node, 'kernel_shape') === undefined)
+    throw new ShapeError(node, 0, 'has no kernel_shape to go with');
   const shape =
     x?.shape === undefined ? undefined : [x.shape[0]!, x.shape[1]!, ...outputSizes(node, x.shape.slice(2))];
   return node.outputs.map((_, i) => ({ dtype: i === 0 ? dtype : 'int64', shape }));
@@ -78,7 +87,10 @@ function inverseCounts(node: Node, windows: Windows, input: readonly number[], o
     const [low, high] = withPadding ? [-windows.padsBegin[axis]!, size + windows.padsEnd[axis]!] : [0, size];
     const along = Array.from({ length: output[axis + 2]! }, (_, y) => {
       const start = y * windows.strides[axis]! - windows.padsBegin[axis]!;
-      const seen = Array.from({ length: windows.kernel[axis]! }, (_, i) => start + i * windows.dilations[axis]!);
+      const seen = Array.from(
+        { length: windows.kernel[axis]! },
+        (_, i) => start + i * windows.dilations[axis]!,
+      );
       return seen.filter((position) => position >= low && position < high).length;
     });
     counts = counts.flatMap((count) => along.map((other) => count * other));
@@ -94,5 +106,6 @@ function passChannels(context: CouplingContext): void {
   const labels = context.labels(0);
   if (labels === undefined) return;
   if (labels.shape.slice(2).every((size) => size === 1)) context.produce(0, labels);
-  else context.freeze(labels.data, `${context.node.opType} mixes positions that belong to different channels`);
+  else
+    context.freeze(labels.data, `${context.node.opType} mixes positions that belong to different channels`);
 }

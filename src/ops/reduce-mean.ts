@@ -20,7 +20,11 @@ export const ReduceMean = defineOp({
     return [{ dtype, shape: reduced(shape, axes, keepsAxes(node)) as Dim[] }];
   },
   gradient(context) {
-    const { build, node, dy: [dy] } = context;
+    const {
+      build,
+      node,
+      dy: [dy],
+    } = context;
     if (dy === undefined || !context.needs(0)) return [];
     const shape = context.xShape(0);
     const axes = reducedAxes(node, shape.length, context.constant(1)) ?? [];

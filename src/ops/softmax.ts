@@ -9,7 +9,12 @@ export const Softmax = defineOp({
   schema: { name: 'Softmax', since: [1, 11, 13], inputs: [1, 1], outputs: [1, 1] },
   shape: same,
   gradient(context) {
-    const { build, node, opset, dy: [dy] } = context;
+    const {
+      build,
+      node,
+      opset,
+      dy: [dy],
+    } = context;
     if (dy === undefined || !context.needs(0)) return [];
     const y = context.y(0);
     // dx = y · (dy − Σ dy·y).
@@ -25,7 +30,12 @@ export const LogSoftmax = defineOp({
   schema: { name: 'LogSoftmax', since: [1, 11, 13], inputs: [1, 1], outputs: [1, 1] },
   shape: same,
   gradient(context) {
-    const { build, node, opset, dy: [dy] } = context;
+    const {
+      build,
+      node,
+      opset,
+      dy: [dy],
+    } = context;
     if (dy === undefined || !context.needs(0)) return [];
     // dx = dy − exp(y) · Σ dy.
     const total = reduceSum(build, dy, normalisedAxes(node, opset, context.xShape(0).length), true);

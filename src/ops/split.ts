@@ -40,6 +40,16 @@ export const Split = defineOp({
     return sizes.map((part) => ({ dtype, shape: shape.with(axis, part) }));
   },
   gradient: (context) => [context.needs(0) ? concatGradients(context) : undefined],
+  // In a training graph (opset 17) the sizes are an input.
+  training: ({ node, opset, build, x, xShape }) => {
+    const axis = intAttribute(node, 'axis', 0);
+    const size = xShape(0)[axisOf(node, axis, xShape(0).length)]!;
+    const sizes =
+      opset >= 13 && node.inputs[1]
+        ? x(1)
+        : build.ints(intsAttribute(node, 'split') ?? equalParts(size, node.outputs.length));
+    build.ops('Split', [x(0), sizes], { axis }, { outputs: node.outputs, name: node.name });
+  },
   coupling: coupleSplit,
 });
 

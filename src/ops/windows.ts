@@ -33,7 +33,11 @@ export function windowsOf(node: Node, spatial: readonly number[], kernel?: reado
     ['pads', pads, 2 * rank],
   ] as const) {
     if (list.length !== length) {
-      throw new ShapeError(node, 0, `has ${rank} spatial axes, which ask for ${length} ${name}, not ${list.length}`);
+      throw new ShapeError(
+        node,
+        0,
+        `has ${rank} spatial axes, which ask for ${length} ${name}, not ${list.length}`,
+      );
     }
   }
   const padsBegin = pads.slice(0, rank);
@@ -44,7 +48,12 @@ export function windowsOf(node: Node, spatial: readonly number[], kernel?: reado
       const total =
         autoPad === 'VALID'
           ? 0
-          : Math.max(0, (Math.ceil(spatial[i]! / strides[i]!) - 1) * strides[i]! + reach(size[i]!, dilations[i]!) - spatial[i]!);
+          : Math.max(
+              0,
+              (Math.ceil(spatial[i]! / strides[i]!) - 1) * strides[i]! +
+                reach(size[i]!, dilations[i]!) -
+                spatial[i]!,
+            );
       const small = Math.floor(total / 2);
       padsBegin[i] = autoPad === 'SAME_LOWER' ? total - small : small;
       padsEnd[i] = total - padsBegin[i]!;
@@ -89,10 +98,19 @@ export function transposedAttributes(
   windows: Windows,
   input: readonly number[],
   output: readonly number[],
-): { kernel_shape: readonly number[]; strides: readonly number[]; dilations: readonly number[]; pads: number[]; output_padding: number[] } {
+): {
+  kernel_shape: readonly number[];
+  strides: readonly number[];
+  dilations: readonly number[];
+  pads: number[];
+  output_padding: number[];
+} {
   const over = input.map(
     (size, i) =>
-      (output[i]! - 1) * windows.strides[i]! + reach(windows.kernel[i]!, windows.dilations[i]!) - windows.padsBegin[i]! - size,
+      (output[i]! - 1) * windows.strides[i]! +
+      reach(windows.kernel[i]!, windows.dilations[i]!) -
+      windows.padsBegin[i]! -
+      size,
   );
   return {
     kernel_shape: windows.kernel,

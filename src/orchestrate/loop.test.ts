@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { Policy } from '../policy/policy.ts';
 import { policyByName } from '../policy/registry.ts';
-import { makeFrontier } from '../policy/test-variants.ts';
+import { makeFrontier } from '../policy/variants.fixture.ts';
 import type { TaskManifest } from '../repository/types.ts';
 import { type V2ServerOptions, v2Server } from './adapters/v2-server.ts';
 import { type DecisionRecord, decisionLog, type LoopOptions, loopDefaults, runLoop } from './loop.ts';

@@ -1,8 +1,10 @@
 /** What one look at a server gives: counters since its start, and its state now. */
 export interface Scrape {
   readonly atMs: number;
-  /** By task, by series (a task may have many: versions, outcomes): requests that are done, refused ones included. */
+  /** By task, by series (a task may have many: versions, outcomes): requests, refused ones included. */
   readonly requests: ReadonlyMap<string, ReadonlyMap<string, number>>;
+  /** When `requests` counts one: as it arrives (Bonsai) or when it is done (Triton). */
+  readonly countedAt: 'arrival' | 'end';
   /** The version that answers, by task. */
   readonly serving: ReadonlyMap<string, number>;
   /** Requests that wait, by task, where the server tells. */
@@ -24,7 +26,7 @@ export interface Observation {
 /**
  * Rates from two successive looks at one server; undefined if no time passed between them.
  *
- * Servers count a request when it is done, so arrivals are the requests done plus the growth of the queue: else
+ * Where a server counts a request when it is done, arrivals are the requests done plus the growth of the queue: else
  * an overloaded server's demand would look like its capacity.
  * Each series counts by itself: one that went down was restarted, so all of its value is new; one that is new
  * started at 0; one that is gone (an unloaded version) adds nothing. With 1000 → 1030 on version 1 and a new
@@ -37,7 +39,7 @@ export function observationBetween(before: Scrape, after: Scrape): Observation |
   for (const [task, series] of after.requests) {
     let arrivals = 0;
     for (const [key, count] of series) arrivals += increase(before.requests.get(task)?.get(key) ?? 0, count);
-    arrivals += (after.queued.get(task) ?? 0) - (before.queued.get(task) ?? 0);
+    if (after.countedAt === 'end') arrivals += (after.queued.get(task) ?? 0) - (before.queued.get(task) ?? 0);
     // A queue that was dropped by a restart looks like departures.
     demandRps.set(task, Math.max(0, arrivals) / elapsedS);
   }

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { allocationAt, allocationChain, type Ladder, ladderOf, positionOf } from './allocation.ts';
-import { makeFrontier, makeTask } from './test-variants.ts';
+import { makeFrontier, makeTask } from './variants.fixture.ts';
 
 function ladder(
   task: string,

@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { frontierOf } from '../repository/frontier.ts';
 import type { CpuSample, DemandSample, Policy, PolicyState } from './policy.ts';
 import { policyByName } from './registry.ts';
-import { makeFrontier, makeVariant } from './test-variants.ts';
+import { makeFrontier, makeVariant } from './variants.fixture.ts';
 
 /** Every policy keeps these laws; a new one is added by its name. */
 const policies = [

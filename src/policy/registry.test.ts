@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { BonsaiError } from '../base/errors.ts';
 import { policyByName } from './registry.ts';
-import { makeFrontier, makeState, makeTask } from './test-variants.ts';
+import { makeFrontier, makeState, makeTask } from './variants.fixture.ts';
 
 const frontier = makeFrontier([0.9, 10], [0.8, 20], [0.7, 40]);
 

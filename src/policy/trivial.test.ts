@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { makeFrontier, makeState, makeTask, makeVariant } from './test-variants.ts';
+import { makeFrontier, makeState, makeTask, makeVariant } from './variants.fixture.ts';
 import { trivialDefaults, trivialPolicy } from './trivial.ts';
 
 const policy = trivialPolicy();

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { seededRandom } from '../base/random.ts';
 import { describeTarget } from '../engine/target.ts';
+import { withMetadata } from '../graph/model.ts';
 import { readModel } from '../graph/onnx/read.ts';
 import { randomNetwork } from '../transform/prune/fixtures.ts';
 import { pruningOf } from '../transform/prune/prune.ts';
@@ -24,7 +25,9 @@ beforeEach(async () => {
 });
 afterEach(() => rm(folder, { recursive: true }));
 
-const base = randomNetwork(['bn-relu', 'residual'], 'gap', 4);
+const base = withMetadata(randomNetwork(['bn-relu', 'residual'], 'gap', 4), {
+  'bonsai.backbone': '{"name":"tiny"}',
+});
 const dataset = stripes();
 const target = describeTarget({ cpus: 1 });
 
@@ -75,6 +78,7 @@ test('a network becomes a family in order of accuracy, with lineage, costs and p
     expect(variant.profiles[target.fingerprint]).toMatchObject({ latencyMs: { count: 5 }, concurrency: 2 });
     const model = readModel(bytes);
     expect(JSON.parse(model.metadata.get(LINEAGE_KEY)!)).toMatchObject({
+      backbone: 'tiny',
       dataset: 'stripes',
       accuracy: variant.accuracy,
     });

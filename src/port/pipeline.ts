@@ -8,6 +8,7 @@ import { countCost } from '../ops/count.ts';
 import { frontierOf } from '../repository/frontier.ts';
 import type { CostMetric, Lineage, Measurement, Target, Variant } from '../repository/types.ts';
 import { type PruneOptions, prune, pruneDefaults } from '../transform/prune/prune.ts';
+import { BACKBONE_METADATA_KEY } from './backbones/backbone.ts';
 import type { Dataset, Split } from './data/data-module.ts';
 import { evaluate } from './evaluate.ts';
 import { profileLatency } from './profile/latency.ts';
@@ -160,8 +161,6 @@ interface Candidate {
 
 /** Where a network's file tells its lineage and accuracy (JSON). */
 export const LINEAGE_KEY = 'bonsai.lineage';
-/** Where a backbone's builder leaves its name and hyper-parameters. */
-export const BACKBONE_KEY = 'bonsai.backbone';
 
 async function fineTune(
   port: Port,
@@ -315,8 +314,16 @@ function lineageOf(
   };
 }
 
+/** The name that the backbone's builder left in the file; undefined for networks of other origin. */
 function backboneOf(base: Model): string | undefined {
-  return base.metadata.get(BACKBONE_KEY);
+  try {
+    const made: unknown = JSON.parse(base.metadata.get(BACKBONE_METADATA_KEY) ?? 'null');
+    const hasName =
+      typeof made === 'object' && made !== null && 'name' in made && typeof made.name === 'string';
+    return hasName ? (made.name as string) : undefined; // Its type was just checked.
+  } catch {
+    return undefined; // Somebody else's entry under our key: lineage then tells no backbone.
+  }
 }
 
 function checkRatios(ratios: readonly number[]): void {

@@ -51,7 +51,8 @@ export async function readSealed(path: string): Promise<SealedFile> {
   try {
     bytes = await readFile(path);
   } catch (cause) {
-    if (systemCodeOf(cause) === 'ENOENT') return { kind: 'missing' };
+    const code = systemCodeOf(cause);
+    if (code === 'ENOENT' || code === 'ENOTDIR') return { kind: 'missing' };
     throw new BonsaiError('missing_file', `Cannot read ${path}: ${messageOf(cause)}`, { cause });
   }
   if (bytes.length < MAGIC.length + 4 + DIGEST_BYTES) {
@@ -68,7 +69,7 @@ export async function readSealed(path: string): Promise<SealedFile> {
   const start = MAGIC.length + 4;
   const headEnd = start + bytes.readUInt32LE(MAGIC.length);
   const header: unknown = JSON.parse(bytes.subarray(start, headEnd).toString('utf8'));
-  return { kind: 'intact', header, payload: bytes.subarray(headEnd, end) };
+  return { kind: 'intact', header, payload: new Uint8Array(bytes.buffer, bytes.byteOffset + headEnd, end - headEnd) };
 }
 
 const MAGIC = Buffer.from('BONSAI1\n', 'latin1');

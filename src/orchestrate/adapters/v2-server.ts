@@ -70,7 +70,7 @@ export function v2Server(options: V2ServerOptions): ServerAdapter {
       const waiting = byModel(samples, 'bonsai_queue_length');
       return {
         atMs,
-        requests: requestsOf(samples),
+        ...requestsOf(samples),
         serving: positive(serving),
         queued: waiting.size > 0 ? waiting : byModel(samples, 'nv_inference_pending_request_count'),
         cpuSeconds,
@@ -180,7 +180,7 @@ function errorText(body: string): string {
 }
 
 /** Counters of arrived requests: Bonsai's if the page has any, else Triton's. */
-function requestsOf(samples: readonly MetricSample[]): Map<string, Map<string, number>> {
+function requestsOf(samples: readonly MetricSample[]): Pick<Scrape, 'requests' | 'countedAt'> {
   const own = samples.filter((sample) => sample.name === 'bonsai_requests_total');
   const counters =
     own.length > 0
@@ -194,7 +194,7 @@ function requestsOf(samples: readonly MetricSample[]): Map<string, Map<string, n
     series.set(seriesKey(sample), sample.value);
     requests.set(task, series);
   }
-  return requests;
+  return { requests, countedAt: own.length > 0 ? 'arrival' : 'end' };
 }
 
 /** A gauge by model, summed over its other labels. */

@@ -32,7 +32,9 @@ describe('batchOf', () => {
     const seen = new Set<number>();
     for (let seed = 0; seed < 60; seed++) {
       const draw = () =>
-        batchOf({ shape: [1, 3, 3] }, one, [0], { shift: { shiftPixels: 1, random: seededRandom(seed) } });
+        batchOf({ shape: [1, 3, 3] }, one, [0], {
+          shift: { shiftPixels: 1, random: seededRandom(seed).fork('shift') },
+        });
       const { images } = draw();
       expect(images.reduce((sum, pixel) => sum + pixel, 0)).toBe(1);
       expect(draw().images).toEqual(images);

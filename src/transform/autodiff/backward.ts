@@ -1,5 +1,5 @@
-import type { Tensor } from '../../base/tensor.ts';
 import { BonsaiError } from '../../base/errors.ts';
+import type { Tensor } from '../../base/tensor.ts';
 import { describeNode } from '../../graph/attributes.ts';
 import type { GraphBuilder } from '../../graph/build.ts';
 import type { Node, ValueType } from '../../graph/model.ts';

@@ -1,5 +1,5 @@
 import { BonsaiError } from '../../base/errors.ts';
-import { elementCount, floatsOf, float32Tensor, type Tensor } from '../../base/tensor.ts';
+import { elementCount, float32Tensor, floatsOf, type Tensor } from '../../base/tensor.ts';
 import { type Model, type Node, withGraph } from '../../graph/model.ts';
 
 /** A trained tensor's place in the flat vector of all parameters. */
@@ -46,7 +46,11 @@ export function trainableParameters(model: Model): string[] {
 /** The current values of a network, laid out as its training step takes them. */
 export function readParameters(
   model: Model,
-  step: { readonly parameters: readonly ParameterSlot[]; readonly parameterCount: number; readonly state: readonly StateSlot[] },
+  step: {
+    readonly parameters: readonly ParameterSlot[];
+    readonly parameterCount: number;
+    readonly state: readonly StateSlot[];
+  },
 ): { parameters: Float32Array; state: Record<string, Float32Array> } {
   const parameters = new Float32Array(step.parameterCount);
   for (const slot of step.parameters) parameters.set(valuesOf(model, slot), slot.offset);
@@ -59,7 +63,11 @@ export function readParameters(
 /** The network with these values in place of its own; the rest is shared with `model`. */
 export function writeParameters(
   model: Model,
-  step: { readonly parameters: readonly ParameterSlot[]; readonly parameterCount: number; readonly state: readonly StateSlot[] },
+  step: {
+    readonly parameters: readonly ParameterSlot[];
+    readonly parameterCount: number;
+    readonly state: readonly StateSlot[];
+  },
   parameters: Float32Array,
   state: Readonly<Record<string, Float32Array>>,
 ): Model {
@@ -127,5 +135,8 @@ function frozenNames(model: Model): string[] {
     names = undefined;
   }
   if (Array.isArray(names) && names.every((name) => typeof name === 'string')) return names;
-  throw new BonsaiError('invalid_graph', `Metadata "${FROZEN_KEY}" should be a JSON list of names, got: ${text}`);
+  throw new BonsaiError(
+    'invalid_graph',
+    `Metadata "${FROZEN_KEY}" should be a JSON list of names, got: ${text}`,
+  );
 }

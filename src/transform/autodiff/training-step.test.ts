@@ -1,11 +1,24 @@
 import { describe, expect, it } from 'vitest';
 import { type Random, seededRandom } from '../../base/random.ts';
-import { elementCount, float32Tensor, floatsOf, int64Tensor, scalarTensor, type Tensor } from '../../base/tensor.ts';
+import {
+  elementCount,
+  float32Tensor,
+  floatsOf,
+  int64Tensor,
+  scalarTensor,
+  type Tensor,
+} from '../../base/tensor.ts';
 import { Session } from '../../engine/session.ts';
 import { GraphBuilder, modelOf } from '../../graph/build.ts';
 import { type Model, withMetadata } from '../../graph/model.ts';
 import { writeModel } from '../../graph/onnx/write.ts';
-import { buildTrainingStep, readParameters, type TrainingStep, trainableParameters, writeParameters } from './training-step.ts';
+import {
+  buildTrainingStep,
+  readParameters,
+  type TrainingStep,
+  trainableParameters,
+  writeParameters,
+} from './training-step.ts';
 
 const PLAIN = { momentum: 0, nesterov: false, weightDecay: 0 } as const;
 const CLASSES = 3;
@@ -24,7 +37,12 @@ describe('the gradient of a whole step', () => {
         const direction = gradient.map((g) => g / norm + random.normal() / Math.sqrt(gradient.length));
         const lossAt = async (t: number) =>
           scalar(
-            (await run(feeds, start.parameters.map((p, i) => p + t * direction[i]!))).loss,
+            (
+              await run(
+                feeds,
+                start.parameters.map((p, i) => p + t * direction[i]!),
+              )
+            ).loss,
           );
         const estimate = ((await lossAt(STEP)) - (await lossAt(-STEP))) / (2 * STEP);
         const expected = gradient.reduce((sum, g, i) => sum + g * direction[i]!, 0);
@@ -70,11 +88,18 @@ describe('batch statistics', () => {
   it('move the running averages by 1 − momentum, with the biased variance', async () => {
     const build = new GraphBuilder('net');
     build.input('image', 'float32', ['N', 2, 2, 2]);
-    for (const [name, value] of [['scale', 1], ['shift', 0], ['mean', 5], ['var', 3]] as const) {
+    for (const [name, value] of [
+      ['scale', 1],
+      ['shift', 0],
+      ['mean', 5],
+      ['var', 3],
+    ] as const) {
       build.initializer(`bn/${name}`, float32Tensor([2], [value, value]));
     }
     build.initializer('fc', float32Tensor([2, CLASSES], [1, 2, 3, 4, 5, 6]));
-    const normal = build.op('BatchNormalization', ['image', 'bn/scale', 'bn/shift', 'bn/mean', 'bn/var'], { momentum: 0.8 });
+    const normal = build.op('BatchNormalization', ['image', 'bn/scale', 'bn/shift', 'bn/mean', 'bn/var'], {
+      momentum: 0.8,
+    });
     const pooled = build.op('Flatten', [build.op('GlobalAveragePool', [normal])]);
     build.op('MatMul', [pooled, 'fc'], {}, { outputs: ['logits'] });
     build.output('logits', 'float32', ['N', CLASSES]);
@@ -100,7 +125,9 @@ describe('batch statistics', () => {
     await usingStep(model, step, async (run, start) => {
       const feeds = examples(4, [2, 8, 8], seededRandom(5));
       const result = await run(feeds, start.parameters);
-      const state = Object.fromEntries(step.state.map(({ name }) => [name, floatsOf(result[`state_next/${name}`]!)]));
+      const state = Object.fromEntries(
+        step.state.map(({ name }) => [name, floatsOf(result[`state_next/${name}`]!)]),
+      );
       const session = await Session.create(writeModel(writeParameters(model, step, start.parameters, state)));
       const logits = floatsOf((await session.run({ image: feeds.image })).logits!);
       await session.release();
@@ -122,7 +149,8 @@ describe('training', () => {
     await usingStep(model, step, async (run, start) => {
       const random = seededRandom(6);
       const labels = Array.from({ length: batch }, (_, n) => n % CLASSES);
-      let [parameters, velocity, state] = [start.parameters, new Float32Array(step.parameterCount), start.state];
+      let { parameters, state } = start;
+      let velocity: Float32Array = new Float32Array(step.parameterCount);
       const losses: number[] = [];
       let correct = 0;
       for (let i = 0; i < 30; i++) {
@@ -131,15 +159,24 @@ describe('training', () => {
           [batch, 2, 8, 8],
           Float32Array.from({ length: batch * 128 }, (_, j) => {
             const label = labels[Math.floor(j / 128)]!;
-            return 0.3 * random.normal() + (label === 0 ? 0 : label === 1 ? (j % 8) / 4 : (Math.floor(j / 8) % 8) / 4);
+            return (
+              0.3 * random.normal() +
+              (label === 0 ? 0 : label === 1 ? (j % 8) / 4 : (Math.floor(j / 8) % 8) / 4)
+            );
           }),
         );
-        const result = await run({ image, label: int64Tensor(labels) }, parameters, { velocity, state, rate: 0.05 });
+        const result = await run({ image, label: int64Tensor(labels) }, parameters, {
+          velocity,
+          state,
+          rate: 0.05,
+        });
         losses.push(scalar(result.loss));
         correct = scalar(result.correct);
         parameters = floatsOf(result.parameters_next!);
         velocity = floatsOf(result.velocity_next!);
-        state = Object.fromEntries(step.state.map(({ name }) => [name, floatsOf(result[`state_next/${name}`]!)]));
+        state = Object.fromEntries(
+          step.state.map(({ name }) => [name, floatsOf(result[`state_next/${name}`]!)]),
+        );
       }
       expect(losses.at(-1)!).toBeLessThan(0.3 * losses[0]!);
       expect(correct).toBe(batch);
@@ -163,7 +200,10 @@ describe('training', () => {
           const whole = gradient[i]! + (shape.length > 1 ? 0.1 * start.parameters[i]! : 0);
           const next = 0.9 * 0.5 + whole;
           expect(floatsOf(result.velocity_next!)[i]).toBeCloseTo(next, 5);
-          expect(floatsOf(result.parameters_next!)[i]).toBeCloseTo(start.parameters[i]! - 0.2 * (whole + 0.9 * next), 5);
+          expect(floatsOf(result.parameters_next!)[i]).toBeCloseTo(
+            start.parameters[i]! - 0.2 * (whole + 0.9 * next),
+            5,
+          );
         }
       }
     });
@@ -202,7 +242,12 @@ describe('parameters', () => {
     const model = residualNetwork('Relu');
     const step = buildTrainingStep(model, { batch: 2, ...PLAIN });
     const { parameters, state } = readParameters(model, step);
-    const moved = writeParameters(model, step, parameters.map((p) => p + 1), state);
+    const moved = writeParameters(
+      model,
+      step,
+      parameters.map((p) => p + 1),
+      state,
+    );
     expect(readParameters(moved, step).parameters).toEqual(parameters.map((p) => p + 1));
     expect(readParameters(model, step).parameters).toEqual(parameters);
   });
@@ -230,7 +275,9 @@ async function usingStep(
           learning_rate: scalarTensor(rate),
           parameters: flat(parameters),
           velocity: flat(velocity ?? new Float32Array(step.parameterCount)),
-          ...Object.fromEntries(step.state.map(({ name, shape }) => [`state/${name}`, float32Tensor(shape, state[name]!)])),
+          ...Object.fromEntries(
+            step.state.map(({ name, shape }) => [`state/${name}`, float32Tensor(shape, state[name]!)]),
+          ),
         }),
       start,
     );
@@ -247,25 +294,42 @@ function residualNetwork(activation: string, momentum = 0.9): Model {
   build.initializer('normalize/mean', float32Tensor([1, 2, 1, 1], [0.1, -0.1]));
   build.initializer('normalize/scale', float32Tensor([1, 2, 1, 1], [1.5, 0.8]));
   const filled = (name: string, shape: number[], scale: number, centre = 0) =>
-    build.initializer(name, float32Tensor(shape, Float32Array.from({ length: elementCount(shape) }, () => centre + scale * random.normal())));
+    build.initializer(
+      name,
+      float32Tensor(
+        shape,
+        Float32Array.from({ length: elementCount(shape) }, () => centre + scale * random.normal()),
+      ),
+    );
   const layer = (name: string, x: string, from: number, to: number, kernel: number, stride: number) => {
     const w = filled(`${name}/w`, [to, from, kernel, kernel], Math.sqrt(2 / (from * kernel * kernel)));
     const p = kernel >> 1;
-    const y = build.op('Conv', [x, w], { pads: [p, p, p, p], strides: [stride, stride], kernel_shape: [kernel, kernel] });
+    const y = build.op('Conv', [x, w], {
+      pads: [p, p, p, p],
+      strides: [stride, stride],
+      kernel_shape: [kernel, kernel],
+    });
     const parameters = [
       filled(`${name}/bn/scale`, [to], 0.1, 1),
       filled(`${name}/bn/shift`, [to], 0.1),
       filled(`${name}/bn/mean`, [to], 0),
       filled(`${name}/bn/var`, [to], 0, 1),
     ];
-    return build.op('BatchNormalization', [y, ...parameters], { momentum: { kind: 'float', value: momentum } });
+    return build.op('BatchNormalization', [y, ...parameters], {
+      momentum: { kind: 'float', value: momentum },
+    });
   };
   const normal = build.op('Mul', [build.op('Sub', ['image', 'normalize/mean']), 'normalize/scale']);
   const x = build.op(activation, [layer('stem', normal, 2, 6, 3, 1)]);
   const y = build.op(activation, [layer('a', x, 6, 8, 3, 2)]);
   const sum = build.op('Add', [layer('b', y, 8, 8, 3, 1), layer('shortcut', x, 6, 8, 1, 2)]);
   const features = build.op('Flatten', [build.op('GlobalAveragePool', [build.op(activation, [sum])])]);
-  build.op('Gemm', [features, filled('fc/w', [CLASSES, 8], 0.5), filled('fc/b', [CLASSES], 0)], { transB: 1 }, { outputs: ['logits'] });
+  build.op(
+    'Gemm',
+    [features, filled('fc/w', [CLASSES, 8], 0.5), filled('fc/b', [CLASSES], 0)],
+    { transB: 1 },
+    { outputs: ['logits'] },
+  );
   build.output('logits', 'float32', ['N', CLASSES]);
   return modelOf(build.finish());
 }
@@ -274,7 +338,13 @@ function linearNetwork(): Model {
   const random = seededRandom(1);
   const build = new GraphBuilder('linear');
   build.input('image', 'float32', ['N', 2, 8, 8]);
-  build.initializer('fc/w', float32Tensor([CLASSES, 128], Float32Array.from({ length: CLASSES * 128 }, () => 0.1 * random.normal())));
+  build.initializer(
+    'fc/w',
+    float32Tensor(
+      [CLASSES, 128],
+      Float32Array.from({ length: CLASSES * 128 }, () => 0.1 * random.normal()),
+    ),
+  );
   build.initializer('fc/b', float32Tensor([CLASSES], [0.1, 0.2, 0.3]));
   build.op('Gemm', [build.op('Flatten', ['image']), 'fc/w', 'fc/b'], { transB: 1 }, { outputs: ['logits'] });
   build.output('logits', 'float32', ['N', CLASSES]);
@@ -284,7 +354,10 @@ function linearNetwork(): Model {
 function examples(batch: number, shape: readonly number[], random: Random): { image: Tensor; label: Tensor } {
   const count = batch * elementCount(shape);
   return {
-    image: float32Tensor([batch, ...shape], Float32Array.from({ length: count }, () => random.normal())),
+    image: float32Tensor(
+      [batch, ...shape],
+      Float32Array.from({ length: count }, () => random.normal()),
+    ),
     label: int64Tensor(Array.from({ length: batch }, () => random.integer(CLASSES))),
   };
 }

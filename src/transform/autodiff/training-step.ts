@@ -56,7 +56,10 @@ export function buildTrainingStep(network: Model, options: TrainingStepOptions):
   const input = graph.inputs[0];
   const logits = graph.outputs[0]?.name;
   if (graph.inputs.length !== 1 || input?.type?.shape === undefined || logits === undefined) {
-    throw new BonsaiError('unsupported', `Training needs a network with one input, this has ${graph.inputs.length}.`);
+    throw new BonsaiError(
+      'unsupported',
+      `Training needs a network with one input, this has ${graph.inputs.length}.`,
+    );
   }
   const imageShape = [options.batch, ...(options.inputShape ?? input.type.shape.slice(1))];
   const { types, constants } = inferTypes(model, { inputs: { [input.name]: imageShape } });
@@ -93,9 +96,12 @@ export function buildTrainingStep(network: Model, options: TrainingStepOptions):
   const gradients = addBackward(build, forward, new Map([[logits, gradient]]), trained);
 
   const flat = slots.map(({ name, shape, size }) => {
-    const raw = gradients.get(name) ?? build.constant(float32Tensor(shape, new Float32Array(size)), 'no_gradient');
+    const raw =
+      gradients.get(name) ?? build.constant(float32Tensor(shape, new Float32Array(size)), 'no_gradient');
     const decays = options.weightDecay > 0 && shape.length >= 2;
-    const whole = decays ? build.op('Add', [raw, build.op('Mul', [name, build.scalar(options.weightDecay)])]) : raw;
+    const whole = decays
+      ? build.op('Add', [raw, build.op('Mul', [name, build.scalar(options.weightDecay)])])
+      : raw;
     return build.op('Reshape', [whole, build.ints([-1])]);
   });
   const all = build.op('Concat', flat, { axis: 0 });
@@ -108,7 +114,12 @@ export function buildTrainingStep(network: Model, options: TrainingStepOptions):
   const direction = options.nesterov
     ? build.op('Add', [all, build.op('Mul', [faster, build.scalar(options.momentum)])])
     : faster;
-  build.op('Sub', [parameters, build.op('Mul', [direction, learningRate])], {}, { outputs: ['parameters_next'] });
+  build.op(
+    'Sub',
+    [parameters, build.op('Mul', [direction, learningRate])],
+    {},
+    { outputs: ['parameters_next'] },
+  );
 
   build.output(loss, 'float32', []);
   build.output(correct, 'float32', []);
@@ -124,9 +135,11 @@ function checkOptions({ batch, momentum, weightDecay, labelSmoothing = 0 }: Trai
     throw new InvalidArgumentError(`The batch should be a whole number of at least 1, got ${batch}.`);
   }
   for (const [name, value] of Object.entries({ momentum, labelSmoothing })) {
-    if (!(value >= 0 && value < 1)) throw new InvalidArgumentError(`${name} should be in [0, 1), got ${value}.`);
+    if (!(value >= 0 && value < 1))
+      throw new InvalidArgumentError(`${name} should be in [0, 1), got ${value}.`);
   }
-  if (!(weightDecay >= 0)) throw new InvalidArgumentError(`weightDecay should be at least 0, got ${weightDecay}.`);
+  if (!(weightDecay >= 0))
+    throw new InvalidArgumentError(`weightDecay should be at least 0, got ${weightDecay}.`);
 }
 
 /**
@@ -156,9 +169,31 @@ function atOwnOpset(network: Model): Model {
 
 /** Operators whose later definitions, opsets 9 to 22, only admit more types, ranks or optional inputs. */
 const ONLY_WIDENED: ReadonlySet<string> = new Set([
-  'Add', 'BatchNormalization', 'Concat', 'Conv', 'Div', 'Elu', 'Exp', 'Flatten', 'Gemm', 'GlobalAveragePool',
-  'HardSigmoid', 'HardSwish', 'Identity', 'LeakyRelu', 'Log', 'MatMul', 'MaxPool', 'Mul', 'Relu', 'Reshape',
-  'Sigmoid', 'Sqrt', 'Sub', 'Tanh', 'Transpose',
+  'Add',
+  'BatchNormalization',
+  'Concat',
+  'Conv',
+  'Div',
+  'Elu',
+  'Exp',
+  'Flatten',
+  'Gemm',
+  'GlobalAveragePool',
+  'HardSigmoid',
+  'HardSwish',
+  'Identity',
+  'LeakyRelu',
+  'Log',
+  'MatMul',
+  'MaxPool',
+  'Mul',
+  'Relu',
+  'Reshape',
+  'Sigmoid',
+  'Sqrt',
+  'Sub',
+  'Tanh',
+  'Transpose',
 ]);
 
 function slotsOf(model: Model, frozen: (parameter: string) => boolean): ParameterSlot[] {
@@ -273,6 +308,11 @@ function addLoss(
   const gradient = build.op('Mul', [error, build.scalar(1 / batch)]);
   const predicted = build.op('ArgMax', [logits], { axis: 1, keepdims: 0 });
   const isRight = build.op('Cast', [build.op('Equal', [predicted, label])], { to: 1 });
-  const correct = build.op('ReduceSum', [isRight, build.ints([0])], { keepdims: 0 }, { outputs: ['correct'] });
+  const correct = build.op(
+    'ReduceSum',
+    [isRight, build.ints([0])],
+    { keepdims: 0 },
+    { outputs: ['correct'] },
+  );
   return { loss, correct, gradient };
 }

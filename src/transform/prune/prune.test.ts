@@ -1,3 +1,6 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { gunzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { type BonsaiError, InvalidArgumentError } from '../../base/errors.ts';
@@ -6,8 +9,9 @@ import { elementCount, float32Tensor, floatsOf, tensorOf } from '../../base/tens
 import { Session } from '../../engine/session.ts';
 import { GraphBuilder, modelOf } from '../../graph/build.ts';
 import type { Model } from '../../graph/model.ts';
+import { readModel } from '../../graph/onnx/read.ts';
 import { writeModel } from '../../graph/onnx/write.ts';
-import { fillWeights, inputsFor, LAYERS, randomNetwork, sharedModel } from './fixtures.ts';
+import { fillWeights, inputsFor, LAYERS, randomNetwork } from './fixtures.ts';
 import { dependencyGroups, groupsOf } from './groups.ts';
 import { normCriterion } from './importance.ts';
 import { propagateLabels } from './labels.ts';
@@ -348,4 +352,12 @@ function trainedMillions(model: Model): number {
     }
   }
   return count / 1e6;
+}
+
+/** A network of the shared folder (`graphs/x.onnx.gz`, `models/x.onnx`); undefined where there is none. */
+function sharedModel(path: string): Model | undefined {
+  const file = join(process.env.BONSAI_SHARED ?? '../shared', path);
+  if (!existsSync(file)) return undefined;
+  const bytes = readFileSync(file);
+  return readModel(path.endsWith('.gz') ? gunzipSync(bytes) : bytes);
 }

@@ -1,0 +1,45 @@
+import { expect, test } from 'vitest';
+import { float32Tensor, int64Tensor } from '../base/tensor.ts';
+import { GraphBuilder, modelOf } from '../graph/build.ts';
+import { countCost } from './count.ts';
+
+const zeros = (...shape: number[]) =>
+  float32Tensor(shape, new Float32Array(shape.reduce((a, b) => a * b, 1)));
+
+function smallNetwork() {
+  const b = new GraphBuilder('small');
+  const image = b.input('image', 'float32', ['N', 3, 8, 8]);
+  const scaled = b.op('Sub', [image, b.initializer('normalize/mean', zeros(1, 3, 1, 1))]);
+  const conv = b.op('Conv', [scaled, b.initializer('w', zeros(4, 3, 3, 3)), b.initializer('b', zeros(4))], {
+    strides: [2, 2],
+    pads: [1, 1, 1, 1],
+  });
+  const flat = b.op('Reshape', [conv, b.initializer('shape', int64Tensor([0, -1]))]);
+  const logits = b.op('Gemm', [flat, b.initializer('fc', zeros(64, 10))]);
+  b.output(logits, 'float32');
+  return modelOf(b.finish());
+}
+
+test('counts multiply-accumulates at batch 1 and learnt parameters', () => {
+  const { macs, parameters, byNode } = countCost(smallNetwork());
+  // Convolution: 4 · 4 · 4 outputs, each over 3 · 3 · 3 inputs; product: 64 · 10.
+  expect(macs).toBe(64 * 27 + 640);
+  expect([...byNode]).toEqual([
+    [1, 64 * 27],
+    [3, 640],
+  ]);
+  // Neither the pixel normalisation nor the integer shape was learnt.
+  expect(parameters).toBe(4 * 27 + 4 + 640);
+});
+
+test('counts at the shapes that the caller gives', () => {
+  const { macs } = countCost(smallNetwork(), { inputs: { image: [3, 3, 8, 8] } });
+  expect(macs).toBe(3 * (64 * 27 + 640));
+});
+
+test('refuses to count what has no shape', () => {
+  const b = new GraphBuilder('blind');
+  const x = b.op('Mystery', [b.input('x', 'float32', [1, 3])], {}, { domain: 'example' });
+  b.output(b.op('MatMul', [x, b.initializer('w', zeros(3, 2))]), 'float32');
+  expect(() => countCost(modelOf(b.finish()))).toThrow(/MatMul.*cannot be counted/);
+});
