@@ -49,7 +49,9 @@ describe('training', () => {
   it('learns digits', async () => {
     const longer = {
       ...recipe,
-      phases: [{ epochs: 8, resolution: 0.5 }, { epochs: 2 }],
+      phases: [{ epochs: 10, resolution: 0.5 }],
+      learningRate: 0.1,
+      augmentation: undefined,
       evaluateEveryEpochs: undefined,
     };
     const steps: number[] = [];
