@@ -6,7 +6,7 @@ import { seededRandom } from '../base/random.ts';
 import { describeTarget } from '../engine/target.ts';
 import { withMetadata } from '../graph/model.ts';
 import { readModel } from '../graph/onnx/read.ts';
-import { randomNetwork } from '../transform/prune/fixtures.ts';
+import { randomNetwork } from '../transform/prune/networks.fixture.ts';
 import { pruningOf } from '../transform/prune/prune.ts';
 import type { Dataset, Split } from './data/data-module.ts';
 import {

@@ -11,7 +11,7 @@ import { GraphBuilder, modelOf } from '../../graph/build.ts';
 import type { Model } from '../../graph/model.ts';
 import { readModel } from '../../graph/onnx/read.ts';
 import { writeModel } from '../../graph/onnx/write.ts';
-import { fillWeights, inputsFor, LAYERS, randomNetwork } from './fixtures.ts';
+import { fillWeights, inputsFor, LAYERS, randomNetwork } from './networks.fixture.ts';
 import { dependencyGroups, groupsOf } from './groups.ts';
 import { normCriterion } from './importance.ts';
 import { propagateLabels } from './labels.ts';
