@@ -21,8 +21,19 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   simulate: ['policy', 'load', 'repository', 'base'],
   report: ['base'],
   cli: [
-    'base', 'graph', 'ops', 'transform', 'engine', 'repository', 'policy', 'port', 'serve', 'orchestrate', 'load',
-    'simulate', 'report',
+    'base',
+    'graph',
+    'ops',
+    'transform',
+    'engine',
+    'repository',
+    'policy',
+    'port',
+    'serve',
+    'orchestrate',
+    'load',
+    'simulate',
+    'report',
   ],
 };
 
@@ -67,7 +78,9 @@ describe('imports', () => {
 
   it('leave each package to its one owner', () => {
     const wrong = imports.filter(({ from, specifier }) => {
-      const owner = Object.entries(OWNED_PACKAGES).find(([name]) => specifier === name || specifier.startsWith(`${name}/`));
+      const owner = Object.entries(OWNED_PACKAGES).find(
+        ([name]) => specifier === name || specifier.startsWith(`${name}/`),
+      );
       return owner !== undefined && !from.startsWith(owner[1]);
     });
     expect(wrong.map(({ from, specifier }) => `${from} imports ${specifier}`)).toEqual([]);
@@ -75,10 +88,9 @@ describe('imports', () => {
 
   it('are drawn in ARCHITECTURE.md as they are', () => {
     const drawn = new Map(
-      [...readFileSync(join(root, 'ARCHITECTURE.md'), 'utf8').matchAll(/^\| `(\w+)\/?` \| ([^|]*) \|/gm)].map((row) => [
-        row[1]!,
-        [...row[2]!.matchAll(/\w+/g)].map((word) => word[0]).sort(),
-      ]),
+      [...readFileSync(join(root, 'ARCHITECTURE.md'), 'utf8').matchAll(/^\| `(\w+)\/` \|([^|]*)\|/gm)].map(
+        (row) => [row[1]!, [...row[2]!.matchAll(/\w+/g)].map((word) => word[0]).sort()],
+      ),
     );
     const actual = new Map<string, Set<string>>();
     for (const file of sources) actual.set(folderOf(file), new Set());
@@ -90,7 +102,9 @@ describe('imports', () => {
 
   it('never leave the process environment or arguments to anything but the command line', () => {
     const readers = sources.filter(
-      (path) => !path.startsWith('src/cli/') && /process\.(env|argv|exit)\b/.test(readFileSync(join(root, path), 'utf8')),
+      (path) =>
+        !path.startsWith('src/cli/') &&
+        /process\.(env|argv|exit)\b/.test(readFileSync(join(root, path), 'utf8')),
     );
     expect(readers).toEqual([]);
   });

@@ -100,10 +100,14 @@ export function elementsOf(tensor: Tensor): TypedArray {
   if (!isNumeric(tensor.dtype)) {
     throw new BonsaiError('unsupported', `Elements of dtype ${tensor.dtype} have no typed array.`);
   }
-  const constructor = CONSTRUCTORS[tensor.dtype];
+  const Elements = CONSTRUCTORS[tensor.dtype];
   const { bytes } = tensor;
-  const aligned = bytes.byteOffset % constructor.BYTES_PER_ELEMENT === 0 ? bytes : bytes.slice();
-  return new constructor(aligned.buffer as ArrayBuffer, aligned.byteOffset, aligned.byteLength / constructor.BYTES_PER_ELEMENT);
+  const aligned = bytes.byteOffset % Elements.BYTES_PER_ELEMENT === 0 ? bytes : bytes.slice();
+  return new constructor(
+    aligned.buffer as ArrayBuffer,
+    aligned.byteOffset,
+    aligned.byteLength / Elements.BYTES_PER_ELEMENT,
+  );
 }
 
 /** The elements of a float32 tensor. @throws BonsaiError `unsupported` for another dtype. */

@@ -6,6 +6,8 @@
  * @param name the worker's file name without extension, beside the caller
  */
 export function workerUrl(moduleUrl: string, name: string): URL {
-  const compiled = moduleUrl.endsWith('.ts') ? moduleUrl.replace(/\/src\/(?!.*\/src\/)/, '/dist/') : moduleUrl;
+  const compiled = moduleUrl.endsWith('.ts')
+    ? moduleUrl.replace(/\/src\/(?!.*\/src\/)/, '/dist/')
+    : moduleUrl;
   return new URL(`./${name}.js`, compiled);
 }

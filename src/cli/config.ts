@@ -1,5 +1,5 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { type Command, Option } from 'commander';
+import type { Command, Option } from 'commander';
 import { isMap, isScalar, LineCounter, parseDocument, type Scalar, type YAMLMap } from 'yaml';
 import { BonsaiError } from '../base/errors.ts';
 
@@ -8,7 +8,10 @@ export const CONFIG_FILE = 'bonsai.yaml';
 
 /** `--cpu-budget` of `bonsai serve` may be set as `BONSAI_CPU_BUDGET`. */
 export function environmentName(longFlag: string): string {
-  return `BONSAI_${longFlag.replace(/^--(no-)?/, '').replaceAll('-', '_').toUpperCase()}`;
+  return `BONSAI_${longFlag
+    .replace(/^--(no-)?/, '')
+    .replaceAll('-', '_')
+    .toUpperCase()}`;
 }
 
 /** Gives every option of a command its environment variable. */
@@ -27,7 +30,10 @@ export function applyConfigFile(command: Command, path: string): void {
   const document = parseDocument(readFileSync(path, 'utf8'), { lineCounter: counter });
   const broken = document.errors[0];
   if (broken !== undefined) {
-    throw new BonsaiError('invalid_config', `${path}:${counter.linePos(broken.pos[0]).line}: ${broken.message}`);
+    throw new BonsaiError(
+      'invalid_config',
+      `${path}:${counter.linePos(broken.pos[0]).line}: ${broken.message}`,
+    );
   }
   if (document.contents === null) return;
   if (!isMap(document.contents)) {
@@ -40,7 +46,10 @@ export function applyConfigFile(command: Command, path: string): void {
       ? counter.linePos(node.range[0]).line
       : 1;
   if (!isMap(section)) {
-    throw new BonsaiError('invalid_config', `${path}:${lineOf(section)}: "${command.name()}" should hold options.`);
+    throw new BonsaiError(
+      'invalid_config',
+      `${path}:${lineOf(section)}: "${command.name()}" should hold options.`,
+    );
   }
   for (const pair of (section as YAMLMap<Scalar, unknown>).items) {
     const key = String(pair.key.value);
@@ -54,17 +63,27 @@ export function applyConfigFile(command: Command, path: string): void {
     }
     const source = command.getOptionValueSource(option.attributeName());
     if (source !== undefined && source !== 'default') continue;
-    command.setOptionValueWithSource(option.attributeName(), valueOf(option, pair.value, path, lineOf(pair.value)), 'config');
+    command.setOptionValueWithSource(
+      option.attributeName(),
+      optionValue(option, pair.value, path, lineOf(pair.value)),
+      'config',
+    );
   }
 }
 
-function valueOf(option: Option, node: unknown, path: string, line: number): unknown {
+function optionValue(option: Option, node: unknown, path: string, line: number): unknown {
   if (!isScalar(node)) {
-    throw new BonsaiError('invalid_config', `${path}:${line}: "${option.long?.slice(2)}" should be a single value.`);
+    throw new BonsaiError(
+      'invalid_config',
+      `${path}:${line}: "${option.long?.slice(2)}" should be a single value.`,
+    );
   }
   if (option.isBoolean()) {
     if (typeof node.value === 'boolean') return node.value;
-    throw new BonsaiError('invalid_config', `${path}:${line}: "${option.long?.slice(2)}" should be true or false.`);
+    throw new BonsaiError(
+      'invalid_config',
+      `${path}:${line}: "${option.long?.slice(2)}" should be true or false.`,
+    );
   }
   const text = String(node.value);
   if (option.parseArg === undefined) return text;
@@ -72,6 +91,8 @@ function valueOf(option: Option, node: unknown, path: string, line: number): unk
     return option.parseArg(text, undefined);
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new BonsaiError('invalid_config', `${path}:${line}: "${option.long?.slice(2)}": ${reason}`, { cause });
+    throw new BonsaiError('invalid_config', `${path}:${line}: "${option.long?.slice(2)}": ${reason}`, {
+      cause,
+    });
   }
 }

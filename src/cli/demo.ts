@@ -13,16 +13,16 @@ import { v2Server } from '../orchestrate/adapters/v2-server.ts';
 import { type DecisionRecord, type Logger, runLoop } from '../orchestrate/loop.ts';
 import { observationBetween, type Scrape } from '../orchestrate/observe.ts';
 import type { ServerAdapter } from '../orchestrate/server-adapter.ts';
-import { trivialDefaults } from '../policy/trivial.ts';
 import { policyByName } from '../policy/registry.ts';
+import { trivialDefaults } from '../policy/trivial.ts';
 import type { Dataset } from '../port/data/data-module.ts';
-import { DEMO, type DemoRecipe, QUICK_DEMO } from './demo-recipe.ts';
 import { renderRunReport } from '../report/html.ts';
 import type { DecisionRow, RunReport } from '../report/report-types.ts';
 import { summaryTable } from '../report/table.ts';
 import { frontierOf } from '../repository/frontier.ts';
 import { profileOf, type TaskManifest, type Variant } from '../repository/types.ts';
 import { type Context, processContext } from './context.ts';
+import { DEMO, type DemoRecipe, QUICK_DEMO } from './demo-recipe.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { labelledInputs } from './inputs.ts';
 import { stderrLogger } from './logger.ts';
@@ -49,12 +49,21 @@ const TASK = 'digits';
 
 export function demoCommand(): Command {
   return new Command('demo')
-    .description('The whole story: train on real digits, port, profile, serve, and follow a demand that rises and falls.')
-    .addOption(new Option('--work <dir>', 'where everything is kept; a second run reuses it').default(join(WORK_DIRECTORY, 'demo')))
+    .description(
+      'The whole story: train on real digits, port, profile, serve, and follow a demand that rises and falls.',
+    )
+    .addOption(
+      new Option('--work <dir>', 'where everything is kept; a second run reuses it').default(
+        join(WORK_DIRECTORY, 'demo'),
+      ),
+    )
     .addOption(cpusOption())
     .addOption(threadsOption())
     .addOption(seedOption())
-    .option('--quick', 'a small network and short runs: a check that everything works, with figures that mean little')
+    .option(
+      '--quick',
+      'a small network and short runs: a check that everything works, with figures that mean little',
+    )
     .addOption(jsonOption())
     .addHelpText(
       'after',
@@ -91,7 +100,9 @@ ${EXIT_CODE_HELP}`,
       const inputs = labelledInputs(dataset, dataset.test, manifest);
       const runs: DemoRun[] = [];
       for (const { name, policy, initial } of RUNS) {
-        runs.push(await runOnce(context, { name, policy, initial, manifest, inputs, demand, recipe, options }));
+        runs.push(
+          await runOnce(context, { name, policy, initial, manifest, inputs, demand, recipe, options }),
+        );
       }
       const report = await writeReport(manifest, demand, runs, recipe, options);
       const table = summaryTable(runs.map((run) => run.report));
@@ -104,7 +115,11 @@ ${EXIT_CODE_HELP}`,
           peakRps: peakOf(demand),
           family: manifest.variants,
           frontier: frontierOf(manifest.variants, 'inverseThroughput').map(({ version }) => version),
-          runs: runs.map(({ report: { name, summary }, summary: load }) => ({ name, ...summary, versions: load.versions })),
+          runs: runs.map(({ report: { name, summary }, summary: load }) => ({
+            name,
+            ...summary,
+            versions: load.versions,
+          })),
           report,
         },
         `\nDemand rises to ${peakOf(demand).toFixed(0)} requests/s and falls; objective ${recipe.sloMs} ms; seed ${options.seed}\n\n` +
@@ -115,7 +130,12 @@ ${EXIT_CODE_HELP}`,
 }
 
 /** The base network: from the file of an earlier run of the same recipe and seed, or trained now. */
-async function trainBase(context: Context, dataset: Dataset, recipe: DemoRecipe, options: DemoOptions): Promise<Model> {
+async function trainBase(
+  context: Context,
+  dataset: Dataset,
+  recipe: DemoRecipe,
+  options: DemoOptions,
+): Promise<Model> {
   const file = join(options.work, 'base.onnx');
   const identity = JSON.stringify({
     backbone: recipe.backbone,
@@ -225,7 +245,10 @@ async function runOnce(
       clock,
       signal: context.signal,
       onProgress: (progress) =>
-        bar.update(Math.min(progress.elapsedMs, durationMs), `${progress.sent} sent, ${progress.violations} late or refused`),
+        bar.update(
+          Math.min(progress.elapsedMs, durationMs),
+          `${progress.sent} sent, ${progress.violations} late or refused`,
+        ),
     });
   } finally {
     loopEnd.abort();
@@ -235,7 +258,9 @@ async function runOnce(
   }
   context.signal.throwIfAborted();
   const summary = summarizeRecords(records, sloMs);
-  bar.done(`${(100 * summary.lateRatio).toFixed(1)} % late, accuracy ${(100 * summary.meanAccuracy).toFixed(2)} %`);
+  bar.done(
+    `${(100 * summary.lateRatio).toFixed(1)} % late, accuracy ${(100 * summary.meanAccuracy).toFixed(2)} %`,
+  );
   return { summary, records, ...reportOf(run, { startMs, durationMs, scrapes, decided, records, summary }) };
 }
 
@@ -269,9 +294,14 @@ function reportOf(
     const atMs = Math.max(0, scrape.atMs - startMs);
     const serving = scrape.serving.get(run.manifest.task);
     if (serving !== undefined && String(serving) !== versions.at(-1)?.version) {
-      versions.push({ atMs: versions.length === 0 ? 0 : atMs, version: String(serving), accuracy: accuracyOf(run.manifest, serving) });
+      versions.push({
+        atMs: versions.length === 0 ? 0 : atMs,
+        version: String(serving),
+        accuracy: accuracyOf(run.manifest, serving),
+      });
     }
-    const utilization = index === 0 ? undefined : observationBetween(scrapes[index - 1]!, scrape)?.utilization;
+    const utilization =
+      index === 0 ? undefined : observationBetween(scrapes[index - 1]!, scrape)?.utilization;
     if (utilization !== undefined && atMs <= durationMs) cpu.push({ atMs, utilization });
   }
   const cpuUtilization = cpu.reduce((sum, sample) => sum + sample.utilization, 0) / cpu.length;
@@ -309,7 +339,9 @@ function reportOf(
 const DEMAND_MARK_MS = 2000;
 
 function accuracyOf(manifest: TaskManifest, version: number): number {
-  return manifest.variants.find((variant: Variant) => variant.version === version)?.accuracy.test ?? Number.NaN;
+  return (
+    manifest.variants.find((variant: Variant) => variant.version === version)?.accuracy.test ?? Number.NaN
+  );
 }
 
 async function writeReport(
@@ -330,7 +362,10 @@ async function writeReport(
     machine: [
       ['CPU', `${target.cpuModel}, ${availableParallelism()} available, ${target.cpus} for the server`],
       ['Memory', `${(totalmem() / 2 ** 30).toFixed(1)} GiB`],
-      ['Engine', `ONNX Runtime ${target.runtimeVersion}, Node.js ${process.version}, ${process.platform} ${process.arch}`],
+      [
+        'Engine',
+        `ONNX Runtime ${target.runtimeVersion}, Node.js ${process.version}, ${process.platform} ${process.arch}`,
+      ],
       ['Arrivals', 'Poisson, open loop; latency counts from the due time'],
       ['Network', recipe.backbone],
     ],

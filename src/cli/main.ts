@@ -51,7 +51,9 @@ for (const command of commands satisfies Command[]) {
   for (const target of [command, ...command.commands]) {
     bindEnvironment(target);
     target.exitOverride();
-    target.hook('preAction', (_, action) => applyConfigFile(action, program.opts<{ config: string }>().config));
+    target.hook('preAction', (_, action) =>
+      applyConfigFile(action, program.opts<{ config: string }>().config),
+    );
   }
   program.addCommand(command);
 }

@@ -3,8 +3,8 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { Option } from 'commander';
 import { InvalidArgumentError } from '../base/errors.ts';
-import { DATA_SPECS, dataModule } from '../port/data/registry.ts';
 import type { Dataset } from '../port/data/data-module.ts';
+import { DATA_SPECS, dataModule } from '../port/data/registry.ts';
 import type { Context } from './context.ts';
 import { parseInteger } from './parse.ts';
 
@@ -20,7 +20,9 @@ export function dataOption(): Option {
 }
 
 export function seedOption(): Option {
-  return new Option('--seed <n>', 'seed of everything random').argParser(parseInteger(0, 2 ** 31 - 1)).default(DEFAULT_SEED);
+  return new Option('--seed <n>', 'seed of everything random')
+    .argParser(parseInteger(0, 2 ** 31 - 1))
+    .default(DEFAULT_SEED);
 }
 
 export function threadsOption(): Option {

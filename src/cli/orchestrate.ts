@@ -24,20 +24,32 @@ interface OrchestrateOptions {
 export function orchestrateCommand(): Command {
   return new Command('orchestrate')
     .description('Watch servers and move every task along its family as demand changes.')
-    .argument('<repository>', 'the model repository that the servers serve: its accuracies and profiles decide')
+    .argument(
+      '<repository>',
+      'the model repository that the servers serve: its accuracies and profiles decide',
+    )
     .addOption(
       new Option('--server <url>', 'a server of the Open Inference Protocol; may be repeated')
         .argParser(collect)
         .makeOptionMandatory(),
     )
     .addOption(
-      new Option('--metrics <url>', 'where that server\'s metrics are (default: its host at port 8002); in the order of --server')
-        .argParser(collect),
+      new Option(
+        '--metrics <url>',
+        "where that server's metrics are (default: its host at port 8002); in the order of --server",
+      ).argParser(collect),
     )
     .addOption(new Option('--policy <name>', POLICY_NAMES.join(', ')).default('trivial'))
-    .addOption(new Option('--slo <duration>', 'latency objective where the repository has none').argParser(parseDurationMs))
     .addOption(
-      new Option('--time-scale <factor>', 'factor on every time constant of the policy; below 1 it reacts sooner')
+      new Option('--slo <duration>', 'latency objective where the repository has none').argParser(
+        parseDurationMs,
+      ),
+    )
+    .addOption(
+      new Option(
+        '--time-scale <factor>',
+        'factor on every time constant of the policy; below 1 it reacts sooner',
+      )
         .argParser(parseNumber(0.001, 1000))
         .default(1),
     )
@@ -55,9 +67,13 @@ ${EXIT_CODE_HELP}`,
     )
     .action(async (repository: string, options: OrchestrateOptions) => {
       const context = processContext(options);
-      const policy = policyByName(options.policy, { timeScale: options.timeScale, fingerprint: options.target });
+      const policy = policyByName(options.policy, {
+        timeScale: options.timeScale,
+        fingerprint: options.target,
+      });
       const names = await listTasks(repository);
-      if (names.length === 0) throw new InvalidArgumentError(`There is no task in the repository ${repository}.`);
+      if (names.length === 0)
+        throw new InvalidArgumentError(`There is no task in the repository ${repository}.`);
       const tasks = await Promise.all(names.map((name) => readManifest(repository, name)));
       const token = options.tokenFile === undefined ? undefined : await readToken(options.tokenFile);
       const servers = options.server.map((url, index) =>
@@ -103,7 +119,9 @@ function metricsUrlOf(server: string): string {
   try {
     url = new URL(server);
   } catch (cause) {
-    throw new InvalidArgumentError(`"${server}" is no URL; expected one such as http://127.0.0.1:8000.`, { cause });
+    throw new InvalidArgumentError(`"${server}" is no URL; expected one such as http://127.0.0.1:8000.`, {
+      cause,
+    });
   }
   url.port = '8002';
   return url.origin;

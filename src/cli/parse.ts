@@ -37,7 +37,8 @@ export function parseCpus(text: string): number[] {
   const cpus = new Set<number>();
   for (const part of text.split(',')) {
     const match = /^(\d+)(?:-(\d+))?$/.exec(part.trim());
-    if (match === null) throw new InvalidArgumentError(`Expected CPUs such as 0 or 0,2 or 0-3, got "${text}".`);
+    if (match === null)
+      throw new InvalidArgumentError(`Expected CPUs such as 0 or 0,2 or 0-3, got "${text}".`);
     const first = Number(match[1]);
     const last = Number(match[2] ?? match[1]);
     if (last < first || last > 4095) throw new InvalidArgumentError(`"${part}" is not a range of CPUs.`);

@@ -44,18 +44,39 @@ export const DEFAULT_RATIOS = [0.25, 0.5, 0.625, 0.75, 0.875];
 
 export function portCommand(): Command {
   return new Command('port')
-    .description('Grow a trained network into a family of smaller ones: prune, fine-tune, profile, write a repository.')
+    .description(
+      'Grow a trained network into a family of smaller ones: prune, fine-tune, profile, write a repository.',
+    )
     .argument('<model>', 'a trained ONNX network that classifies the images of --data')
     .addOption(dataOption())
     .requiredOption('--out <dir>', 'the model repository to write into')
-    .option('--task <name>', 'the task\'s name in the repository (default: the name of the data)')
-    .addOption(new Option('--ratios <list>', 'shares of channels to remove, ascending').argParser(parseShares).default(DEFAULT_RATIOS, DEFAULT_RATIOS.join()))
-    .addOption(new Option('--criterion <name>', 'what makes a channel unimportant').choices(['l1', 'l2']).default('l2'))
-    .addOption(new Option('--align <n>', 'keep channels at multiples of this (default: the block that this machine computes in)').argParser(parseInteger(1, 256)))
-    .option('--epochs <list>', 'fine-tuning of each variant; 2@0.5,1 means two at half resolution, then one at full', '1')
+    .option('--task <name>', "the task's name in the repository (default: the name of the data)")
+    .addOption(
+      new Option('--ratios <list>', 'shares of channels to remove, ascending')
+        .argParser(parseShares)
+        .default(DEFAULT_RATIOS, DEFAULT_RATIOS.join()),
+    )
+    .addOption(
+      new Option('--criterion <name>', 'what makes a channel unimportant')
+        .choices(['l1', 'l2'])
+        .default('l2'),
+    )
+    .addOption(
+      new Option(
+        '--align <n>',
+        'keep channels at multiples of this (default: the block that this machine computes in)',
+      ).argParser(parseInteger(1, 256)),
+    )
+    .option(
+      '--epochs <list>',
+      'fine-tuning of each variant; 2@0.5,1 means two at half resolution, then one at full',
+      '1',
+    )
     .addOption(new Option('--batch <n>', 'examples of a step').argParser(parseInteger(1, 4096)).default(64))
     .addOption(new Option('--learning-rate <rate>', 'of fine-tuning').argParser(parseNumber(0)).default(0.02))
-    .addOption(new Option('--slo <duration>', 'latency objective to note with the task').argParser(parseDurationMs))
+    .addOption(
+      new Option('--slo <duration>', 'latency objective to note with the task').argParser(parseDurationMs),
+    )
     .addOption(cpusOption())
     .addOption(threadsOption())
     .addOption(seedOption())
@@ -91,7 +112,10 @@ ${EXIT_CODE_HELP}`,
         sloMs: options.slo,
         workDirectory: join(options.work, 'port'),
       });
-      context.result(manifest, `${familyTable(manifest)}\nWritten to ${options.out}. Serve it: bonsai serve ${options.out}`);
+      context.result(
+        manifest,
+        `${familyTable(manifest)}\nWritten to ${options.out}. Serve it: bonsai serve ${options.out}`,
+      );
     });
 }
 
@@ -211,10 +235,16 @@ function portProgress(context: Context, ratios: readonly number[]): (progress: P
   return ({ step, variant, variants, state, detail }) => {
     if (state === 'reused') {
       reused++;
-      if (step === 'throughput' && variant === variants - 1) context.progress.say(`Reused ${reused} finished steps.`);
+      if (step === 'throughput' && variant === variants - 1)
+        context.progress.say(`Reused ${reused} finished steps.`);
       return;
     }
-    const what = step === 'throughput' ? `version ${variant + 1}` : variant === 0 ? 'base' : `ratio ${ratios[variant - 1]}`;
+    const what =
+      step === 'throughput'
+        ? `version ${variant + 1}`
+        : variant === 0
+          ? 'base'
+          : `ratio ${ratios[variant - 1]}`;
     bar ??= context.progress.task(`${STEP_NAMES[step]} ${what}`, 1);
     if (state === 'finished') {
       bar.done('done');

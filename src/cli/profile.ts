@@ -33,7 +33,9 @@ interface ProfileOptions {
 export const DEFAULT_CPUS = [0];
 
 export function cpusOption(): Option {
-  return new Option('--cpus <list>', 'CPUs that the server is given, such as 0 or 0-1').argParser(parseCpus).default(DEFAULT_CPUS, '0');
+  return new Option('--cpus <list>', 'CPUs that the server is given, such as 0 or 0-1')
+    .argParser(parseCpus)
+    .default(DEFAULT_CPUS, '0');
 }
 
 export function profileCommand(): Command {
@@ -43,9 +45,14 @@ export function profileCommand(): Command {
     .option('--task <name>', 'only this task (default: the only one)')
     .addOption(dataOption())
     .addOption(cpusOption())
-    .option('--server <url>', 'measure throughput on this running server of the same repository (default: one is started)')
+    .option(
+      '--server <url>',
+      'measure throughput on this running server of the same repository (default: one is started)',
+    )
     .option('--metrics <url>', 'the metrics of --server')
-    .addOption(new Option('--runs <n>', 'single inferences for the latency').argParser(parseInteger(10)).default(1000))
+    .addOption(
+      new Option('--runs <n>', 'single inferences for the latency').argParser(parseInteger(10)).default(1000),
+    )
     .addOption(seedOption())
     .addOption(workOption())
     .addOption(jsonOption())
@@ -128,7 +135,9 @@ export async function openThroughputBench(
 ): Promise<ThroughputBench> {
   const { repository, manifest, inputs, seed } = options;
   const own =
-    options.server === undefined ? await startServerProcess({ repository, cpus: options.cpus, initial: 'smallest' }) : undefined;
+    options.server === undefined
+      ? await startServerProcess({ repository, cpus: options.cpus, initial: 'smallest' })
+      : undefined;
   const url = own?.httpUrl ?? options.server!;
   const adapter = v2Server({
     url,
@@ -146,7 +155,8 @@ export async function openThroughputBench(
         durationMs: RISE_DURATION_MS,
       });
       const throughputRps = await repeatUntilStable(
-        async () => (await measureThroughput({ ...shared, concurrency, durationMs: options.durationMs })).throughputRps,
+        async () =>
+          (await measureThroughput({ ...shared, concurrency, durationMs: options.durationMs })).throughputRps,
         { signal: context.signal },
       );
       return { throughputRps, concurrency };

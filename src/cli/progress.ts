@@ -74,7 +74,9 @@ function plainProgress(stream: NodeJS.WriteStream, nowMs: () => number): Progres
           spokenMs = now;
           const leftSeconds = ((now - startedMs) / value) * (total - value) * 1e-3;
           const share = Math.round((100 * value) / total);
-          stream.write(`  ${label}: ${share} %, ${formatSeconds(leftSeconds)} left${note ? `, ${note}` : ''}\n`);
+          stream.write(
+            `  ${label}: ${share} %, ${formatSeconds(leftSeconds)} left${note ? `, ${note}` : ''}\n`,
+          );
         },
         done: (result) => stream.write(`${label}: ${result}\n`),
       };

@@ -1,6 +1,6 @@
 import { request } from 'undici';
-import { BonsaiError, messageOf } from '../base/errors.ts';
 import { DTYPES, type DType } from '../base/dtype.ts';
+import { BonsaiError, messageOf } from '../base/errors.ts';
 import type { TaskManifest, TensorSpec } from '../repository/types.ts';
 
 /** How long a server may take to tell about a model. */
@@ -28,7 +28,10 @@ export async function fetchTask(url: string, model: string): Promise<TaskManifes
     );
   }
   if (status !== 200) {
-    throw new BonsaiError('model_not_found', `The server at ${url} has no model "${model}" ready (status ${status}).`);
+    throw new BonsaiError(
+      'model_not_found',
+      `The server at ${url} has no model "${model}" ready (status ${status}).`,
+    );
   }
   const metadata = body as { inputs?: unknown; outputs?: unknown }; // Checked field by field below.
   return {
@@ -57,7 +60,10 @@ function tensorSpecs(value: unknown, url: string): TensorSpec[] {
     const datatype = String(entry.datatype);
     const dtype = PROTOCOL_NAMES[datatype] ?? DTYPES.find((name) => name === datatype.toLowerCase());
     if (typeof entry.name !== 'string' || dtype === undefined || !Array.isArray(entry.shape)) {
-      throw new BonsaiError('invalid_request', `The metadata that ${url} gave has a tensor without name, type or shape.`);
+      throw new BonsaiError(
+        'invalid_request',
+        `The metadata that ${url} gave has a tensor without name, type or shape.`,
+      );
     }
     return { name: entry.name, dtype, shape: entry.shape.map(Number) };
   });

@@ -1,9 +1,9 @@
 import { Command } from 'commander';
 import { BonsaiError, messageOf } from '../base/errors.ts';
+import { alignedTable } from '../report/table.ts';
 import { frontierOf } from '../repository/frontier.ts';
 import { listTasks, readTask, verifyVariant } from '../repository/store.ts';
 import { profileOf, type TaskManifest } from '../repository/types.ts';
-import { alignedTable } from '../report/table.ts';
 import { processContext } from './context.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { jsonOption } from './options.ts';
@@ -35,13 +35,16 @@ ${EXIT_CODE_HELP}`,
         tasks.length === 0
           ? `There is no task in ${root}. Make one: bonsai port MODEL.onnx --data … --out ${root}`
           : tasks
-              .map(({ task, versions, problems }) => `${task}: ${versions.length} versions${problems.length ? `, ${problems.length} damaged` : ''}`)
+              .map(
+                ({ task, versions, problems }) =>
+                  `${task}: ${versions.length} versions${problems.length ? `, ${problems.length} damaged` : ''}`,
+              )
               .join('\n'),
       );
     });
   repo
     .command('show')
-    .description('a task\'s family: accuracy, cost and the frontier')
+    .description("a task's family: accuracy, cost and the frontier")
     .argument('<repository>')
     .argument('<task>')
     .addOption(jsonOption())
@@ -68,7 +71,8 @@ ${EXIT_CODE_HELP}`,
       const rows: { task: string; version: number; ok: boolean; problem?: string }[] = [];
       for (const name of await listTasks(root)) {
         const { task, manifest, problems } = await readTask(root, name);
-        for (const { version, error } of problems) rows.push({ task, version, ok: false, problem: error.message });
+        for (const { version, error } of problems)
+          rows.push({ task, version, ok: false, problem: error.message });
         for (const variant of manifest?.variants ?? []) {
           if (problems.some(({ version }) => version === variant.version)) continue;
           const problem = await verifyVariant(root, task, variant).then(() => undefined, messageOf);
@@ -77,10 +81,12 @@ ${EXIT_CODE_HELP}`,
       }
       context.result(
         rows,
-        rows.map(({ task, version, problem }) => `${task}/${version}: ${problem ?? 'ok'}`).join('\n') || 'nothing to verify',
+        rows.map(({ task, version, problem }) => `${task}/${version}: ${problem ?? 'ok'}`).join('\n') ||
+          'nothing to verify',
       );
       const broken = rows.filter(({ ok }) => !ok).length;
-      if (broken > 0) throw new BonsaiError('corrupt_repository', `${broken} of ${rows.length} networks are damaged.`);
+      if (broken > 0)
+        throw new BonsaiError('corrupt_repository', `${broken} of ${rows.length} networks are damaged.`);
     });
   return repo;
 }

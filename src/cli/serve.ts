@@ -36,17 +36,60 @@ export function serveCommand(): Command {
   return new Command('serve')
     .description('Serve a model repository over the Open Inference Protocol (REST) with Prometheus metrics.')
     .argument('<repository>', 'a folder of <task>/<version>/model.onnx')
-    .addOption(new Option('--host <address>', 'where to listen; beyond loopback --token-file is needed').default(DEFAULT_HOST))
-    .addOption(new Option('--port <n>', 'REST; 0 takes a free one').argParser(parseInteger(0, 65_535)).default(DEFAULT_HTTP_PORT))
-    .addOption(new Option('--metrics-port <n>', 'Prometheus metrics; 0 takes a free one').argParser(parseInteger(0, 65_535)).default(DEFAULT_METRICS_PORT))
-    .addOption(new Option('--cpus <list>', 'the CPUs to use, such as 0 or 0-1; one inference at a time on each').argParser(parseCpus))
-    .addOption(new Option('--initial <version>', 'what each task starts with: largest, smallest, a number, or TASK=NUMBER,…').default('largest'))
+    .addOption(
+      new Option('--host <address>', 'where to listen; beyond loopback --token-file is needed').default(
+        DEFAULT_HOST,
+      ),
+    )
+    .addOption(
+      new Option('--port <n>', 'REST; 0 takes a free one')
+        .argParser(parseInteger(0, 65_535))
+        .default(DEFAULT_HTTP_PORT),
+    )
+    .addOption(
+      new Option('--metrics-port <n>', 'Prometheus metrics; 0 takes a free one')
+        .argParser(parseInteger(0, 65_535))
+        .default(DEFAULT_METRICS_PORT),
+    )
+    .addOption(
+      new Option(
+        '--cpus <list>',
+        'the CPUs to use, such as 0 or 0-1; one inference at a time on each',
+      ).argParser(parseCpus),
+    )
+    .addOption(
+      new Option(
+        '--initial <version>',
+        'what each task starts with: largest, smallest, a number, or TASK=NUMBER,…',
+      ).default('largest'),
+    )
     .addOption(new Option('--policy <name>', `orchestrate in this process: ${POLICY_NAMES.join(', ')}`))
-    .addOption(new Option('--time-scale <factor>', 'factor on the time constants of --policy').argParser(parseNumber(0.001, 1000)).default(1))
-    .addOption(new Option('--slo <duration>', 'latency objective: requests that wait longer than this are refused').argParser(parseDurationMs))
-    .addOption(new Option('--max-queue <n>', 'requests that may wait').argParser(parseInteger(1)).default(DEFAULT_LIMITS.maxQueueLength))
-    .addOption(new Option('--max-wait <duration>', 'how long a request may wait where --slo is not given').argParser(parseDurationMs).default(DEFAULT_LIMITS.maxQueueWaitMs))
-    .addOption(new Option('--max-body <bytes>', 'of a request').argParser(parseInteger(1)).default(DEFAULT_LIMITS.maxBodyBytes))
+    .addOption(
+      new Option('--time-scale <factor>', 'factor on the time constants of --policy')
+        .argParser(parseNumber(0.001, 1000))
+        .default(1),
+    )
+    .addOption(
+      new Option(
+        '--slo <duration>',
+        'latency objective: what cannot be answered within it is refused at once',
+      ).argParser(parseDurationMs),
+    )
+    .addOption(
+      new Option('--max-queue <n>', 'requests that may wait')
+        .argParser(parseInteger(1))
+        .default(DEFAULT_LIMITS.maxQueueLength),
+    )
+    .addOption(
+      new Option('--max-wait <duration>', 'how long a request may wait at most')
+        .argParser(parseDurationMs)
+        .default(DEFAULT_LIMITS.maxQueueWaitMs),
+    )
+    .addOption(
+      new Option('--max-body <bytes>', 'of a request')
+        .argParser(parseInteger(1))
+        .default(DEFAULT_LIMITS.maxBodyBytes),
+    )
     .option('--token-file <file>', 'a file with the bearer token for loading and unloading')
     .addOption(new Option('--log-level <level>').choices(['debug', 'info', 'warn', 'error']).default('info'))
     .option('--json', 'print one JSON line with the addresses when ready')
@@ -67,7 +110,9 @@ ${EXIT_CODE_HELP}`,
       const adminToken = options.tokenFile === undefined ? undefined : await readToken(options.tokenFile);
       // A policy that cannot be should show before anything is loaded.
       const policy =
-        options.policy === undefined ? undefined : policyByName(options.policy, { timeScale: options.timeScale });
+        options.policy === undefined
+          ? undefined
+          : policyByName(options.policy, { timeScale: options.timeScale });
       const server = await startServer({
         repository,
         logger,
@@ -79,14 +124,17 @@ ${EXIT_CODE_HELP}`,
         initialVersions: await initialVersions(repository, options.initial),
         limits: {
           maxQueueLength: options.maxQueue,
-          maxQueueWaitMs: options.slo ?? options.maxWait,
+          maxQueueWaitMs: options.maxWait,
+          maxLatencyMs: options.slo,
           maxBodyBytes: options.maxBody,
         },
         adminToken,
       });
       const ready: ReadyLine = { ready: true, http: server.httpUrl, metrics: server.metricsUrl };
       process.stdout.write(
-        options.json ? `${JSON.stringify(ready)}\n` : `Serving ${repository}: REST ${server.httpUrl}, metrics ${server.metricsUrl}\n`,
+        options.json
+          ? `${JSON.stringify(ready)}\n`
+          : `Serving ${repository}: REST ${server.httpUrl}, metrics ${server.metricsUrl}\n`,
       );
       try {
         if (policy === undefined) await aborted(context.signal);
@@ -138,7 +186,9 @@ async function initialVersions(repository: string, spec: string): Promise<Initia
     spec.split(',').map((part) => {
       const [, task, version] = /^(.+)=([1-9]\d*)$/.exec(part) ?? [];
       if (task === undefined) {
-        throw new InvalidArgumentError(`--initial should be largest, smallest, a version, or TASK=VERSION,…; got "${spec}".`);
+        throw new InvalidArgumentError(
+          `--initial should be largest, smallest, a version, or TASK=VERSION,…; got "${spec}".`,
+        );
       }
       return [task, Number(version)];
     }),

@@ -39,15 +39,43 @@ export function stressCommand(): Command {
     .description('Send labelled inputs to a server at a chosen demand and score every answer.')
     .addOption(new Option('--url <url>', 'the server').default('http://127.0.0.1:8000'))
     .addOption(new Option('--model <name>', 'the task to ask').makeOptionMandatory())
-    .addOption(new Option('--model-version <n>', 'ask for one version (default: the server chooses)').argParser(parseInteger(1)))
+    .addOption(
+      new Option('--model-version <n>', 'ask for one version (default: the server chooses)').argParser(
+        parseInteger(1),
+      ),
+    )
     .addOption(dataOption())
-    .addOption(new Option('--demand <spec>', 'constant:RPS, linear:FROM:STEP, exponential:FROM, sine:MEAN:AMPLITUDE, ramp:RPS,RPS,… or trace:FILE').default('constant:10'))
-    .addOption(new Option('--duration <duration>', 'length of the run (constant, sine, ramp, linear, exponential)').argParser(parseDurationMs).default(30_000, '30s'))
-    .addOption(new Option('--interval <duration>', 'how long a step of linear and exponential holds; period of sine').argParser(parseDurationMs).default(10_000, '10s'))
+    .addOption(
+      new Option(
+        '--demand <spec>',
+        'constant:RPS, linear:FROM:STEP, exponential:FROM, sine:MEAN:AMPLITUDE, ramp:RPS,RPS,… or trace:FILE',
+      ).default('constant:10'),
+    )
+    .addOption(
+      new Option('--duration <duration>', 'length of the run (constant, sine, ramp, linear, exponential)')
+        .argParser(parseDurationMs)
+        .default(30_000, '30s'),
+    )
+    .addOption(
+      new Option('--interval <duration>', 'how long a step of linear and exponential holds; period of sine')
+        .argParser(parseDurationMs)
+        .default(10_000, '10s'),
+    )
     .addOption(new Option('--mean <rps>', 'scale a trace to this mean demand').argParser(parseNumber(0)))
-    .addOption(new Option('--spacing <kind>', 'of the requests within the demand').choices(['even', 'poisson']).default('poisson'))
-    .addOption(new Option('--slo <duration>', 'latency objective').argParser(parseDurationMs).default(400, '400ms'))
-    .addOption(new Option('--timeout <duration>', `give a request up (default: ${TIMEOUT_SLOS} × the objective)`).argParser(parseDurationMs))
+    .addOption(
+      new Option('--spacing <kind>', 'of the requests within the demand')
+        .choices(['even', 'poisson'])
+        .default('poisson'),
+    )
+    .addOption(
+      new Option('--slo <duration>', 'latency objective').argParser(parseDurationMs).default(400, '400ms'),
+    )
+    .addOption(
+      new Option(
+        '--timeout <duration>',
+        `give a request up (default: ${TIMEOUT_SLOS} × the objective)`,
+      ).argParser(parseDurationMs),
+    )
     .addOption(seedOption())
     .option('--out <dir>', 'write requests.csv and run.json here')
     .addOption(workOption())
@@ -66,7 +94,8 @@ ${EXIT_CODE_HELP}`,
       const context = processContext(options);
       const profile = await parseDemand(options);
       const dueTimesMs = dueTimes(profile, { spacing: options.spacing, seed: options.seed });
-      if (dueTimesMs.length === 0) throw new InvalidArgumentError(`The demand ${options.demand} offers no request.`);
+      if (dueTimesMs.length === 0)
+        throw new InvalidArgumentError(`The demand ${options.demand} offers no request.`);
       const dataset = await loadData(context, options);
       const task = await fetchTask(options.url, options.model);
       const records = await withProgress(context, durationMsOf(profile), (onProgress) =>
@@ -97,10 +126,17 @@ ${EXIT_CODE_HELP}`,
 
 type OnProgress = NonNullable<Parameters<typeof runOpenLoop>[0]['onProgress']>;
 
-async function withProgress<T>(context: Context, durationMs: number, run: (onProgress: OnProgress) => Promise<T>): Promise<T> {
+async function withProgress<T>(
+  context: Context,
+  durationMs: number,
+  run: (onProgress: OnProgress) => Promise<T>,
+): Promise<T> {
   const bar = context.progress.task('Sending', durationMs);
   const result = await run((progress) => {
-    bar.update(Math.min(progress.elapsedMs, durationMs), `${progress.sent} sent, ${progress.violations} late or failed`);
+    bar.update(
+      Math.min(progress.elapsedMs, durationMs),
+      `${progress.sent} sent, ${progress.violations} late or failed`,
+    );
   });
   bar.done('done');
   return result;
@@ -119,7 +155,9 @@ export async function parseDemand(options: {
   const figures = rest.join(':').split(/[:,]/).map(Number);
   const need = (count: number) => {
     if (figures.length < count || figures.some((figure) => !Number.isFinite(figure))) {
-      throw new InvalidArgumentError(`The demand "${options.demand}" needs ${count} number(s), as in constant:10.`);
+      throw new InvalidArgumentError(
+        `The demand "${options.demand}" needs ${count} number(s), as in constant:10.`,
+      );
     }
   };
   switch (kind) {
@@ -168,7 +206,8 @@ export function describeSummary(summary: LoadSummary, sloMs: number): string {
     `accuracy of the answers ${percent(summary.meanAccuracy)}, right and in time ${percent(summary.effectiveAccuracy)}`,
     `latency ms: p50 ${latencyMs.p50.toFixed(1)}, p90 ${latencyMs.p90.toFixed(1)}, p99 ${latencyMs.p99.toFixed(1)}, max ${latencyMs.max.toFixed(1)}`,
     ...summary.versions.map(
-      (share) => `  version ${share.version || '?'}: ${percent(share.ratio)} of the answers, accuracy ${percent(share.accuracy)}`,
+      (share) =>
+        `  version ${share.version || '?'}: ${percent(share.ratio)} of the answers, accuracy ${percent(share.accuracy)}`,
     ),
   ].join('\n');
 }

@@ -40,7 +40,9 @@ export function parsePhases(text: string): TrainingRecipe['phases'] {
   return text.split(',').map((part) => {
     const [epochs, resolution] = part.split('@').map(Number);
     if (!(epochs! > 0) || (resolution !== undefined && !(resolution > 0 && resolution <= 1))) {
-      throw new InvalidArgumentError(`Expected epochs such as 10, or 4@0.5,1 (epochs at a share of the resolution), got "${text}".`);
+      throw new InvalidArgumentError(
+        `Expected epochs such as 10, or 4@0.5,1 (epochs at a share of the resolution), got "${text}".`,
+      );
     }
     return { epochs: epochs!, resolution };
   });
@@ -52,18 +54,45 @@ export function trainCommand(): Command {
     .addOption(dataOption())
     .requiredOption('--out <file>', 'the ONNX file to write')
     .addOption(
-      new Option('--backbone <name>', `${Object.keys(BACKBONES).join(', ')}, or resnet:widths=16-32-64,blocks=1-1-1`).default('resnet-8'),
+      new Option(
+        '--backbone <name>',
+        `${Object.keys(BACKBONES).join(', ')}, or resnet:widths=16-32-64,blocks=1-1-1`,
+      ).default('resnet-8'),
     )
-    .option('--epochs <list>', 'passes over the data; 4@0.5,1 means four at half resolution, then one at full', '5')
+    .option(
+      '--epochs <list>',
+      'passes over the data; 4@0.5,1 means four at half resolution, then one at full',
+      '5',
+    )
     .addOption(new Option('--batch <n>', 'examples of a step').argParser(parseInteger(1, 4096)).default(64))
     .addOption(new Option('--learning-rate <rate>', 'the highest').argParser(parseNumber(0)).default(0.1))
-    .addOption(new Option('--schedule <name>', 'of the learning rate').choices(['cosine', 'one-cycle', 'step', 'constant']).default('cosine'))
-    .addOption(new Option('--warmup <share>', 'share of the steps in which the rate rises').argParser(parseNumber(0, 1)).default(0.1))
+    .addOption(
+      new Option('--schedule <name>', 'of the learning rate')
+        .choices(['cosine', 'one-cycle', 'step', 'constant'])
+        .default('cosine'),
+    )
+    .addOption(
+      new Option('--warmup <share>', 'share of the steps in which the rate rises')
+        .argParser(parseNumber(0, 1))
+        .default(0.1),
+    )
     .addOption(new Option('--momentum <m>', 'Nesterov momentum').argParser(parseNumber(0, 1)).default(0.9))
-    .addOption(new Option('--weight-decay <d>', 'on weights, not on biases and BatchNorm').argParser(parseNumber(0)).default(5e-4))
+    .addOption(
+      new Option('--weight-decay <d>', 'on weights, not on biases and BatchNorm')
+        .argParser(parseNumber(0))
+        .default(5e-4),
+    )
     .addOption(new Option('--label-smoothing <s>', '').argParser(parseNumber(0, 1)).default(0))
-    .addOption(new Option('--shift <pixels>', 'augmentation: shift images at random by up to so many pixels').argParser(parseInteger(0)).default(0))
-    .addOption(new Option('--patience <epochs>', 'stop early when validation has not improved for so long').argParser(parseNumber(0)))
+    .addOption(
+      new Option('--shift <pixels>', 'augmentation: shift images at random by up to so many pixels')
+        .argParser(parseInteger(0))
+        .default(0),
+    )
+    .addOption(
+      new Option('--patience <epochs>', 'stop early when validation has not improved for so long').argParser(
+        parseNumber(0),
+      ),
+    )
     .addOption(threadsOption())
     .addOption(seedOption())
     .addOption(workOption())
@@ -142,5 +171,8 @@ export async function trainBackbone(
 
 /** One line of training's progress on a bar whose total is 1. */
 export function showTraining(bar: ProgressTask, progress: TrainingProgress): void {
-  bar.update(progress.workRatio, `loss ${progress.loss.toFixed(3)}, ${(100 * progress.runningAccuracy).toFixed(1)} % right`);
+  bar.update(
+    progress.workRatio,
+    `loss ${progress.loss.toFixed(3)}, ${(100 * progress.runningAccuracy).toFixed(1)} % right`,
+  );
 }

@@ -1,7 +1,7 @@
 import * as ort from 'onnxruntime-node';
 import { DTYPES, type DType } from '../base/dtype.ts';
 import { BonsaiError, messageOf } from '../base/errors.ts';
-import { elementsOf, type NumericDType, type Tensor, tensorOf, type TypedArrays } from '../base/tensor.ts';
+import { elementsOf, type NumericDType, type Tensor, type TypedArrays, tensorOf } from '../base/tensor.ts';
 import type { ValueInfo } from '../graph/model.ts';
 
 export interface SessionOptions {
@@ -41,7 +41,9 @@ export class Session {
       logSeverityLevel: 3,
       // Spinning threads steal the CPU from everybody else on a small machine (468 -> 705 ms a training step).
       extra: { session: { intra_op: { allow_spinning: '0' } } },
-      ...(options.optimizedModelPath === undefined ? {} : { optimizedModelFilePath: options.optimizedModelPath }),
+      ...(options.optimizedModelPath === undefined
+        ? {}
+        : { optimizedModelFilePath: options.optimizedModelPath }),
     };
     try {
       const session =
@@ -50,7 +52,9 @@ export class Session {
           : await ort.InferenceSession.create(model, native);
       return new Session(session);
     } catch (cause) {
-      throw new BonsaiError('load_failed', `ONNX Runtime cannot load the model: ${messageOf(cause)}`, { cause });
+      throw new BonsaiError('load_failed', `ONNX Runtime cannot load the model: ${messageOf(cause)}`, {
+        cause,
+      });
     }
   }
 
@@ -110,9 +114,15 @@ function toValueInfo(metadata: ort.InferenceSession.ValueMetadata): ValueInfo {
 function toNative(tensor: Tensor): ort.Tensor {
   if (tensor.dtype === 'string') {
     const decoder = new TextDecoder();
-    return new ort.Tensor('string', (tensor.strings ?? []).map((item) => decoder.decode(item)), [...tensor.shape]);
+    return new ort.Tensor(
+      'string',
+      (tensor.strings ?? []).map((item) => decoder.decode(item)),
+      [...tensor.shape],
+    );
   }
-  return new ort.Tensor(tensor.dtype as ort.Tensor.Type, elementsOf(tensor) as Float32Array, [...tensor.shape]);
+  return new ort.Tensor(tensor.dtype as ort.Tensor.Type, elementsOf(tensor) as Float32Array, [
+    ...tensor.shape,
+  ]);
 }
 
 function fromNative(value: ort.Tensor): Tensor {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { makeFrontier, makeState, makeTask, makeVariant } from './variants.fixture.ts';
 import { trivialDefaults, trivialPolicy } from './trivial.ts';
+import { makeFrontier, makeState, makeTask, makeVariant } from './variants.fixture.ts';
 
 const policy = trivialPolicy();
 /** Throughputs double from step to step: 10, 20, 40, 80, 160 req/s. */

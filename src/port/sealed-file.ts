@@ -69,7 +69,11 @@ export async function readSealed(path: string): Promise<SealedFile> {
   const start = MAGIC.length + 4;
   const headEnd = start + bytes.readUInt32LE(MAGIC.length);
   const header: unknown = JSON.parse(bytes.subarray(start, headEnd).toString('utf8'));
-  return { kind: 'intact', header, payload: new Uint8Array(bytes.buffer, bytes.byteOffset + headEnd, end - headEnd) };
+  return {
+    kind: 'intact',
+    header,
+    payload: new Uint8Array(bytes.buffer, bytes.byteOffset + headEnd, end - headEnd),
+  };
 }
 
 const MAGIC = Buffer.from('BONSAI1\n', 'latin1');

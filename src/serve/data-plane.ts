@@ -54,6 +54,9 @@ export const SLOT_DEPTH = 2;
 /** How often requests whose time has passed are looked for while an inference holds everything up. */
 export const EXPIRY_SWEEP_MS = 10;
 
+/** Share of a latency objective kept for what the expected service time leaves out: sockets, decoding, jitter. */
+export const LATENCY_GUARD_RATIO = 0.05;
+
 /** Times that a request is given to a worker: a second one only if the first was lost with its worker. */
 export const MAX_ATTEMPTS = 2;
 
@@ -181,7 +184,9 @@ export class DataPlane {
     const waitMs = Math.min(
       this.#limits.maxQueueWaitMs,
       request.timeoutMs ?? Number.POSITIVE_INFINITY,
-      (request.maxLatencyMs ?? Number.POSITIVE_INFINITY) - serviceMs,
+      (request.maxLatencyMs ?? this.#limits.maxLatencyMs ?? Number.POSITIVE_INFINITY) *
+        (1 - LATENCY_GUARD_RATIO) -
+        serviceMs,
     );
     let ticket: Ticket | undefined;
     const answer = new Promise<InferAnswer>((resolve, reject) => {

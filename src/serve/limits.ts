@@ -3,6 +3,8 @@ export interface Limits {
   readonly maxBodyBytes: number;
   readonly maxQueueLength: number;
   readonly maxQueueWaitMs: number;
+  /** Latency objective of requests that name none: what cannot be answered within it is refused. Undefined: none. */
+  readonly maxLatencyMs?: number;
   readonly maxConnections: number;
   readonly maxResidentVersions: number;
   readonly headersTimeoutMs: number;

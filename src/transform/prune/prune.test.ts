@@ -11,11 +11,11 @@ import { GraphBuilder, modelOf } from '../../graph/build.ts';
 import type { Model } from '../../graph/model.ts';
 import { readModel } from '../../graph/onnx/read.ts';
 import { writeModel } from '../../graph/onnx/write.ts';
-import { fillWeights, inputsFor, LAYERS, randomNetwork } from './networks.fixture.ts';
 import { dependencyGroups, groupsOf } from './groups.ts';
 import { normCriterion } from './importance.ts';
 import { propagateLabels } from './labels.ts';
 import { maskChannels } from './mask.ts';
+import { fillWeights, inputsFor, LAYERS, randomNetwork } from './networks.fixture.ts';
 import { keptChannels, prune, pruningOf } from './prune.ts';
 import { removeChannels } from './remove-channels.ts';
 
