@@ -103,7 +103,7 @@ export function elementsOf(tensor: Tensor): TypedArray {
   const Elements = CONSTRUCTORS[tensor.dtype];
   const { bytes } = tensor;
   const aligned = bytes.byteOffset % Elements.BYTES_PER_ELEMENT === 0 ? bytes : bytes.slice();
-  return new constructor(
+  return new Elements(
     aligned.buffer as ArrayBuffer,
     aligned.byteOffset,
     aligned.byteLength / Elements.BYTES_PER_ELEMENT,
