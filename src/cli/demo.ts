@@ -139,6 +139,7 @@ async function trainBase(
   const file = join(options.work, 'base.onnx');
   const identity = JSON.stringify({
     backbone: recipe.backbone,
+    narrow: recipe.narrow,
     recipe: recipe.training,
     seed: options.seed,
     threads: options.threads,
@@ -149,12 +150,20 @@ async function trainBase(
     context.progress.say(`Reusing ${file}`);
     return known;
   }
+  const shared = { dataset, threads: options.threads, seed: options.seed };
+  const narrow =
+    recipe.narrow &&
+    (await trainBackbone(context, {
+      ...shared,
+      backbone: recipe.narrow.backbone,
+      recipe: recipe.narrow.training,
+      checkpointPath: join(options.work, 'narrow.checkpoint'),
+    }));
   const { model } = await trainBackbone(context, {
+    ...shared,
     backbone: recipe.backbone,
-    dataset,
+    from: narrow?.model,
     recipe: recipe.training,
-    threads: options.threads,
-    seed: options.seed,
     checkpointPath: join(options.work, 'base.checkpoint'),
   });
   const marked: Model = { ...model, metadata: new Map([...model.metadata, [DEMO_METADATA_KEY, identity]]) };
