@@ -15,7 +15,10 @@ import { observationBetween, type Scrape } from '../orchestrate/observe.ts';
 import type { ServerAdapter } from '../orchestrate/server-adapter.ts';
 import { policyByName } from '../policy/registry.ts';
 import { trivialDefaults } from '../policy/trivial.ts';
+import { backbone } from '../port/backbones/registry.ts';
 import type { Dataset } from '../port/data/data-module.ts';
+import { fuseNetworks } from '../port/train/fuse.ts';
+import { trainNetwork } from '../port/train/train.ts';
 import { renderRunReport } from '../report/html.ts';
 import type { DecisionRow, RunReport } from '../report/report-types.ts';
 import { summaryTable } from '../report/table.ts';
@@ -33,7 +36,6 @@ import { formatSeconds } from './progress.ts';
 import { familyTable } from './repo.ts';
 import { startServerProcess } from './server-process.ts';
 import { writeFiles } from './stress.ts';
-import { trainBackbone } from './train.ts';
 
 interface DemoOptions {
   readonly work: string;
@@ -85,6 +87,7 @@ ${EXIT_CODE_HELP}`,
         task: TASK,
         ratios: recipe.ratios,
         criterion: 'l2',
+        chain: 'base',
         recipe: recipe.fineTuning,
         latencyRuns: recipe.latencyRuns,
         throughputMs: recipe.throughputMs,
@@ -139,7 +142,7 @@ async function trainBase(
   const file = join(options.work, 'base.onnx');
   const identity = JSON.stringify({
     backbone: recipe.backbone,
-    narrow: recipe.narrow,
+    members: recipe.members,
     recipe: recipe.training,
     seed: options.seed,
     threads: options.threads,
@@ -150,26 +153,68 @@ async function trainBase(
     context.progress.say(`Reusing ${file}`);
     return known;
   }
-  const shared = { dataset, threads: options.threads, seed: options.seed };
-  const narrow =
-    recipe.narrow &&
-    (await trainBackbone(context, {
-      ...shared,
-      backbone: recipe.narrow.backbone,
-      recipe: recipe.narrow.training,
-      checkpointPath: join(options.work, 'narrow.checkpoint'),
-    }));
-  const { model } = await trainBackbone(context, {
-    ...shared,
-    backbone: recipe.backbone,
-    from: narrow?.model,
-    recipe: recipe.training,
-    checkpointPath: join(options.work, 'base.checkpoint'),
-  });
+  const model = await trainMembers(context, dataset, recipe, options);
   const marked: Model = { ...model, metadata: new Map([...model.metadata, [DEMO_METADATA_KEY, identity]]) };
   await writeModelFile(marked, file);
   return marked;
 }
+
+/**
+ * Trains the members and fuses them. A narrow network cannot keep several threads busy, so members train side by side
+ * on one thread each; what is left over gets all threads.
+ */
+async function trainMembers(
+  context: Context,
+  dataset: Dataset,
+  recipe: DemoRecipe,
+  options: DemoOptions,
+): Promise<Model> {
+  const { shape: inputShape, normalization } = dataset;
+  const built = (name: string, seed: number) =>
+    backbone(name).build({ inputShape, classes: dataset.classes.length, normalization, seed });
+  const count = recipe.members?.count ?? 1;
+  const done = new Array<number>(count).fill(0);
+  const bar = context.progress.task(
+    count === 1 ? `Training ${recipe.backbone}` : `Training ${count} × ${recipe.backbone}`,
+    count,
+  );
+  const train = async (member: number, threads: number): Promise<Model> => {
+    const seed = options.seed + member * SEED_STRIDE;
+    const checkpointPath = join(options.work, `base-${member}.checkpoint`);
+    const { model } = await trainNetwork(built(recipe.backbone, seed), dataset, recipe.training, {
+      threads,
+      seed,
+      checkpointPath,
+      signal: context.signal,
+      onNotice: context.progress.say,
+      onProgress: (progress) => {
+        done[member] = progress.workRatio;
+        bar.update(
+          done.reduce((sum, share) => sum + share),
+          `loss ${progress.loss.toFixed(3)}, ${(100 * progress.runningAccuracy).toFixed(1)} % right`,
+        );
+      },
+    });
+    return model;
+  };
+  const members: Model[] = [];
+  while (members.length < count) {
+    const left = count - members.length;
+    const together = left >= options.threads ? options.threads : 1;
+    const threads = left >= options.threads ? 1 : options.threads;
+    const first = members.length;
+    members.push(
+      ...(await Promise.all(Array.from({ length: together }, (_, i) => train(first + i, threads)))),
+    );
+  }
+  bar.done(count === 1 ? 'done' : `done, fused into ${recipe.members!.wideBackbone}`);
+  return recipe.members === undefined
+    ? members[0]!
+    : fuseNetworks(members, built(recipe.members.wideBackbone, options.seed));
+}
+
+/** Seeds of members are this far apart, so that those of neighbouring demonstrations do not meet. */
+const SEED_STRIDE = 1000;
 
 const DEMO_METADATA_KEY = 'bonsai.demo';
 
@@ -376,7 +421,12 @@ async function writeReport(
         `ONNX Runtime ${target.runtimeVersion}, Node.js ${process.version}, ${process.platform} ${process.arch}`,
       ],
       ['Arrivals', 'Poisson, open loop; latency counts from the due time'],
-      ['Network', recipe.backbone],
+      [
+        'Network',
+        recipe.members
+          ? `${recipe.members.wideBackbone}, the mean of ${recipe.members.count} × ${recipe.backbone}`
+          : recipe.backbone,
+      ],
     ],
     seed: options.seed,
     sloMs: recipe.sloMs,

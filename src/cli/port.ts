@@ -27,6 +27,7 @@ interface PortCommandOptions {
   readonly task?: string;
   readonly ratios: number[];
   readonly criterion: 'l1' | 'l2';
+  readonly chain: 'previous' | 'base';
   readonly align?: number;
   readonly epochs: string;
   readonly batch: number;
@@ -60,6 +61,11 @@ export function portCommand(): Command {
       new Option('--criterion <name>', 'what makes a channel unimportant')
         .choices(['l1', 'l2'])
         .default('l2'),
+    )
+    .addOption(
+      new Option('--chain <from>', 'prune each variant from the one before it, or all from the base')
+        .choices(['previous', 'base'])
+        .default('previous'),
     )
     .addOption(
       new Option(
@@ -129,6 +135,8 @@ export interface PortToRepositoryOptions {
   readonly task: string;
   readonly ratios: readonly number[];
   readonly criterion: 'l1' | 'l2';
+  /** What each next variant is pruned from. */
+  readonly chain: 'previous' | 'base';
   readonly align?: number;
   readonly recipe: (ratio: number) => TrainingRecipe;
   readonly latencyRuns?: number;
@@ -161,6 +169,7 @@ export async function portToRepository(
       dataset,
       {
         ratios: options.ratios,
+        chain: options.chain,
         pruning: { criterion: options.criterion, align },
         recipe: options.recipe,
         seed,

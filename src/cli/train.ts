@@ -7,7 +7,6 @@ import { countCost } from '../ops/count.ts';
 import { BACKBONES, backbone } from '../port/backbones/registry.ts';
 import type { Dataset } from '../port/data/data-module.ts';
 import { evaluate } from '../port/evaluate.ts';
-import { growNetwork } from '../port/train/grow.ts';
 import type { Schedule, TrainingRecipe } from '../port/train/recipe.ts';
 import { type TrainingProgress, trainNetwork } from '../port/train/train.ts';
 import { type Context, processContext } from './context.ts';
@@ -137,14 +136,11 @@ ${EXIT_CODE_HELP}`,
 }
 
 /**
- * Builds a backbone for the data, trains it with a progress bar, and scores it on the test split.
- * @param options.from a trained narrower network of the same plan, which the backbone then grows out of
- */
+ * Builds a backbone for the data, trains it with a progress bar, and scores it on the test split. */
 export async function trainBackbone(
   context: Context,
   options: {
     readonly backbone: string;
-    readonly from?: Model;
     readonly dataset: Dataset;
     readonly recipe: TrainingRecipe;
     readonly threads: number;
@@ -153,13 +149,12 @@ export async function trainBackbone(
   },
 ): Promise<{ model: Model; testAccuracy: number; validationAccuracy: number }> {
   const { dataset, seed, threads } = options;
-  const built = backbone(options.backbone).build({
+  const untrained = backbone(options.backbone).build({
     inputShape: dataset.shape,
     classes: dataset.classes.length,
     normalization: dataset.normalization,
     seed,
   });
-  const untrained = options.from === undefined ? built : growNetwork(options.from, built);
   const bar = context.progress.task(`Training ${options.backbone}`, 1);
   const { model, validationAccuracy } = await trainNetwork(untrained, dataset, options.recipe, {
     threads,
