@@ -7,7 +7,7 @@ export interface DemoRecipe {
   readonly training: TrainingRecipe;
   /**
    * The base network is the mean of so many networks (`fuseNetworks`). Trained directly, a network of this width
-   * reaches 97.3 % in the time that five narrow ones and their fusion take to 98.5 %.
+   * reaches 97.3 % in the time in which five narrow ones and their fusion exceed 98.5 %.
    */
   readonly members?: { readonly count: number; readonly wideBackbone: string };
   /** Shares of channels removed, ascending. */
@@ -43,12 +43,14 @@ const FINE_TUNING_EPOCHS = 0.12;
 
 export const DEMO: DemoRecipe = {
   backbone: 'resnet-8',
-  // Passes over shifted digits: 7,000 of them are few, and without shifts a network soon knows them by heart.
+  // Passes over shifted digits: 8,000 of them are few, and without shifts a network soon knows them by heart.
   // At half resolution a pass costs a quarter; the features still have to be fitted to the full one afterwards.
   training: {
     ...TRAINING,
-    phases: [{ epochs: 4, resolution: 0.5 }, { epochs: 2.5 }],
-    learningRate: 0.1,
+    phases: [{ epochs: 3, resolution: 0.5 }, { epochs: 2 }],
+    learningRate: 0.15,
+    // Worth more than anything else here: 98.6 % instead of 97.7 % for one narrow network.
+    labelSmoothing: 0.1,
     augmentation: { shiftPixels: 2 },
   },
   // 232 million multiply-accumulates, over 4 ms on one core: there is something to trade.
@@ -57,11 +59,12 @@ export const DEMO: DemoRecipe = {
   fineTuning: (ratio) => ({
     ...TRAINING,
     learningRate: 0.02,
+    labelSmoothing: 0.1,
     augmentation: { shiftPixels: 1 },
     phases: [{ epochs: FINE_TUNING_EPOCHS * (1 / (1 - ratio)) }],
   }),
   latencyRuns: 1000,
-  throughputMs: 1000,
+  throughputMs: 800,
   sloMs: 100,
   demand: [
     [0, 0.3],

@@ -412,7 +412,7 @@ async function writeReport(
     subtitle:
       `Real handwritten digits at a demand that rises to ${peakOf(demand).toFixed(0)} requests/s and falls again, on ` +
       `${target.cpus} CPU. The same demand against the most accurate variant alone, the smallest alone, and the ` +
-      `orchestrated family (policy "trivial" of the thesis, its time constants × ${recipe.timeScale}).`,
+      `orchestrated family (policy "trivial" of the thesis, its time constants divided by ${Math.round(1 / recipe.timeScale)}).`,
     machine: [
       ['CPU', `${target.cpuModel}, ${availableParallelism()} available, ${target.cpus} for the server`],
       ['Memory', `${(totalmem() / 2 ** 30).toFixed(1)} GiB`],

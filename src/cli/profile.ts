@@ -118,6 +118,8 @@ export interface ThroughputBench {
 /** A quick rise finds the concurrency; the repeats that count are longer. */
 const RISE_DURATION_MS = 400;
 const RISE_WARMUP_MS = 100;
+/** A slot holds one inference and its successor; more only fills the queue. Beyond that, for servers with many slots. */
+const RISE_CONCURRENCIES = [2, 4, 8, 16, 32];
 
 /** A server (started or given) on which one version after the other is put and driven to its maximum. */
 export async function openThroughputBench(
@@ -151,6 +153,7 @@ export async function openThroughputBench(
       const { concurrency } = await findMaximalThroughput({
         ...shared,
         repeats: 1,
+        concurrencies: RISE_CONCURRENCIES,
         warmupMs: RISE_WARMUP_MS,
         durationMs: RISE_DURATION_MS,
       });

@@ -239,9 +239,9 @@ describe('the loop', () => {
       cpuBudget: 1,
       token: 'secret',
     });
-    await run({ policy: 'trivial', seconds: 5, server });
-    // 30 / 10 = 3 on version 1; at most 1.8: version 2 with 1.5. One sample is enough.
-    expect(fake.loads).toEqual([{ version: 2, atMs: 1000, authorization: 'Bearer secret' }]);
+    await run({ policy: 'trivial', seconds: 12, server });
+    // 30 / 10 = 3 on version 1; at most 1.8: version 2 with 1.5. The window of CPU is full after ten seconds.
+    expect(fake.loads).toEqual([{ version: 2, atMs: 10_000, authorization: 'Bearer secret' }]);
   });
 
   test('tells the administrators once per episode that theory and observation part', async () => {

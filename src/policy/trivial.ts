@@ -64,7 +64,7 @@ export interface TrivialOptions extends Partial<TrivialConstants> {
  *    administrators are told. With `latency` and `flops` by the smallest increment;
  * 3. else, 30 s after the last change: to a more accurate allocation that costs no more at today's demand.
  *
- * What the thesis leaves open: tasks without demand keep their version (they cost nothing, a load would), and
+ * What the thesis leaves open: nothing moves before a whole window of CPU has been seen; tasks without demand keep their version (they cost nothing, a load would), and
  * without any demand nothing moves; a task without any version gets its smallest at once; nothing moves while a
  * version loads. With `latency` and `flops` a step up is not checked against the CPU it will take, so neighbours
  * that differ in cost by more than 70 % / 50 % = 1.4 can make the policy swing.
@@ -105,6 +105,12 @@ function decide(state: PolicyState, rules: Rules): Decision {
   if (cpu.length === 0) return stay(`There is no CPU sample of the last ${seconds(rules.windowMs)} yet.`);
   const meanCpu = mean(cpu);
   const maxCpu = Math.max(...cpu);
+  // A server that has just started is busy with itself: its first samples say nothing about the demand.
+  if (state.nowMs - state.cpu[0]!.atMs < rules.windowMs - rules.samplePeriodMs) {
+    return stay(
+      `CPU has been watched for less than ${seconds(rules.windowMs)} (mean so far ${percent(meanCpu)}).`,
+    );
+  }
   const sinceChangeMs = state.nowMs - (state.lastChangeMs ?? Number.NEGATIVE_INFINITY);
   if (sinceChangeMs <= rules.holdMs) {
     return stay(

@@ -19,7 +19,7 @@ function digest({ train, validation, test }: Dataset): string {
 }
 
 describe('the mnist package', () => {
-  it('gives 7,000, 1,000 and 2,000 real digits, no image in two parts', async () => {
+  it('gives 8,000, 500 and 1,500 real digits, no image in two parts', async () => {
     const dataset = await mnistPackage().load({ seed: 1 });
     const parts = [dataset.train, dataset.validation, dataset.test];
     expect(parts.map((part) => part.count)).toEqual(Object.values(MNIST_PACKAGE_SPLIT));

@@ -1,0 +1,36 @@
+import { describe, expect, it } from 'vitest';
+import { parseCpus, parseDurationMs, parseInteger, parseShares } from './parse.ts';
+import { parsePhases } from './train.ts';
+
+describe('values of options', () => {
+  it('are durations with a unit, milliseconds without', () => {
+    expect(['400ms', '0.4s', '2h', '90', '1.5 min'].map(parseDurationMs)).toEqual([
+      400, 400, 7_200_000, 90, 90_000,
+    ]);
+    expect(() => parseDurationMs('soon')).toThrow('Expected a duration such as 400ms');
+  });
+
+  it('are CPUs in any order, each once', () => {
+    expect(parseCpus('3,0-1,1')).toEqual([0, 1, 3]);
+    for (const wrong of ['', 'a', '2-1', '-1', '0-99999']) expect(() => parseCpus(wrong)).toThrow();
+  });
+
+  it('are integers within bounds', () => {
+    expect(parseInteger(0, 10)('7')).toBe(7);
+    for (const wrong of ['11', '-1', '1.5', '', 'x'])
+      expect(() => parseInteger(0, 10)(wrong)).toThrow('from 0 to 10');
+  });
+
+  it('are shares strictly between 0 and 1', () => {
+    expect(parseShares('0.25,0.5')).toEqual([0.25, 0.5]);
+    for (const wrong of ['0', '1', '0.5,', 'half']) expect(() => parseShares(wrong)).toThrow('shares');
+  });
+
+  it('are epochs at a resolution each', () => {
+    expect(parsePhases('4@0.5,1')).toEqual([
+      { epochs: 4, resolution: 0.5 },
+      { epochs: 1, resolution: undefined },
+    ]);
+    for (const wrong of ['', '0', '1@2', 'x']) expect(() => parsePhases(wrong)).toThrow('Expected epochs');
+  });
+});
