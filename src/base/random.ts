@@ -17,7 +17,7 @@ export interface Random {
 const TWO_POW_32 = 2 ** 32;
 
 export function seededRandom(seed: number): Random {
-  const generator = xoroshiro128plus(seed | 0);
+  const generator = xoroshiro128plus(scrambled(seed | 0));
   let spare: number | undefined;
   const word = () => generator.next() >>> 0;
   const uniform = () => word() / TWO_POW_32;
@@ -51,6 +51,14 @@ export function permutation(count: number, random: Random): Uint32Array {
     order[j] = held;
   }
   return order;
+}
+
+/** Neighbouring seeds, as people choose them, give unrelated streams only once their bits are mixed (murmur3's finaliser). */
+function scrambled(seed: number): number {
+  let bits = seed ^ 0x9e3779b9;
+  bits = Math.imul(bits ^ (bits >>> 16), 0x85ebca6b);
+  bits = Math.imul(bits ^ (bits >>> 13), 0xc2b2ae35);
+  return bits ^ (bits >>> 16);
 }
 
 /** FNV-1a over seed and label: spreads named sub-streams over the seed space. */
