@@ -1,0 +1,47 @@
+import { execFileSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const main = join(root, 'dist/cli/main.js');
+
+const documents = [
+  ...readdirSync(root).filter((name) => name.endsWith('.md')),
+  ...readdirSync(join(root, 'docs/decisions')).map((name) => `docs/decisions/${name}`),
+];
+
+describe('documentation', () => {
+  it.each(documents)('%s links to files that are there', (document) => {
+    const text = readFileSync(join(root, document), 'utf8');
+    const links = [...text.matchAll(/\]\((?!https?:)([^)#]+)\)/g)].map((match) => match[1]!);
+    expect(links.filter((link) => !existsSync(join(root, dirname(document), link)))).toEqual([]);
+  });
+
+  it('names source files that are there', () => {
+    const text = readFileSync(join(root, 'ARCHITECTURE.md'), 'utf8');
+    const paths = [...text.matchAll(/`([a-z-]+\/[a-z/-]+\.ts)`/g)].map((match) => match[1]!);
+    const absent = paths.filter((path) => !existsSync(join(root, 'src', path)) && !existsSync(join(root, path)));
+    expect(paths.length).toBeGreaterThan(10);
+    expect(absent).toEqual([]);
+  });
+
+  it('shows commands with options that exist', () => {
+    const text = readFileSync(join(root, 'README.md'), 'utf8');
+    const commands = [...text.matchAll(/^npx bonsai (\S+)(.*)$/gm)];
+    expect(commands.length).toBeGreaterThan(4);
+    for (const [, command, rest] of commands) {
+      const help = execFileSync(process.execPath, [main, command!, '--help'], { encoding: 'utf8' });
+      for (const [flag] of rest!.matchAll(/--[a-z-]+/g)) expect(help, `${command} ${flag}`).toContain(flag);
+    }
+  });
+
+  it('numbers decisions without gaps', () => {
+    const numbers = documents
+      .filter((name) => name.startsWith('docs/decisions/'))
+      .map((name) => Number(name.slice('docs/decisions/'.length).slice(0, 4)))
+      .sort((a, b) => a - b);
+    expect(numbers).toEqual(numbers.map((_, i) => i + 1));
+  });
+});
