@@ -48,8 +48,8 @@ export const DEMO: DemoRecipe = {
   training: {
     ...TRAINING,
     phases: [{ epochs: 3.5, resolution: 0.5 }, { epochs: 2.6 }],
-    learningRate: 0.1,
-    // Worth more than anything else here: 98.6 % instead of 97.7 % for one narrow network.
+    // Together worth more than anything else here: 98.8 % instead of 97.9 % for one narrow network.
+    learningRate: 0.2,
     labelSmoothing: 0.1,
     augmentation: { shiftPixels: 2 },
   },
