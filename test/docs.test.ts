@@ -22,7 +22,9 @@ describe('documentation', () => {
   it('names source files that are there', () => {
     const text = readFileSync(join(root, 'ARCHITECTURE.md'), 'utf8');
     const paths = [...text.matchAll(/`([a-z-]+\/[a-z/-]+\.ts)`/g)].map((match) => match[1]!);
-    const absent = paths.filter((path) => !existsSync(join(root, 'src', path)) && !existsSync(join(root, path)));
+    const absent = paths.filter(
+      (path) => !existsSync(join(root, 'src', path)) && !existsSync(join(root, path)),
+    );
     expect(paths.length).toBeGreaterThan(10);
     expect(absent).toEqual([]);
   });

@@ -31,6 +31,8 @@ describe('seeded random numbers', () => {
   });
 
   it('permute: every index once', () => {
-    expect([...permutation(50, seededRandom(5))].sort((a, b) => a - b)).toEqual(Array.from({ length: 50 }, (_, i) => i));
+    expect([...permutation(50, seededRandom(5))].sort((a, b) => a - b)).toEqual(
+      Array.from({ length: 50 }, (_, i) => i),
+    );
   });
 });

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { applyConfigFile, bindEnvironment, environmentName } from './config.ts';
+import { environmentName, installOptionSources } from './config.ts';
 import { parseInteger } from './parse.ts';
 
 let folder: string;
@@ -13,37 +13,37 @@ beforeEach(async () => {
 afterEach(() => rm(folder, { recursive: true }));
 
 /** The options that `serve` ends up with, for flags, environment and a configuration file. */
-async function optionsOf(flags: string[], yaml?: string): Promise<Record<string, unknown>> {
+async function optionsOf(
+  flags: string[],
+  yaml?: string,
+  environment: Record<string, string> = {},
+): Promise<Record<string, unknown>> {
   const file = join(folder, 'bonsai.yaml');
   if (yaml !== undefined) await writeFile(file, yaml);
   const command = new Command('serve')
     .addOption(new Option('--port <n>').argParser(parseInteger(0, 65_535)).default(8000))
+    .addOption(new Option('--level <name>').choices(['low', 'high']))
     .option('--host <address>', '', '127.0.0.1')
     .option('--json')
-    .exitOverride()
-    .hook('preAction', (_, action) => applyConfigFile(action, file))
     .action(() => {});
-  bindEnvironment(command);
-  await command.parseAsync(flags, { from: 'user' });
+  const program = new Command().addCommand(command);
+  installOptionSources(program, { configPath: () => file, environment });
+  await program.parseAsync(['serve', ...flags], { from: 'user' });
   return command.opts();
 }
 
 describe('configuration', () => {
-  afterEach(() => {
-    delete process.env.BONSAI_PORT;
-  });
-
   it('takes the flag before the environment, the environment before the file, the file before the default', async () => {
     const yaml = 'serve:\n  port: 3\n  host: ::1\n';
     expect(await optionsOf([])).toMatchObject({ port: 8000, host: '127.0.0.1' });
     expect(await optionsOf([], yaml)).toMatchObject({ port: 3, host: '::1' });
-    process.env.BONSAI_PORT = '2';
-    expect(await optionsOf([], yaml)).toMatchObject({ port: 2, host: '::1' });
-    expect(await optionsOf(['--port', '1'], yaml)).toMatchObject({ port: 1 });
+    const environment = { BONSAI_PORT: '2', BONSAI_JSON: 'true' };
+    expect(await optionsOf([], yaml, environment)).toMatchObject({ port: 2, host: '::1', json: true });
+    expect(await optionsOf(['--port', '1'], yaml, environment)).toMatchObject({ port: 1 });
   });
 
   it.each([
-    ['serve:\n  prot: 3\n', /bonsai\.yaml:2: serve has no option "prot"\. Known: port, host, json/],
+    ['serve:\n  prot: 3\n', /bonsai\.yaml:2: serve has no option "prot"\. Known: port, level, host, json/],
     ['serve:\n  port: many\n', /bonsai\.yaml:2: "port": Expected an integer/],
     ['serve:\n  port: [1]\n', /bonsai\.yaml:2: "port" should be a single value/],
     ['serve:\n  json: perhaps\n', /bonsai\.yaml:2: "json" should be true or false/],
@@ -52,6 +52,14 @@ describe('configuration', () => {
     ['serve: {\n', /bonsai\.yaml:\d+: /],
   ])('names file, line and field of %j', async (yaml, complaint) => {
     await expect(optionsOf([], yaml)).rejects.toThrow(complaint);
+  });
+
+  it.each([
+    [{ BONSAI_PORT: 'many' }, /BONSAI_PORT: Expected an integer/],
+    [{ BONSAI_LEVEL: 'deep' }, /BONSAI_LEVEL should be one of low, high/],
+    [{ BONSAI_JSON: 'perhaps' }, /BONSAI_JSON should be true or false/],
+  ])('names the variable of %j', async (environment, complaint) => {
+    await expect(optionsOf([], undefined, environment)).rejects.toThrow(complaint);
   });
 
   it('leaves sections of other commands alone', async () => {

@@ -1,7 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import type { Command, Option } from 'commander';
 import { isMap, isScalar, LineCounter, parseDocument, type Scalar, type YAMLMap } from 'yaml';
-import { BonsaiError } from '../base/errors.ts';
+import { BonsaiError, messageOf } from '../base/errors.ts';
 
 /** Where options come from when neither flag nor environment gives them. */
 export const CONFIG_FILE = 'bonsai.yaml';
@@ -14,13 +14,43 @@ export function environmentName(longFlag: string): string {
     .toUpperCase()}`;
 }
 
-/** Gives every option of a command its environment variable. */
-export function bindEnvironment(command: Command): void {
-  for (const option of command.options) if (option.long) option.env(environmentName(option.long));
+/**
+ * Fills a command's options from the configuration file and then from the environment, before its flags are read:
+ * flags override the environment, which overrides the file. Mandatory options may come from either.
+ */
+export function installOptionSources(
+  program: Command,
+  sources: { readonly configPath: () => string; readonly environment: NodeJS.ProcessEnv },
+): void {
+  for (const command of program.commands) {
+    // Named for the help text; commander reads variables only of options that had one when they were added.
+    for (const option of command.options) if (option.long) option.env(environmentName(option.long));
+    if (command.commands.length > 0) installOptionSources(command, sources);
+  }
+  program.hook('preSubcommand', (_, command) => {
+    applyConfigFile(command, sources.configPath());
+    applyEnvironment(command, sources.environment);
+  });
+}
+
+function applyEnvironment(command: Command, environment: NodeJS.ProcessEnv): void {
+  for (const option of command.options) {
+    const name = option.envVar;
+    const text = name === undefined ? undefined : environment[name];
+    if (name === undefined || text === undefined) continue;
+    const value = option.isBoolean() ? truth(text, name) : parsed(option, text, name);
+    command.setOptionValueWithSource(option.attributeName(), value, 'env');
+  }
+}
+
+function truth(text: string, name: string): boolean {
+  if (/^(1|true|yes)$/i.test(text)) return true;
+  if (/^(0|false|no|)$/i.test(text)) return false;
+  throw new BonsaiError('invalid_config', `${name} should be true or false, got "${text}".`);
 }
 
 /**
- * Fills options that neither a flag nor the environment set from the command's section of `bonsai.yaml`:
+ * Fills options from the command's section of `bonsai.yaml`:
  * `serve: { cpus: "0", slo: 400ms }`. Keys are the long flags without dashes.
  * @throws BonsaiError `invalid_config` naming file, line and field
  */
@@ -61,8 +91,6 @@ export function applyConfigFile(command: Command, path: string): void {
         `${path}:${lineOf(pair.key)}: ${command.name()} has no option "${key}". Known: ${known.join(', ')}.`,
       );
     }
-    const source = command.getOptionValueSource(option.attributeName());
-    if (source !== undefined && source !== 'default') continue;
     command.setOptionValueWithSource(
       option.attributeName(),
       optionValue(option, pair.value, path, lineOf(pair.value)),
@@ -85,14 +113,21 @@ function optionValue(option: Option, node: unknown, path: string, line: number):
       `${path}:${line}: "${option.long?.slice(2)}" should be true or false.`,
     );
   }
-  const text = String(node.value);
+  return parsed(option, String(node.value), `${path}:${line}: "${option.long?.slice(2)}"`);
+}
+
+/** The text as the option's own parser takes it; `where` heads the complaint. */
+function parsed(option: Option, text: string, where: string): unknown {
+  if (option.argChoices !== undefined && !option.argChoices.includes(text)) {
+    throw new BonsaiError(
+      'invalid_config',
+      `${where} should be one of ${option.argChoices.join(', ')}, got "${text}".`,
+    );
+  }
   if (option.parseArg === undefined) return text;
   try {
     return option.parseArg(text, undefined);
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new BonsaiError('invalid_config', `${path}:${line}: "${option.long?.slice(2)}": ${reason}`, {
-      cause,
-    });
+    throw new BonsaiError('invalid_config', `${where}: ${messageOf(cause)}`, { cause });
   }
 }

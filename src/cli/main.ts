@@ -2,7 +2,7 @@
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
 import { BonsaiError, messageOf } from '../base/errors.ts';
-import { applyConfigFile, bindEnvironment, CONFIG_FILE } from './config.ts';
+import { CONFIG_FILE, installOptionSources } from './config.ts';
 import { demoCommand } from './demo.ts';
 import { EXIT, EXIT_CODE_HELP, exitCodeOf } from './exit-codes.ts';
 import { orchestrateCommand } from './orchestrate.ts';
@@ -47,16 +47,14 @@ const commands = [
   demoCommand(),
 ];
 
-for (const command of commands satisfies Command[]) {
-  for (const target of [command, ...command.commands]) {
-    bindEnvironment(target);
-    target.exitOverride();
-    target.hook('preAction', (_, action) =>
-      applyConfigFile(action, program.opts<{ config: string }>().config),
-    );
-  }
+for (const command of commands) {
+  for (const target of [command, ...command.commands]) target.exitOverride();
   program.addCommand(command);
 }
+installOptionSources(program, {
+  configPath: () => program.opts<{ config: string }>().config,
+  environment: process.env,
+});
 
 try {
   await program.parseAsync();
