@@ -88,7 +88,7 @@ describe('imports', () => {
 
   it('are drawn in ARCHITECTURE.md as they are', () => {
     const drawn = new Map(
-      [...readFileSync(join(root, 'ARCHITECTURE.md'), 'utf8').matchAll(/^\| `(\w+)\/` \|([^|]*)\|/gm)].map(
+      [...readFileSync(join(root, 'ARCHITECTURE.md'), 'utf8').matchAll(/^\| `(\w+)\/`\s*\|([^|]*)\|/gm)].map(
         (row) => [row[1]!, [...row[2]!.matchAll(/\w+/g)].map((word) => word[0]).sort()],
       ),
     );
