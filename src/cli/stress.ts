@@ -1,7 +1,8 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { BonsaiError, InvalidArgumentError, messageOf } from '../base/errors.ts';
+import { makeFolder } from '../base/make-folder.ts';
 import { type DemandProfile, dueTimes, durationMsOf } from '../load/arrivals.ts';
 import { runOpenLoop } from '../load/open-loop.ts';
 import { type LoadSummary, recordsToCsv, runToJson, summarizeRecords } from '../load/records.ts';
@@ -190,7 +191,7 @@ export async function parseDemand(options: {
 
 export async function writeFiles(folder: string, files: Readonly<Record<string, string>>): Promise<void> {
   try {
-    await mkdir(folder, { recursive: true });
+    await makeFolder(folder);
     for (const [name, text] of Object.entries(files)) await writeFile(join(folder, name), text);
   } catch (cause) {
     throw new BonsaiError('unwritable_path', `Cannot write into ${folder}: ${messageOf(cause)}`, { cause });

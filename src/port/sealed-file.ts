@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { open, readFile, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { BonsaiError, messageOf, systemCodeOf } from '../base/errors.ts';
+import { makeFolder } from '../base/make-folder.ts';
 
 /**
  * Writes a header and raw bytes as one file that proves its own integrity: a reader sees all of it or nothing.
@@ -24,7 +25,7 @@ export async function writeSealed(
   // One writer per path is the rule; the process id keeps two processes from mixing their halves all the same.
   const temporary = `${path}.${process.pid}.tmp`;
   try {
-    await mkdir(dirname(path), { recursive: true });
+    await makeFolder(dirname(path));
     const file = await open(temporary, 'w');
     try {
       for (const chunk of chunks) await file.writeFile(chunk);

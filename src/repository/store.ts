@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
-import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { type FileHandle, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BonsaiError, InvalidArgumentError, messageOf, systemCodeOf } from '../base/errors.ts';
+import { makeFolder } from '../base/make-folder.ts';
 import { checkDigest, digestOf } from './digest.ts';
 import { CorruptRepositoryError, ModelNotFoundError, VersionNotFoundError } from './errors.ts';
 import { parseManifest } from './manifest.ts';
@@ -233,7 +234,7 @@ async function readModel(path: string, task: string, version: number): Promise<U
 async function writeAtomically(path: string, content: Uint8Array | string): Promise<void> {
   const temporary = `${path}.${randomUUID()}.tmp`;
   try {
-    await mkdir(join(path, '..'), { recursive: true });
+    await makeFolder(join(path, '..'));
     let handle: FileHandle | undefined;
     try {
       handle = await open(temporary, 'wx');
