@@ -26,7 +26,7 @@ export function seedOption(): Option {
 }
 
 export function threadsOption(): Option {
-  return new Option('--threads <n>', 'threads of training (default: all CPUs)')
+  return new Option('--threads <n>', 'threads of training')
     .argParser(parseInteger(1, 1024))
     .default(availableParallelism(), 'all CPUs');
 }

@@ -29,6 +29,7 @@ interface ServeOptions {
   readonly maxBody: number;
   readonly tokenFile?: string;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
+  readonly exitWithParent?: boolean;
   readonly json?: boolean;
 }
 
@@ -92,6 +93,7 @@ export function serveCommand(): Command {
     )
     .option('--token-file <file>', 'a file with the bearer token for loading and unloading')
     .addOption(new Option('--log-level <level>').choices(['debug', 'info', 'warn', 'error']).default('info'))
+    .option('--exit-with-parent', 'drain and end when standard input closes')
     .option('--json', 'print one JSON line with the addresses when ready')
     .addHelpText(
       'after',
@@ -130,6 +132,8 @@ ${EXIT_CODE_HELP}`,
         },
         adminToken,
       });
+      if (options.exitWithParent)
+        process.stdin.resume().once('close', () => process.kill(process.pid, 'SIGTERM'));
       const ready: ReadyLine = { ready: true, http: server.httpUrl, metrics: server.metricsUrl };
       process.stdout.write(
         options.json

@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { devNull } from 'node:os';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { BonsaiError } from '../base/errors.ts';
@@ -39,7 +40,11 @@ export async function startServerProcess(options: ServerProcessOptions): Promise
     process.execPath,
     [
       main,
+      // Measurements are not to depend on what the user has configured for a server of his own.
+      '--config',
+      devNull,
       'serve',
+      '--exit-with-parent',
       options.repository,
       '--json',
       '--port',
@@ -52,9 +57,9 @@ export async function startServerProcess(options: ServerProcessOptions): Promise
       options.initial,
       ...(options.sloMs === undefined ? [] : ['--slo', `${options.sloMs}ms`]),
     ],
-    { stdio: ['ignore', 'pipe', 'pipe'] },
+    { stdio: ['pipe', 'pipe', 'pipe'], env: withoutOptions(process.env) },
   );
-  // A parent that dies must not leave the child behind on its CPU.
+  // A parent that ends must not leave the child behind on its CPU; one that is killed closes the child's input.
   const killWithParent = () => child.kill('SIGKILL');
   process.once('exit', killWithParent);
   child.once('exit', () => process.removeListener('exit', killWithParent));
@@ -68,6 +73,11 @@ export async function startServerProcess(options: ServerProcessOptions): Promise
     metricsUrl: ready.metrics,
     close: () => stop(child),
   };
+}
+
+/** The environment without what would set options of the server. */
+function withoutOptions(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(environment).filter(([name]) => !name.startsWith('BONSAI_')));
 }
 
 function readyLine(child: ChildProcess, complaint: () => string): Promise<ReadyLine> {
