@@ -183,18 +183,27 @@ async function manifestsOf(repository: string): Promise<TaskManifest[]> {
 
 async function initialVersions(repository: string, spec: string): Promise<InitialVersions> {
   if (spec === 'largest' || spec === 'smallest') return spec;
-  if (/^[1-9]\d*$/.test(spec)) {
-    return Object.fromEntries((await listTasks(repository)).map((task) => [task, Number(spec)]));
+  const tasks = await listTasks(repository);
+  const versions: Record<string, number> = /^[1-9]\d*$/.test(spec)
+    ? Object.fromEntries(tasks.map((task) => [task, Number(spec)]))
+    : Object.fromEntries(
+        spec.split(',').map((part) => {
+          const [, task, version] = /^(.+)=([1-9]\d*)$/.exec(part) ?? [];
+          if (task === undefined) {
+            throw new InvalidArgumentError(
+              `--initial should be largest, smallest, a version, or TASK=VERSION,…; got "${spec}".`,
+            );
+          }
+          return [task, Number(version)];
+        }),
+      );
+  for (const [task, version] of Object.entries(versions)) {
+    const known = (await readTask(repository, task)).versions.map((stored) => stored.version);
+    if (!known.includes(version)) {
+      throw new InvalidArgumentError(
+        `--initial: "${task}" has no version ${version}; it has ${known.join(', ') || 'none'}.`,
+      );
+    }
   }
-  return Object.fromEntries(
-    spec.split(',').map((part) => {
-      const [, task, version] = /^(.+)=([1-9]\d*)$/.exec(part) ?? [];
-      if (task === undefined) {
-        throw new InvalidArgumentError(
-          `--initial should be largest, smallest, a version, or TASK=VERSION,…; got "${spec}".`,
-        );
-      }
-      return [task, Number(version)];
-    }),
-  );
+  return versions;
 }
