@@ -9,7 +9,7 @@ import {
   inputGradient,
   type WeightGradientForm,
   weightGradient,
-} from '../src/ops/conv.ts';
+} from '../src/ops/conv-gradients.ts';
 
 /**
  * Which form of a convolution's gradients is fastest at which sizes?

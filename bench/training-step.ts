@@ -1,11 +1,13 @@
 import { performance } from 'node:perf_hooks';
 import { seededRandom } from '../src/base/random.ts';
 import { float32Tensor, int64Tensor, scalarTensor, type Tensor } from '../src/base/tensor.ts';
+import { probeBlockSize } from '../src/engine/probe-block.ts';
 import { Session } from '../src/engine/session.ts';
 import { writeModel } from '../src/graph/onnx/write.ts';
 import { countCost } from '../src/ops/count.ts';
 import { backbone } from '../src/port/backbones/registry.ts';
 import { buildTrainingStep, readParameters } from '../src/transform/autodiff/training-step.ts';
+import { lowerTrainingStep } from '../src/transform/lower/lower.ts';
 
 /**
  * How fast is a whole training step, and the forward pass alone at the same batch?
@@ -14,12 +16,15 @@ import { buildTrainingStep, readParameters } from '../src/transform/autodiff/tra
  * npx tsc -p tsconfig.json --noEmit false --outDir dist/bench && node dist/bench/bench/training-step.js [threads]
  */
 const CASES: readonly [spec: string, batch: number, size: number][] = [
+  ['resnet:widths=16-32-64,blocks=1-1-1', 32, 28],
   ['resnet:widths=16-32-64,blocks=2-2-2', 64, 28],
+  ['resnet:widths=32-64-128,blocks=1-1-1', 32, 28],
   ['resnet:widths=64-128-256,blocks=2-2-2', 64, 14],
   ['resnet:widths=64-128-256,blocks=2-2-2', 128, 14],
   ['resnet:widths=64-128-256,blocks=2-2-2', 64, 28],
 ];
 const RUNS = 5;
+const block = await probeBlockSize();
 const threads = Number(process.argv[2] ?? 2);
 
 async function median(session: Session, feeds: Record<string, Tensor>): Promise<number> {
@@ -57,7 +62,6 @@ for (const [spec, batch, size] of CASES) {
 
   const step = buildTrainingStep(model, { batch, momentum: 0.9, nesterov: true, weightDecay: 5e-4 });
   const { parameters, state } = readParameters(model, step);
-  const training = await Session.create(writeModel(step.model), { intraOpThreads: threads });
   const feeds: Record<string, Tensor> = {
     image,
     label: int64Tensor(Array.from({ length: batch }, () => random.integer(10))),
@@ -66,6 +70,13 @@ for (const [spec, batch, size] of CASES) {
     velocity: float32Tensor([step.parameterCount], new Float32Array(step.parameterCount)),
   };
   for (const { name, shape } of step.state) feeds[`state/${name}`] = float32Tensor(shape, state[name]!);
-  report('step', await median(training, feeds), 3 * macs);
-  await training.release();
+  for (const [name, size] of [
+    ['step, standard operators', 1],
+    ['step, blocked layout', block],
+  ] as const) {
+    const lowered = writeModel(lowerTrainingStep(step.model, { block: size }));
+    const training = await Session.create(lowered, { intraOpThreads: threads });
+    report(name, await median(training, feeds), 3 * macs);
+    await training.release();
+  }
 }

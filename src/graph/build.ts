@@ -2,7 +2,7 @@ import type { DType } from '../base/dtype.ts';
 import { BonsaiError } from '../base/errors.ts';
 import { float32Tensor, int64Tensor, scalarTensor, type Tensor } from '../base/tensor.ts';
 import { type AttributeValue, toAttribute } from './attributes.ts';
-import type { Graph, Model, Node, OpsetImport, Shape, ValueInfo } from './model.ts';
+import type { Graph, Model, Node, OpsetImport, Shape, ValueInfo, ValueType } from './model.ts';
 
 export type AttributeValues = Readonly<Record<string, AttributeValue | undefined>>;
 
@@ -82,6 +82,11 @@ export class GraphBuilder {
     return this.#share(`v:${values.join()}`, () =>
       this.constant(float32Tensor([values.length], values), 'floats'),
     );
+  }
+
+  /** States the type of a value, for those who cannot infer it. */
+  describe(value: string, type: ValueType): void {
+    this.#valueInfos.set(value, { name: value, type });
   }
 
   /** Adds a node; returns its first output. Trailing undefined inputs are dropped, others become ''. */

@@ -1,20 +1,18 @@
 import { float, floatAttribute, stringAttribute } from '../graph/attributes.ts';
 import { passLabels } from './broadcast.ts';
+import { compound } from './compound.ts';
 import { requiredType } from './dims.ts';
 import { defineOp, type GradientContext } from './op.ts';
+import { step } from './relu-gradient.ts';
 
 /*
  * Element-wise operators of one input, one row each: y = f(x), and the gradient dx = dy · f'(x). Channels pass
  * through whatever f is, because a channel that goes takes its slice of the consumer with it.
  */
 
-/**
- * The mask [y > 0] is HardSigmoid with a slope so steep that every positive float32 but the smallest saturates:
- * bit-identical to Where and faster in ONNX Runtime (no boolean tensor).
- */
-export const STEP_SLOPE = 1e35;
-
-export const Relu = unary('Relu', [1, 6, 13, 14], (context) => times(context, step(context, context.y(0))));
+export const Relu = unary('Relu', [1, 6, 13, 14], ({ build, dy, y }) =>
+  compound(build, 'ReluGradient', [dy[0]!, y(0)]),
+);
 
 export const LeakyRelu = unary('LeakyRelu', [1, 6, 16], (context) => {
   const { build, node, x } = context;
@@ -163,13 +161,8 @@ function times({ build, dy }: GradientContext, factor: string): string {
   return build.op('Mul', [dy[0]!, factor]);
 }
 
-/** 1 where the value is positive, else 0. */
-function step({ build }: GradientContext, value: string): string {
-  return build.op('HardSigmoid', [value], { alpha: float(STEP_SLOPE), beta: float(0) });
-}
-
 /** 1 where 0 < value < 1, else 0, for values in [0, 1]. */
 function ramp(context: GradientContext, value: string): string {
   const { build } = context;
-  return build.op('Mul', [step(context, value), step(context, build.op('Sub', [build.scalar(1), value]))]);
+  return build.op('Mul', [step(build, value), step(build, build.op('Sub', [build.scalar(1), value]))]);
 }

@@ -1,7 +1,9 @@
 import { elementCount } from '../base/tensor.ts';
 import { float, floatAttribute } from '../graph/attributes.ts';
 import type { GraphBuilder } from '../graph/build.ts';
+import { channelSum } from './channel-sum.ts';
 import { alongAxis, labelsAlong } from './channels.ts';
+import { COMPOUND_DOMAIN, defineCompound } from './compound.ts';
 import { matMulTransposed, reduceSum, reshape } from './emit.ts';
 import { ShapeError } from './errors.ts';
 import { defineOp } from './op.ts';
@@ -32,27 +34,21 @@ export const BatchNormalization = defineOp({
   },
   training(context) {
     const { build, node } = context;
-    const shape = context.xShape(0);
-    const x = context.x(0);
-    const epsilon = floatAttribute(node, 'epsilon', DEFAULT_EPSILON);
     const momentum = floatAttribute(node, 'momentum', DEFAULT_MOMENTUM);
-    const inverse = build.scalar(1 / countOf(shape));
-    const mean = build.op('Mul', [channelSum(build, x, shape), inverse]);
-    const square = build.op('Mul', [channelDot(build, x, x, shape), inverse]);
-    // E[x²] − mean² can come out a rounding error below 0.
-    const variance = build.op('Relu', [build.op('Sub', [square, build.op('Mul', [mean, mean])])]);
-    build.op(
-      'BatchNormalization',
-      [x, context.x(1), context.x(2), mean, variance],
-      { epsilon: float(epsilon) },
-      { outputs: [node.outputs[0]!], name: node.name === '' ? undefined : node.name },
+    const [, mean, variance, rstd] = build.ops(
+      'BatchNormalizationTraining',
+      [context.x(0), context.x(1), context.x(2)],
+      { epsilon: float(floatAttribute(node, 'epsilon', DEFAULT_EPSILON)) },
+      {
+        domain: COMPOUND_DOMAIN,
+        outputs: [node.outputs[0]!, ...['mean', 'variance', 'rstd'].map((hint) => build.fresh(hint))],
+      },
     );
-    const deviation = build.op('Sqrt', [build.op('Add', [variance, build.scalar(epsilon)])]);
-    context.keep('mean', mean);
-    context.keep('rstd', build.op('Reciprocal', [deviation]));
+    context.keep('mean', mean!);
+    context.keep('rstd', rstd!);
     for (const [input, batch] of [
-      [3, mean],
-      [4, variance],
+      [3, mean!],
+      [4, variance!],
     ] as const) {
       const old = build.op('Mul', [context.x(input), build.scalar(momentum)]);
       context.update(input, build.op('Add', [old, build.op('Mul', [batch, build.scalar(1 - momentum)])]));
@@ -64,23 +60,13 @@ export const BatchNormalization = defineOp({
       dy: [dy],
     } = context;
     if (dy === undefined) return [];
-    const shape = context.xShape(0);
-    const [x, mean, rstd] = [context.x(0), context.kept('mean'), context.kept('rstd')];
-    // dB = Σ dy; dScale = rstd · (Σ dy·x − mean · Σ dy).
-    const dB = channelSum(build, dy, shape);
-    const centred = build.op('Sub', [channelDot(build, dy, x, shape), build.op('Mul', [mean, dB])]);
-    const dScale = build.op('Mul', [rstd, centred]);
-    let dX: string | undefined;
-    if (context.needs(0)) {
-      // dx = a · (dy + b·x + c) with a = scale·rstd, b = −rstd·dScale/M, c = −dB/M − b·mean.
-      const minus = build.scalar(-1 / countOf(shape));
-      const a = build.op('Mul', [context.x(1), rstd]);
-      const b = build.op('Mul', [build.op('Mul', [rstd, dScale]), minus]);
-      const c = build.op('Sub', [build.op('Mul', [dB, minus]), build.op('Mul', [b, mean])]);
-      const ofX = affine(build, x, shape, build.op('Mul', [a, b]), build.op('Mul', [a, c]));
-      dX = build.op('Add', [affine(build, dy, shape, a), ofX]);
-    }
-    return [dX, context.needs(1) ? dScale : undefined, context.needs(2) ? dB : undefined];
+    const [dX, dScale, dB] = build.ops(
+      'BatchNormalizationGradient',
+      [dy, context.x(0), context.x(1), context.kept('mean'), context.kept('rstd')],
+      {},
+      { domain: COMPOUND_DOMAIN, outputs: 3 },
+    );
+    return [dX, dScale, dB].map((value, input) => (context.needs(input) ? value : undefined));
   },
   coupling(context) {
     const x = context.xShape(0);
@@ -106,18 +92,90 @@ export const BatchNormalization = defineOp({
 export const DEFAULT_EPSILON = 1e-5;
 export const DEFAULT_MOMENTUM = 0.9;
 
+/** (x, scale, B) → (y, mean, variance, 1 / √(variance + ε)): normalised by the statistics of the batch. */
+export const BatchNormalizationTraining = defineCompound({
+  schema: { name: 'BatchNormalizationTraining', inputs: 3, outputs: 4 },
+  shape: ({ inputs: [x, scale] }) => {
+    const channel = { dtype: 'float32', shape: scale?.shape } as const;
+    return [x ?? { dtype: 'float32' }, channel, channel, channel];
+  },
+  expand({ node, build, x, xShape }) {
+    const shape = xShape(0);
+    const epsilon = floatAttribute(node, 'epsilon', DEFAULT_EPSILON);
+    const inverse = build.scalar(1 / countOf(shape));
+    const mean = build.op('Mul', [channelSum(build, x(0), shape), inverse]);
+    const square = build.op('Mul', [channelDot(build, x(0), x(0), shape), inverse]);
+    const { variance, rstd } = spread(build, mean, square, epsilon);
+    const y = build.op('BatchNormalization', [x(0), x(1), x(2), mean, variance], { epsilon: float(epsilon) });
+    return [y, mean, variance, rstd];
+  },
+});
+
+/** (dy, x, scale, mean, rstd) → (dx, dscale, dB). */
+export const BatchNormalizationGradient = defineCompound({
+  schema: { name: 'BatchNormalizationGradient', inputs: 5, outputs: 3 },
+  shape: ({ inputs: [, x, scale] }) => {
+    const channel = { dtype: 'float32', shape: scale?.shape } as const;
+    return [x ?? { dtype: 'float32' }, channel, channel];
+  },
+  expand({ build, x, xShape, isUsed }) {
+    const shape = xShape(1);
+    const dB = channelSum(build, x(0), shape);
+    const dot = channelDot(build, x(0), x(1), shape);
+    const { dScale, b, c } = gradientFactors(build, {
+      dB,
+      dot,
+      mean: x(3),
+      rstd: x(4),
+      count: countOf(shape),
+    });
+    if (!isUsed(0)) return ['', dScale, dB];
+    const a = build.op('Mul', [x(2), x(4)]);
+    const ofX = affine(build, x(1), shape, build.op('Mul', [a, b]), build.op('Mul', [a, c]));
+    return [build.op('Add', [affine(build, x(0), shape, a), ofX]), dScale, dB];
+  },
+});
+
+/** variance = E[x²] − mean² and 1 / √(variance + ε), for vectors of one value per channel. */
+export function spread(
+  build: GraphBuilder,
+  mean: string,
+  meanSquare: string,
+  epsilon: number,
+): { readonly variance: string; readonly rstd: string } {
+  // The difference can come out a rounding error below 0.
+  const variance = build.op('Relu', [build.op('Sub', [meanSquare, build.op('Mul', [mean, mean])])]);
+  const deviation = build.op('Sqrt', [build.op('Add', [variance, build.scalar(epsilon)])]);
+  return { variance, rstd: build.op('Reciprocal', [deviation]) };
+}
+
+/**
+ * What the gradient of a normalisation is made of, one value per channel each, with M values per channel:
+ * dscale = rstd · (Σ dy·x − mean · dB), and dx = scale · rstd · (dy + b·x + c)
+ * with b = −rstd · dscale / M and c = −dB / M − b · mean.
+ * @param sums dB = Σ dy; dot = Σ dy·x
+ */
+export function gradientFactors(
+  build: GraphBuilder,
+  sums: {
+    readonly dB: string;
+    readonly dot: string;
+    readonly mean: string;
+    readonly rstd: string;
+    readonly count: number;
+  },
+): { readonly dScale: string; readonly b: string; readonly c: string } {
+  const { dB, dot, mean, rstd, count } = sums;
+  const dScale = build.op('Mul', [rstd, build.op('Sub', [dot, build.op('Mul', [mean, dB])])]);
+  const minus = build.scalar(-1 / count);
+  const b = build.op('Mul', [build.op('Mul', [rstd, dScale]), minus]);
+  const c = build.op('Sub', [build.op('Mul', [dB, minus]), build.op('Mul', [b, mean])]);
+  return { dScale, b, c };
+}
+
 /** How many values each channel has in a batch. */
 function countOf(shape: readonly number[]): number {
   return elementCount(shape) / shape[1]!;
-}
-
-/** Σ x over all axes but the channels'. */
-function channelSum(build: GraphBuilder, x: string, shape: readonly number[]): string {
-  return reduceSum(
-    build,
-    x,
-    shape.flatMap((_, axis) => (axis === 1 ? [] : [axis])),
-  );
 }
 
 /** Σ x·y over all axes but the channels': products of rows of length L, then a sum over the batch. */

@@ -1,4 +1,6 @@
 import { elementCount } from '../base/tensor.ts';
+import { intsAttribute } from '../graph/attributes.ts';
+import { compound, defineCompound } from './compound.ts';
 import { expand } from './emit.ts';
 import { ShapeError } from './errors.ts';
 import { defineOp } from './op.ts';
@@ -19,14 +21,27 @@ export const GlobalAveragePool = defineOp({
       dy: [dy],
     } = context;
     if (dy === undefined || !context.needs(0)) return [];
-    const shape = context.xShape(0);
-    const share = build.op('Mul', [dy, build.scalar(1 / elementCount(shape.slice(2)))]);
-    return [expand(build, share, shape)];
+    const attributes = { spatial: context.xShape(0).slice(2) };
+    return [compound(build, 'GlobalAveragePoolGradient', [dy], attributes)];
   },
   coupling(context) {
     const labels = context.labels(0);
     if (labels === undefined) return;
     if (labels.shape.slice(2).every((size) => size === 1)) context.produce(0, labels);
     else context.freeze(labels.data, 'GlobalAveragePool mixes positions that belong to different channels');
+  },
+});
+
+/** dy [N, C, 1…] → dx [N, C, spatial…]: each position gets its share of the mean's gradient. Attribute `spatial`: the sizes. */
+export const GlobalAveragePoolGradient = defineCompound({
+  schema: { name: 'GlobalAveragePoolGradient', inputs: 1, outputs: 1 },
+  shape: ({ node, inputs: [dy] }) => {
+    const [batch = null, channels = null] = dy?.shape ?? [];
+    return [{ dtype: 'float32', shape: [batch, channels, ...intsAttribute(node, 'spatial', [])] }];
+  },
+  expand({ node, build, x, xShape }) {
+    const spatial = intsAttribute(node, 'spatial', []);
+    const share = build.op('Mul', [x(0), build.scalar(1 / elementCount(spatial))]);
+    return [expand(build, share, [...xShape(0).slice(0, 2), ...spatial])];
   },
 });

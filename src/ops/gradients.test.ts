@@ -5,7 +5,9 @@ import { Session } from '../engine/session.ts';
 import { float } from '../graph/attributes.ts';
 import { type AttributeValues, GraphBuilder, modelOf } from '../graph/build.ts';
 import { writeModel } from '../graph/onnx/write.ts';
-import { type ConvGeometry, type WeightGradientForm, weightGradient } from './conv.ts';
+import { lowerTrainingStep } from '../transform/lower/lower.ts';
+import { COMPOUND_DOMAIN } from './compound.ts';
+import { type ConvGeometry, type WeightGradientForm, weightGradient } from './conv-gradients.ts';
 import { inferTypes } from './infer.ts';
 import { recordFor } from './table.ts';
 
@@ -352,8 +354,9 @@ async function sessionOf(
   for (const [i, value] of write(build).entries()) {
     build.output(build.op('Identity', [value], {}, { outputs: [`out${i}`] }), 'float32');
   }
-  const model = modelOf(build.finish(), { extraOpsets: [{ domain: 'com.microsoft', version: 1 }] });
-  return Session.create(writeModel(model));
+  const domains = ['com.microsoft', COMPOUND_DOMAIN].map((domain) => ({ domain, version: 1 }));
+  const model = modelOf(build.finish(), { extraOpsets: domains });
+  return Session.create(writeModel(lowerTrainingStep(model, { block: 1 })));
 }
 
 function randomTensor(shape: readonly number[], random: ReturnType<typeof seededRandom>): Tensor {

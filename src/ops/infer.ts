@@ -1,5 +1,6 @@
 import type { Tensor } from '../base/tensor.ts';
 import { type Model, type Node, opsetOf, type Shape, type ValueType } from '../graph/model.ts';
+import { compoundFor } from './compounds.ts';
 import type { ShapeContext } from './op.ts';
 import { completed, type PartialTensor, partialOf } from './partial.ts';
 import { recordFor } from './table.ts';
@@ -77,5 +78,5 @@ export function inferTypes(model: Model, options: InferOptions = {}): InferredTy
 
 function typesOf(node: Node, context: ShapeContext): readonly ValueType[] | undefined {
   const isUnknown = node.inputs.some((name, input) => name !== '' && context.inputs[input] === undefined);
-  return isUnknown ? undefined : recordFor(node)?.shape(context);
+  return isUnknown ? undefined : (recordFor(node) ?? compoundFor(node))?.shape(context);
 }

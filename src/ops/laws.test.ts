@@ -4,9 +4,11 @@ import { Session } from '../engine/session.ts';
 import { GraphBuilder, modelOf } from '../graph/build.ts';
 import type { Model, Shape } from '../graph/model.ts';
 import { writeModel } from '../graph/onnx/write.ts';
+import { lowerTrainingStep } from '../transform/lower/lower.ts';
 import { propagateLabels } from '../transform/prune/labels.ts';
 import { maskChannels } from '../transform/prune/mask.ts';
 import { removeChannels } from '../transform/prune/remove-channels.ts';
+import { COMPOUND_DOMAIN } from './compound.ts';
 import { CASE_CHANNELS, COUPLING_CASES, type CouplingCase } from './coupling-cases.fixture.ts';
 import { inferTypes } from './infer.ts';
 import type { OpRecord } from './op.ts';
@@ -172,9 +174,12 @@ async function checkGradients(record: OpRecord, item: OpCase): Promise<void> {
   });
   const isTraining = record.training !== undefined;
   const withOutputs = (graph: Model['graph'], outputs: readonly string[], opset: number): Model =>
-    modelOf(
-      { ...graph, outputs: outputs.map((value) => ({ name: value, type: { dtype: 'float32' } })) },
-      { opset, extraOpsets: [{ domain: 'com.microsoft', version: 1 }] },
+    lowerTrainingStep(
+      modelOf(
+        { ...graph, outputs: outputs.map((value) => ({ name: value, type: { dtype: 'float32' } })) },
+        { opset, extraOpsets: ['com.microsoft', COMPOUND_DOMAIN].map((domain) => ({ domain, version: 1 })) },
+      ),
+      { block: 1 },
     );
   const session = await Session.create(
     writeModel(

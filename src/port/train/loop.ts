@@ -8,6 +8,7 @@ import {
   scalarTensor,
   type Tensor,
 } from '../../base/tensor.ts';
+import { probeBlockSize } from '../../engine/probe-block.ts';
 import { Session } from '../../engine/session.ts';
 import { type Model, withGraph } from '../../graph/model.ts';
 import { readModel } from '../../graph/onnx/read.ts';
@@ -18,6 +19,7 @@ import {
   type TrainingStep,
   writeParameters,
 } from '../../transform/autodiff/training-step.ts';
+import { lowerTrainingStep } from '../../transform/lower/lower.ts';
 import { classifySplit } from '../classify.ts';
 import { batchOf } from '../data/batch.ts';
 import type { Dataset, Split } from '../data/data-module.ts';
@@ -43,6 +45,8 @@ export interface TrainingJob {
   readonly recipe: TrainingRecipe;
   readonly seed: number;
   readonly threads: number;
+  /** Block of the layout to train in; absent: this machine's, 1: standard operators. */
+  readonly block?: number;
   readonly checkpointPath?: string;
   readonly checkpointEverySteps: number;
 }
@@ -62,6 +66,7 @@ export async function runTraining(context: JobContext<TrainingJob, WorkerEvent>)
   const job = context.input;
   const { recipe, shape, train } = job;
   const model = readModel(job.model);
+  const block = job.block ?? (await probeBlockSize());
   const stepsPerEpoch = Math.floor(train.count / recipe.batch);
   const phases = planPhases(recipe, stepsPerEpoch);
   const totalSteps = phases.at(-1)!.to;
@@ -86,7 +91,8 @@ export async function runTraining(context: JobContext<TrainingJob, WorkerEvent>)
     if (at.step >= phase.to) continue;
     const isLast = phaseIndex === phases.length - 1;
     const step = stepOf(model, recipe, shape, phase.resolution);
-    const session = await Session.create(writeModel(step.model), { intraOpThreads: job.threads });
+    const lowered = lowerTrainingStep(step.model, { block });
+    const session = await Session.create(writeModel(lowered), { intraOpThreads: job.threads });
     try {
       while (at.step < phase.to && !stopsEarly) {
         if (context.isStopRequested()) {
@@ -97,8 +103,8 @@ export async function runTraining(context: JobContext<TrainingJob, WorkerEvent>)
         const first = (at.step % stepsPerEpoch) * recipe.batch;
         const batch = batchOf({ shape }, train, order(epoch).subarray(first, first + recipe.batch), {
           resolution: phase.resolution,
-          shift: recipe.augmentation && {
-            shiftPixels: recipe.augmentation.shiftPixels,
+          augmentation: recipe.augmentation && {
+            ...recipe.augmentation,
             random: seededRandom(job.seed).fork(`shift ${at.step}`),
           },
         });

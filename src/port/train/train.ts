@@ -14,6 +14,11 @@ import { checkRecipe, type TrainingRecipe } from './recipe.ts';
 export interface TrainingOptions {
   /** Threads of ONNX Runtime. The same number gives the same weights, bit by bit. */
   readonly threads: number;
+  /**
+   * Channels that a block of the training step's layout holds. Default: what ONNX Runtime has on this machine; 1 uses
+   * standard operators only, which is slower and gives the same up to rounding.
+   */
+  readonly block?: number;
   /** Decides the order of examples and the augmentation. */
   readonly seed: number;
   /**
@@ -80,6 +85,7 @@ export async function trainNetwork(
     recipe,
     seed: options.seed,
     threads: options.threads,
+    block: options.block,
     checkpointPath: options.checkpointPath,
     checkpointEverySteps: options.checkpointEverySteps ?? CHECKPOINT_EVERY_STEPS,
   };

@@ -36,7 +36,16 @@ export function addBackward(
 ): Map<string, string> {
   const targets = new Set(wanted);
   const active = valuesLeadingFrom(forward.nodes, targets);
-  const arrived = new Map<string, string[]>([...seeds].map(([name, gradient]) => [name, [gradient]]));
+  const arrived = new Map<string, string[]>();
+  // A gradient has the type of its value: who lowers the step need not infer it.
+  const arrive = (name: string, gradient: string) => {
+    const type = forward.types.get(name);
+    if (type !== undefined) build.describe(gradient, type);
+    const parts = arrived.get(name);
+    if (parts === undefined) arrived.set(name, [gradient]);
+    else parts.push(gradient);
+  };
+  for (const [name, gradient] of seeds) arrive(name, gradient);
   const total = (name: string): string | undefined => {
     const parts = arrived.get(name);
     if (parts === undefined) return undefined;
@@ -66,10 +75,7 @@ export function addBackward(
     });
     for (const [input, name] of node.inputs.entries()) {
       const part = results[input];
-      if (part === undefined || !active.has(name)) continue;
-      const parts = arrived.get(name);
-      if (parts === undefined) arrived.set(name, [part]);
-      else parts.push(part);
+      if (part !== undefined && active.has(name)) arrive(name, part);
     }
   }
 

@@ -3,6 +3,7 @@ import { elementCount, float32Tensor } from '../../base/tensor.ts';
 import { describeNode } from '../../graph/attributes.ts';
 import { DEFAULT_OPSET, GraphBuilder, modelOf } from '../../graph/build.ts';
 import { type Model, type Node, opsetOf } from '../../graph/model.ts';
+import { COMPOUND_DOMAIN } from '../../ops/compound.ts';
 import { inferTypes } from '../../ops/infer.ts';
 import { recordFor } from '../../ops/table.ts';
 import { addBackward, staticShape } from './backward.ts';
@@ -27,7 +28,8 @@ export interface TrainingStepOptions {
 }
 
 /**
- * One step of stochastic gradient descent as an ordinary inference graph.
+ * One step of stochastic gradient descent as a graph. Gradients are written with compound operators (`ops/compound`):
+ * `lowerTrainingStep` turns it into one that an engine runs.
  *
  * Inputs: the network's own input, float32 [batch, C, H, W]; `label` int64 [batch]; `learning_rate` float32 scalar;
  * `parameters` and `velocity`, flat float32; `state/<name>` for each running average.
@@ -126,7 +128,9 @@ export function buildTrainingStep(network: Model, options: TrainingStepOptions):
   build.output('parameters_next', 'float32', [parameterCount]);
   build.output('velocity_next', 'float32', [parameterCount]);
   for (const { name, shape } of state) build.output(`state_next/${name}`, 'float32', shape);
-  const step = modelOf(build.finish(), { extraOpsets: [{ domain: 'com.microsoft', version: 1 }] });
+  const step = modelOf(build.finish(), {
+    extraOpsets: ['com.microsoft', COMPOUND_DOMAIN].map((domain) => ({ domain, version: 1 })),
+  });
   return { model: step, parameters: slots, parameterCount, state };
 }
 
