@@ -3,6 +3,7 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { Option } from 'commander';
 import { InvalidArgumentError } from '../base/errors.ts';
+import { type Augmentation, checkAugmentation } from '../port/data/augmentation.ts';
 import type { Dataset } from '../port/data/data-module.ts';
 import { DATA_SPECS, dataModule } from '../port/data/registry.ts';
 import type { Context } from './context.ts';
@@ -37,6 +38,80 @@ export function jsonOption(): Option {
 
 export function workOption(): Option {
   return new Option('--work <dir>', 'where caches and checkpoints are kept').default(WORK_DIRECTORY);
+}
+
+export function augmentOption(): Option {
+  return new Option(
+    '--augment <list>',
+    'vary images at random, such as shift=2,rotate=10,flip. All: shift=2 (pixels), rotate=10 (degrees), ' +
+      'scale=0.1 and shear=0.1 (shares of the size), elastic=1.5 (bends by pixels; ' +
+      `elastic=1.5@${ELASTIC_SMOOTHNESS_PIXELS} with the smoothness), cutout=6 (side of a black square), flip`,
+  ).argParser(parseAugmentation);
+}
+
+/** Simard et al. 2003 found 4 best for handwritten digits of about 28×28 pixels. */
+export const ELASTIC_SMOOTHNESS_PIXELS = 4;
+
+/**
+ * `shift=2,rotate=10,flip` → an augmentation. `elastic=1.5@4` is strength and smoothness; `flip` stands alone.
+ * @throws InvalidArgumentError for another key, a key given twice, no number, or a number out of its range
+ */
+export function parseAugmentation(text: string): Augmentation {
+  const expected = 'Expected variations such as shift=2,rotate=10,elastic=1.5@4,flip';
+  const seen = new Map<string, Augmentation>();
+  for (const part of text.split(',')) {
+    const [key, value, ...rest] = part.split('=').map((piece) => piece.trim());
+    const read = AUGMENTATION_KEYS.get(key!);
+    if (read === undefined) {
+      const known = [...AUGMENTATION_KEYS.keys()].join(', ');
+      throw new InvalidArgumentError(`${expected}; "${part}" is none of ${known}.`);
+    }
+    if (seen.has(key!)) throw new InvalidArgumentError(`${expected}, each once; ${key} is given twice.`);
+    const variation = rest.length === 0 ? read(value) : undefined;
+    if (variation === undefined) {
+      throw new InvalidArgumentError(
+        key === 'flip' ? `${expected}; flip takes no value.` : `${expected}; "${part}" gives no number.`,
+      );
+    }
+    seen.set(key!, variation);
+  }
+  const augmentation: Augmentation = Object.assign({}, ...seen.values());
+  checkAugmentation(augmentation);
+  return augmentation;
+}
+
+/** The text behind a key's `=` as an augmentation; undefined where it is none. */
+type VariationReader = (value: string | undefined) => Augmentation | undefined;
+
+const AUGMENTATION_KEYS: ReadonlyMap<string, VariationReader> = new Map<string, VariationReader>([
+  ['shift', numberInto((shiftPixels) => ({ shiftPixels }))],
+  ['rotate', numberInto((rotateDegrees) => ({ rotateDegrees }))],
+  ['scale', numberInto((scaleRatio) => ({ scaleRatio }))],
+  ['shear', numberInto((shearRatio) => ({ shearRatio }))],
+  [
+    'elastic',
+    (value) => {
+      const [strength, smoothness, ...rest] = value?.split('@') ?? [];
+      const strengthPixels = numberOf(strength);
+      const smoothnessPixels = smoothness === undefined ? ELASTIC_SMOOTHNESS_PIXELS : numberOf(smoothness);
+      if (strengthPixels === undefined || smoothnessPixels === undefined || rest.length > 0) return undefined;
+      return { elastic: { strengthPixels, smoothnessPixels } };
+    },
+  ],
+  ['cutout', numberInto((cutoutPixels) => ({ cutoutPixels }))],
+  ['flip', (value) => (value === undefined ? { flip: true } : undefined)],
+]);
+
+function numberInto(build: (value: number) => Augmentation): VariationReader {
+  return (text) => {
+    const value = numberOf(text);
+    return value === undefined ? undefined : build(value);
+  };
+}
+
+function numberOf(text: string | undefined): number | undefined {
+  const value = Number(text);
+  return text === undefined || text.trim() === '' || Number.isNaN(value) ? undefined : value;
 }
 
 export async function loadData(

@@ -112,6 +112,30 @@ test('a second run reuses every step, a damaged result is made again, and the fa
   expect(states.filter((state) => state === 'fine-tune finished')).toHaveLength(1);
 });
 
+test.each(['base', 'previous'] as const)(
+  'a ratio that changes no width is skipped (chain: %s)',
+  async (chain) => {
+    const notices: string[] = [];
+    const { variants } = await portFamily(
+      base,
+      dataset,
+      // Groups of 6 channels, kept in pairs: 6 · 0.95 = 2.85 pairs → 3; 6 · 0.75 = 2.25 and 6 · 0.5 = 1.5 pairs → 2.
+      optionsWith({
+        ratios: [0.05, 0.25, 0.5],
+        chain,
+        pruning: { align: 2 },
+        onNotice: (message) => notices.push(message),
+      }),
+      { ...standardSteps({ threads: 1, latencyRuns: 1 }), write: async () => {} },
+    );
+    expect(notices).toEqual([
+      'Ratio 0.05 removes nothing at alignment 2: skipped.',
+      'Ratio 0.5 removes nothing more than ratio 0.25 at alignment 2: skipped.',
+    ]);
+    expect(variants.map(({ lineage }) => lineage.pruning?.ratio).sort()).toEqual([0.25, undefined]);
+  },
+);
+
 test('bad ratios and an abort are typed errors', async () => {
   const steps = { ...standardSteps({ threads: 1 }), write: async () => {} };
   for (const ratios of [[0.5, 0.25], [0], [1]]) {

@@ -7,7 +7,7 @@ import { writeModel } from '../graph/onnx/write.ts';
 import { countCost } from '../ops/count.ts';
 import { frontierOf } from '../repository/frontier.ts';
 import type { CostMetric, Lineage, Measurement, Target, Variant } from '../repository/types.ts';
-import { type PruneOptions, prune, pruneDefaults } from '../transform/prune/prune.ts';
+import { type PruneOptions, type PruneResult, prune, pruneDefaults } from '../transform/prune/prune.ts';
 import { BACKBONE_METADATA_KEY } from './backbones/backbone.ts';
 import type { Dataset, Split } from './data/data-module.ts';
 import { evaluate } from './evaluate.ts';
@@ -20,6 +20,7 @@ import { trainNetwork } from './train/train.ts';
  * Ports a trained network into a family: prune to each ratio, fine-tune, score on the test split, count, profile the
  * latency, order by accuracy, write, and profile the throughput of what was written. Every finished step leaves its
  * result in the work folder under a digest of its inputs, so that a second run redoes only what changed.
+ * A ratio whose rounded widths are those of the variant before it (or of the base) makes none: `onNotice` says so.
  * @param base the trained network; it is a member of the family itself
  * @returns the family, version 1 being the most accurate; of equally accurate variants the one with fewer MACs
  *   comes first, as on the frontier
@@ -36,9 +37,17 @@ export async function portFamily(
   const port: Port = { dataset, options, steps, cache, datasetDigest: digestOfDataset(dataset) };
 
   const candidates = [await finish(port, 0, base, { backbone: backboneOf(base), dataset: dataset.name })];
+  let [baseWidths, widthsBefore] = ['', ''];
   for (const [index, ratio] of options.ratios.entries()) {
     const parent = options.chain === 'base' ? candidates[0]! : candidates.at(-1)!;
     const pruned = prune(parent.model, { ...options.pruning, ratio });
+    if (baseWidths === '') baseWidths = widthsBefore = widthsOf(pruned, 'channels');
+    const widths = widthsOf(pruned, 'kept');
+    if (widths === widthsBefore) {
+      options.onNotice?.(uselessRatio(options, index, widths === baseWidths));
+      continue;
+    }
+    widthsBefore = widths;
     const tuned = await fineTune(port, index + 1, pruned.model);
     candidates.push(await finish(port, index + 1, tuned.model, lineageOf(port, parent, ratio, tuned.recipe)));
   }
@@ -72,6 +81,8 @@ export interface PortOptions {
   readonly frontierMetric?: CostMetric;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: PortProgress) => void;
+  /** Sentences that the user should read, for instance that a ratio was skipped. */
+  readonly onNotice?: (message: string) => void;
 }
 
 /** The parts that do the work or touch the world; `standardSteps` gives the first three. */
@@ -136,7 +147,7 @@ export interface Family {
 
 export interface PortProgress {
   readonly step: 'fine-tune' | 'evaluate' | 'latency' | 'throughput';
-  /** Position of the variant in the order of work (0: the base), and how many there are. */
+  /** Position of the variant (0: the base; n: the n-th ratio; for throughput, version - 1), and how many were asked for. */
   readonly variant: number;
   readonly variants: number;
   readonly state: 'running' | 'finished' | 'reused';
@@ -161,6 +172,18 @@ interface Candidate {
 
 /** Where a network's file tells its lineage and accuracy (JSON). */
 export const LINEAGE_KEY = 'bonsai.lineage';
+
+/** The widths of all dependency groups as a text that compares, before or after pruning. */
+function widthsOf({ groups }: PruneResult, which: 'channels' | 'kept'): string {
+  return groups.map((group) => group[which]).join(',');
+}
+
+function uselessRatio({ ratios, pruning }: PortOptions, index: number, isBase: boolean): string {
+  const align = pruning?.align ?? pruneDefaults.align;
+  return isBase
+    ? `Ratio ${ratios[index]} removes nothing at alignment ${align}: skipped.`
+    : `Ratio ${ratios[index]} removes nothing more than ratio ${ratios[index - 1]} at alignment ${align}: skipped.`;
+}
 
 async function fineTune(
   port: Port,
@@ -326,7 +349,8 @@ function backboneOf(base: Model): string | undefined {
   }
 }
 
-function checkRatios(ratios: readonly number[]): void {
+/** @throws InvalidArgumentError for shares that do not ascend within (0, 1) */
+export function checkRatios(ratios: readonly number[]): void {
   let before = 0;
   for (const ratio of ratios) {
     if (!(ratio > before && ratio < 1)) {

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { canonicalJson } from '../repository/digest.ts';
 import { readSealed, writeSealed } from './sealed-file.ts';
 
 /**
@@ -11,7 +12,7 @@ export function openStepCache(directory: string): StepCache {
   const path = (key: string, extension: string) => join(directory, `${key}.${extension}`);
   return {
     key: (step, inputs) =>
-      `${step}-${digestOf(canonical({ step, version: STEP_CACHE_VERSION, inputs })).slice(0, KEY_DIGITS)}`,
+      `${step}-${digestOf(canonicalJson({ step, version: STEP_CACHE_VERSION, inputs })).slice(0, KEY_DIGITS)}`,
     json: (key) => ({
       load: async () => (await loadStep(path(key, 'step')))?.result as never, // Written under this key by `save`, whose type is the same.
       save: (result) => writeSealed(path(key, 'step'), { result }, []),
@@ -60,13 +61,4 @@ async function loadStep(path: string): Promise<{ result: unknown; payload: Uint8
   return typeof header === 'object' && header !== null && 'result' in header
     ? { result: header.result, payload }
     : undefined;
-}
-
-/** JSON with sorted keys, so that the order in which an object was written does not matter. */
-function canonical(value: unknown): string {
-  return JSON.stringify(value, (_, inner: unknown) =>
-    typeof inner === 'object' && inner !== null && !Array.isArray(inner)
-      ? Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)))
-      : inner,
-  );
 }

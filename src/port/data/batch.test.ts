@@ -33,7 +33,7 @@ describe('batchOf', () => {
     for (let seed = 0; seed < 60; seed++) {
       const draw = () =>
         batchOf({ shape: [1, 3, 3] }, one, [0], {
-          shift: { shiftPixels: 1, random: seededRandom(seed).fork('shift') },
+          augmentation: { shiftPixels: 1, random: seededRandom(seed).fork('shift') },
         });
       const { images } = draw();
       expect(images.reduce((sum, pixel) => sum + pixel, 0)).toBe(1);
@@ -41,6 +41,32 @@ describe('batchOf', () => {
       seen.add(images.indexOf(1));
     }
     expect(seen.size).toBe(9);
+  });
+
+  it('varies images before it averages their pixels, all channels alike', () => {
+    const random = seededRandom(2);
+    const plane = Array.from({ length: 144 }, () => random.integer(256));
+    // Two examples of two equal channels.
+    const images = Uint8Array.from([...plane, ...plane, ...plane, ...plane]);
+    const twins = { count: 2, images, labels: Uint8Array.of(0, 1) };
+    const of = (resolution: number) =>
+      batchOf({ shape: [2, 12, 12] }, twins, [0, 1], {
+        resolution,
+        augmentation: { rotateDegrees: 30, cutoutPixels: 3, random: seededRandom(5) },
+      }).images;
+    const [full, half] = [of(1), of(0.5)];
+    expect(full.subarray(0, 144)).toEqual(full.subarray(144, 288));
+    expect(full.subarray(0, 144)).not.toEqual(full.subarray(288, 432));
+    for (let c = 0; c < 4; c++) {
+      const at = (y: number, x: number) => full[144 * c + 12 * y + x]!;
+      for (let y = 0; y < 6; y++) {
+        for (let x = 0; x < 6; x++) {
+          const sum =
+            at(2 * y, 2 * x) + at(2 * y, 2 * x + 1) + at(2 * y + 1, 2 * x) + at(2 * y + 1, 2 * x + 1);
+          expect(half[36 * c + 6 * y + x]).toBeCloseTo(sum / 4, 6);
+        }
+      }
+    }
   });
 
   it.each([0.4, 0.25, 0, 2])('refuses resolution %s for a 2×4 image', (resolution) => {

@@ -1,5 +1,6 @@
 import { InvalidArgumentError } from '../../base/errors.ts';
 import type { Random } from '../../base/random.ts';
+import { type Augmentation, createAugmenter } from './augmentation.ts';
 import type { Dataset, Split } from './data-module.ts';
 
 export interface Batch {
@@ -13,13 +14,14 @@ export interface Batch {
 export interface BatchOptions {
   /** Share of the full side length, 1 / integer: 0.5 averages each 2×2 pixels into one. Default 1. */
   readonly resolution?: number;
-  /** Moves each image by up to ±`shiftPixels` full-resolution pixels along both axes; black moves in. Default off. */
-  readonly shift?: { readonly shiftPixels: number; readonly random: Random };
+  /** Varies each image at random, at its full resolution. Default off. */
+  readonly augmentation?: Augmentation & { readonly random: Random };
 }
 
 /**
  * Chosen examples of a split as a network's input.
- * @throws InvalidArgumentError for an index outside the split or a resolution that does not divide the image
+ * @throws InvalidArgumentError for an index outside the split, a resolution that does not divide the image, or a
+ * cutout that does not fit into it
  */
 export function batchOf(
   dataset: Pick<Dataset, 'shape'>,
@@ -34,8 +36,8 @@ export function batchOf(
   const outArea = outHeight * outWidth;
   const images = new Float32Array(indices.length * channels * outArea);
   const labels = new Uint8Array(indices.length);
-  const shifted = options.shift === undefined ? undefined : new Uint8Array(area);
-  const scale = 1 / (255 * divisor * divisor);
+  const { augmentation } = options;
+  const augmenter = augmentation && createAugmenter(augmentation, height, width);
   for (let n = 0; n < indices.length; n++) {
     const index = indices[n]!;
     const label = split.labels[index];
@@ -43,31 +45,12 @@ export function batchOf(
       throw new InvalidArgumentError(`Example ${index} was asked for; the split has ${split.count}.`);
     }
     labels[n] = label;
-    const reach = options.shift?.shiftPixels ?? 0;
-    const down = reach === 0 ? 0 : options.shift!.random.integer(2 * reach + 1) - reach;
-    const right = reach === 0 ? 0 : options.shift!.random.integer(2 * reach + 1) - reach;
+    if (augmentation) augmenter!.next(augmentation.random);
     for (let c = 0; c < channels; c++) {
       const from = (index * channels + c) * area;
-      let plane = split.images.subarray(from, from + area);
-      if (shifted !== undefined && (down !== 0 || right !== 0)) {
-        move(plane, shifted, height, width, down, right);
-        plane = shifted;
-      }
       const to = (n * channels + c) * outArea;
-      if (divisor === 1) {
-        for (let i = 0; i < area; i++) images[to + i] = plane[i]! / 255;
-      } else {
-        for (let y = 0; y < outHeight; y++) {
-          for (let x = 0; x < outWidth; x++) {
-            let sum = 0;
-            for (let dy = 0; dy < divisor; dy++) {
-              const row = (y * divisor + dy) * width + x * divisor;
-              for (let dx = 0; dx < divisor; dx++) sum += plane[row + dx]!;
-            }
-            images[to + y * outWidth + x] = sum * scale;
-          }
-        }
-      }
+      if (augmenter === undefined) average(split.images, from, width, divisor, images, to, outArea);
+      else average(augmenter.apply(split.images, from), 0, width, divisor, images, to, outArea);
     }
   }
   return { images, labels, shape: [indices.length, channels, outHeight, outWidth] };
@@ -85,19 +68,30 @@ export function divisorOf(resolution: number, height: number, width: number): nu
   return divisor;
 }
 
-function move(
-  from: Uint8Array,
-  to: Uint8Array,
-  height: number,
+/** Each divisor × divisor pixels of a plane of width `width`, on the scale 0..255, become one on the scale 0..1. */
+function average(
+  plane: Uint8Array | Float32Array,
+  from: number,
   width: number,
-  down: number,
-  right: number,
+  divisor: number,
+  images: Float32Array,
+  to: number,
+  outArea: number,
 ): void {
-  to.fill(0);
-  const firstX = Math.max(0, right);
-  const lastX = Math.min(width, width + right);
-  for (let y = Math.max(0, down); y < Math.min(height, height + down); y++) {
-    const row = (y - down) * width - right;
-    for (let x = firstX; x < lastX; x++) to[y * width + x] = from[row + x]!;
+  if (divisor === 1) {
+    for (let i = 0; i < outArea; i++) images[to + i] = plane[from + i]! / 255;
+    return;
+  }
+  const scale = 1 / (255 * divisor * divisor);
+  const outWidth = width / divisor;
+  for (let i = 0; i < outArea; i++) {
+    const x = i % outWidth;
+    const first = from + ((i - x) / outWidth) * divisor * width + x * divisor;
+    let sum = 0;
+    for (let dy = 0; dy < divisor; dy++) {
+      const row = first + dy * width;
+      for (let dx = 0; dx < divisor; dx++) sum += plane[row + dx]!;
+    }
+    images[to + i] = sum * scale;
   }
 }

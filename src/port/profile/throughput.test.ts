@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
-import { InvalidArgumentError } from '../../base/errors.ts';
-import { repeatUntilStable } from './throughput.ts';
+import { BonsaiError, InvalidArgumentError } from '../../base/errors.ts';
+import { EMPTY_WINDOW_FACTORS, repeatUntilStable, untilAnswered } from './throughput.ts';
 
 function series(...figures: number[]): { measure: () => Promise<number>; taken: () => number } {
   let index = 0;
@@ -51,4 +51,41 @@ test('a failure of the measurement is the failure of the whole, and nonsense is 
   await expect(repeatUntilStable(async () => 1, { signal: AbortSignal.abort() })).rejects.toMatchObject({
     code: 'aborted',
   });
+});
+
+test('a window without an answer is tried again, longer each time', async () => {
+  const tried: number[] = [];
+  const measured = await untilAnswered('version 2', async (factor) => {
+    tried.push(factor);
+    if (factor < 4) throw new BonsaiError('server_unreachable', 'silence.');
+    return 7;
+  });
+  expect(measured).toBe(7);
+  expect(tried).toEqual([1, 2, 4]);
+});
+
+test('a server that never answers is a typed error after a bounded number of windows', async () => {
+  let tried = 0;
+  const silence = async () => {
+    tried++;
+    throw new BonsaiError('server_unreachable', 'silence.');
+  };
+  await expect(untilAnswered('version 2', silence)).rejects.toMatchObject({
+    code: 'server_unreachable',
+    message: expect.stringMatching(/throughput of version 2 could not be measured: 3 windows.*silence\./),
+  });
+  expect(tried).toBe(EMPTY_WINDOW_FACTORS.length);
+});
+
+test('other failures and an abort are not tried again', async () => {
+  let tried = 0;
+  const fail = (code: 'aborted' | 'server_unreachable') => async () => {
+    tried++;
+    throw new BonsaiError(code, 'no.');
+  };
+  await expect(untilAnswered('version 2', fail('aborted'))).rejects.toMatchObject({ code: 'aborted' });
+  await expect(
+    untilAnswered('version 2', fail('server_unreachable'), AbortSignal.abort()),
+  ).rejects.toMatchObject({ message: 'no.' });
+  expect(tried).toBe(2);
 });

@@ -49,6 +49,44 @@ export const repeatDefaults = {
   spreadLimit: 1.15,
 } as const satisfies RepeatOptions;
 
+/**
+ * Repeats a measurement over a window of time in which nothing was answered at all, each time with a longer window:
+ * a machine that was busy for a moment, and a network slower than the window, are no reason to lose a whole profile.
+ * @param measure does it in windows of `windowFactor` times their usual length; `server_unreachable` says that a
+ *   window had no answer, every other error ends it at once
+ * @param what whose measurement it is, for the message, such as `version 2 of "mnist"`
+ * @throws BonsaiError `server_unreachable` after `EMPTY_WINDOW_FACTORS.length` windows, with the last one's reason
+ */
+export async function untilAnswered<T>(
+  what: string,
+  measure: (windowFactor: number) => Promise<T>,
+  signal?: AbortSignal,
+): Promise<T> {
+  let last: BonsaiError | undefined;
+  for (const factor of EMPTY_WINDOW_FACTORS) {
+    try {
+      return await measure(factor);
+    } catch (thrown) {
+      if (!(thrown instanceof BonsaiError) || thrown.code !== 'server_unreachable' || signal?.aborted)
+        throw thrown;
+      last = thrown;
+    }
+  }
+  throw new BonsaiError(
+    'server_unreachable',
+    `The throughput of ${what} could not be measured: ${EMPTY_WINDOW_FACTORS.length} windows, the last ` +
+      `${EMPTY_WINDOW_FACTORS.at(-1)} times as long as the first, passed without an answer. The last one: ${last?.message} ` +
+      'Look whether the server still runs and whether something else takes its CPU, then run the same command again.',
+    { cause: last },
+  );
+}
+
+/**
+ * Lengths of the windows that are tried, relative to the usual one. A disturbance rarely outlasts the second; the
+ * third admits networks that take up to four windows for one answer, and ends within some ten seconds.
+ */
+export const EMPTY_WINDOW_FACTORS = [1, 2, 4] as const;
+
 export interface StableMeasurement extends Measurement {
   /** Whether the window kept to the spread limit. */
   readonly stable: boolean;

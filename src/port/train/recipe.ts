@@ -1,4 +1,5 @@
 import { InvalidArgumentError } from '../../base/errors.ts';
+import { type Augmentation, checkAugmentation } from '../data/augmentation.ts';
 
 /** How a network is trained. Plain data: it is kept with the network and its digest guards checkpoints. */
 export interface TrainingRecipe {
@@ -17,7 +18,7 @@ export interface TrainingRecipe {
   /** Share of each target spread evenly over all classes, in [0, 1). */
   readonly labelSmoothing?: number;
   /** Off where absent. */
-  readonly augmentation?: { readonly shiftPixels: number };
+  readonly augmentation?: Augmentation;
   /** Ends the last phase when validation has not improved for so long, and keeps the best weights of that phase. */
   readonly earlyStopping?: { readonly patienceEpochs: number };
   /** Validates at this distance; absent: with early stopping every epoch, else only at the end. */
@@ -55,8 +56,7 @@ export function checkRecipe(recipe: TrainingRecipe): void {
     const value = recipe[field] ?? 0;
     need(value >= 0 && value < 1, field, value, 'a number in [0, 1)');
   }
-  const shift = recipe.augmentation?.shiftPixels ?? 0;
-  need(Number.isInteger(shift) && shift >= 0, 'augmentation.shiftPixels', shift, 'an integer of at least 0');
+  if (recipe.augmentation !== undefined) checkAugmentation(recipe.augmentation);
   const every = recipe.evaluateEveryEpochs ?? 1;
   need(every > 0, 'evaluateEveryEpochs', every, 'a number above 0');
   const patience = recipe.earlyStopping?.patienceEpochs ?? 1;
