@@ -27,7 +27,11 @@ class FakeServer {
   readonly loads: { version: number; atMs: number; authorization?: string }[] = [];
   kind: 'bonsai' | 'triton' = 'bonsai';
   demandRps = 0;
+  /** The version that serves; 0: none. */
   version = 1;
+  /** What the index says instead of what follows from `version`. */
+  index?: unknown[];
+  indexLooks = 0;
   /** CPU per request beyond what the profiles say. */
   overhead = 1;
   failLoad?: { status: number; body: string };
@@ -69,6 +73,7 @@ class FakeServer {
 
   /** Lives through some time under its demand. */
   advance(durationS: number): void {
+    if (this.version === 0) return;
     const costS = this.overhead / manifest.variants[this.version - 1]!.profiles.test!.throughputRps.median;
     const busyS = Math.min(durationS, this.demandRps * durationS * costS);
     this.cpuSeconds += busyS;
@@ -88,9 +93,11 @@ class FakeServer {
             : `process_cpu_seconds_total ${this.cpuSeconds}\nbonsai_cpu_budget_cores 1\n` +
               `bonsai_requests_total{model="digits",outcome="ok"} ${0.75 * this.answered}\n` +
               `bonsai_requests_total{model="digits",outcome="refused"} ${0.25 * this.answered}\n` +
-              `bonsai_serving_version{model="digits"} ${this.version}\n`,
+              (this.version === 0 ? '' : `bonsai_serving_version{model="digits"} ${this.version}\n`),
         };
       case 'POST /v2/repository/index': {
+        this.indexLooks += 1;
+        if (this.index !== undefined) return { status: 200, body: JSON.stringify(this.index) };
         const entries = manifest.variants.map(({ version }) => ({
           name: 'digits',
           version: String(version),
@@ -290,6 +297,64 @@ describe('the loop', () => {
     );
     expect(fake.version).toBe(4);
     expect(decisions.at(-1)!.reason).toContain('digits has its version 4');
+  });
+
+  test.each(['trivial', 'static:smallest'])(
+    '%s waits for a version that is still loading',
+    async (policy) => {
+      fake.version = 0;
+      fake.index = [{ name: 'digits', version: '1', state: 'LOADING' }];
+      const { decisions } = await run({
+        policy,
+        seconds: 6,
+        script: (second) => {
+          fake.demandRps = 4;
+          if (second === 5) Object.assign(fake, { version: 1, index: undefined });
+        },
+      });
+      // Looks at 0 to 6 s; from 5 s on version 1 serves, and what static:smallest wants can be done.
+      expect(fake.loads.filter((load) => load.atMs < 5000)).toEqual([]);
+      expect(fake.version).toBe(policy === 'trivial' ? 1 : 4);
+      if (policy === 'trivial') expect(decisions[0]!.reason).toBe('Version 1 of digits is loading.');
+    },
+  );
+
+  test.each(['LOADING', 'UNLOADING'])(
+    'a task that is %s without saying which version is left alone',
+    async (state) => {
+      fake.version = 0;
+      fake.index = [{ name: 'digits', state }];
+      const { decisions, of } = await run({ policy: 'trivial', seconds: 4 });
+      expect(fake.loads).toEqual([]);
+      expect(decisions).toEqual([]);
+      expect(of('info').map((line) => line.message)).toEqual([
+        'digits is not ready on fake yet: it is waited for.',
+      ]);
+    },
+  );
+
+  test.each([
+    ['failed', [{ name: 'digits', version: '1', state: 'UNAVAILABLE', reason: 'bad file' }]],
+    ['was never loaded', [{ name: 'digits' }]],
+    ['is unknown', []],
+  ])('a task that %s gets its smallest version at once', async (_, index) => {
+    fake.version = 0;
+    fake.index = index;
+    await run({ policy: 'trivial', seconds: 1 });
+    expect(fake.loads).toEqual([{ version: 4, atMs: 0 }]);
+  });
+
+  test('the index is asked for only while a task does not serve', async () => {
+    fake.version = 0;
+    fake.index = [{ name: 'digits', version: '1', state: 'LOADING' }];
+    await run({
+      policy: 'trivial',
+      seconds: 6,
+      script: (second) => {
+        if (second === 3) fake.version = 1;
+      },
+    });
+    expect(fake.indexLooks).toBe(3); // At 0, 1 and 2 s.
   });
 
   test('a server that cannot be reached is reported once per episode', async () => {

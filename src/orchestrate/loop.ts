@@ -112,6 +112,8 @@ interface Watch {
   readonly done: Map<string, { readonly toVersion: number; readonly atMs: number }>;
   /** By task: what failed last, and when. */
   readonly failed: Map<string, { readonly toVersion: number; readonly atMs: number }>;
+  /** Tasks not ready yet at the last look; see `tellWaiting`. */
+  waiting: ReadonlySet<string>;
   /** Troubles that were reported and are not over. */
   readonly troubles: Set<'unreachable' | 'policy' | 'cpu'>;
   noticeMs?: number;
@@ -126,6 +128,7 @@ function newWatch(server: ServerAdapter): Watch {
     acting: Promise.resolve(),
     done: new Map(),
     failed: new Map(),
+    waiting: new Set(),
     troubles: new Set(),
   };
 }
@@ -135,7 +138,10 @@ async function observe(watch: Watch, { signal, logger, tasks }: Settings): Promi
   const server = watch.server.name;
   let scrape: Scrape;
   try {
-    scrape = await watch.server.observe(signal);
+    scrape = await watch.server.observe(
+      signal,
+      tasks.map(({ task }) => task),
+    );
   } catch (error) {
     if (!signal.aborted && !watch.troubles.has('unreachable')) {
       watch.troubles.add('unreachable');
@@ -167,11 +173,13 @@ async function observe(watch: Watch, { signal, logger, tasks }: Settings): Promi
   return true;
 }
 
-/** Asks the policy and records what it says; undefined if it threw. */
+/** Asks the policy and records what it says; undefined if it threw, or if there is nothing to ask about yet. */
 function decide(watch: Watch, settings: Settings): Decision | undefined {
   const { policy, logger, decisions, onDecision } = settings;
   const server = watch.server.name;
-  const state = stateOf(watch, settings);
+  const waiting = tellWaiting(watch, settings);
+  const state = stateOf(watch, settings, waiting);
+  if (waiting.size > 0 && state.tasks.length === 0) return undefined;
   let decision: Decision;
   try {
     decision = policy.decide(state);
@@ -195,6 +203,30 @@ function decide(watch: Watch, settings: Settings): Decision | undefined {
   tellAdministrators(watch, decision.notice, state.nowMs, logger);
   onDecision?.(record);
   return decision;
+}
+
+/**
+ * Tasks of which nothing serves and of which the server does not say what will: it is starting, or ends a version.
+ * The policy does not see them, else it would take them for tasks that nobody loads. Told once per episode.
+ */
+function tellWaiting(watch: Watch, { tasks, logger }: Settings): ReadonlySet<string> {
+  const server = watch.server.name;
+  const waiting = new Set(
+    tasks
+      .map(({ task }) => task)
+      .filter(
+        (task) =>
+          servingVersionOf(watch, task) === undefined &&
+          !watch.pending.has(task) &&
+          watch.scrape?.loading.get(task) === 'unnamed',
+      ),
+  );
+  for (const task of waiting) {
+    if (!watch.waiting.has(task))
+      logger.info({ server, task }, `${task} is not ready on ${server} yet: it is waited for.`);
+  }
+  watch.waiting = waiting;
+  return waiting;
 }
 
 /** Logs a notice when its episode begins. */
@@ -224,6 +256,8 @@ function isDue(
   { tasks, logger }: Settings,
 ): boolean {
   if (watch.pending.has(task)) return false;
+  // Somebody else's load: a second one would only queue behind it, and undo it.
+  if (watch.scrape?.loading.has(task) === true && servingVersionOf(watch, task) === undefined) return false;
   const failure = watch.failed.get(task);
   if (failure?.toVersion === toVersion && nowMs - failure.atMs < loopDefaults.retryAfterMs) return false;
   const isKnown = tasks.some((known) => known.task === task && known.versions.has(toVersion));
@@ -259,17 +293,18 @@ async function perform(watch: Watch, { task, toVersion }: Action, settings: Sett
   }
 }
 
-function stateOf(watch: Watch, { clock, tasks }: Settings): PolicyState {
+function stateOf(watch: Watch, { clock, tasks }: Settings, waiting: ReadonlySet<string>): PolicyState {
   const scrape = watch.scrape;
+  const present = tasks.filter(({ task }) => !waiting.has(task));
   return {
     nowMs: clock.nowMs(),
-    tasks: tasks.map(({ task, weight, sloMs, frontier }) => ({
+    tasks: present.map(({ task, weight, sloMs, frontier }) => ({
       task,
       weight,
       sloMs,
       frontier,
       servingVersion: servingVersionOf(watch, task),
-      loadingVersion: watch.pending.get(task),
+      loadingVersion: watch.pending.get(task) ?? loadingVersionOf(watch, task),
       demand: watch.demand.get(task)?.items() ?? [],
       queued: scrape?.queued.get(task),
     })),
@@ -284,6 +319,15 @@ function servingVersionOf({ scrape, done }: Watch, task: string): number | undef
   const latest = done.get(task);
   if (latest !== undefined && (scrape === undefined || scrape.atMs <= latest.atMs)) return latest.toVersion;
   return scrape?.serving.get(task);
+}
+
+/** A version that the server loads on its own account or somebody else's. */
+function loadingVersionOf({ scrape, done }: Watch, task: string): number | undefined {
+  const version = scrape?.loading.get(task);
+  const latest = done.get(task);
+  // A look from before our own switch was done saw that switch.
+  const isPast = latest !== undefined && scrape !== undefined && scrape.atMs <= latest.atMs;
+  return version === 'unnamed' || isPast ? undefined : version;
 }
 
 function described(error: unknown): { code?: ErrorCode } {

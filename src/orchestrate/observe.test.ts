@@ -3,7 +3,16 @@ import { observationBetween, type Scrape } from './observe.ts';
 
 function scrape(atMs: number, series: Record<string, number>, more: Partial<Scrape> = {}): Scrape {
   const requests = new Map([['digits', new Map(Object.entries(series))]]);
-  return { atMs, requests, countedAt: 'end', serving: new Map(), queued: new Map(), cpuBudget: 1, ...more };
+  return {
+    atMs,
+    requests,
+    countedAt: 'end',
+    serving: new Map(),
+    loading: new Map(),
+    queued: new Map(),
+    cpuBudget: 1,
+    ...more,
+  };
 }
 
 const demand = (before: Scrape, after: Scrape) => observationBetween(before, after)?.demandRps.get('digits');

@@ -7,6 +7,11 @@ export interface Scrape {
   readonly countedAt: 'arrival' | 'end';
   /** The version that answers, by task. */
   readonly serving: ReadonlyMap<string, number>;
+  /**
+   * Tasks that something is happening to already: the version on its way, or `unnamed` where the server does not
+   * say which (it is just starting, or is ending another). They are to be waited for, not to be loaded.
+   */
+  readonly loading: ReadonlyMap<string, number | 'unnamed'>;
   /** Requests that wait, by task, where the server tells. */
   readonly queued: ReadonlyMap<string, number>;
   /** CPU seconds used by the server; undefined where nobody can tell. */

@@ -4,8 +4,11 @@ import type { Scrape } from './observe.ts';
 export interface ServerAdapter {
   /** How logs call it. */
   readonly name: string;
-  /** @throws BonsaiError `server_unreachable`, `invalid_config` (token), `invalid_request` (not understood) */
-  observe(signal: AbortSignal): Promise<Scrape>;
+  /**
+   * @param tasks those decided about: where one of them does not serve, the answer tells whether it is being loaded
+   * @throws BonsaiError `server_unreachable`, `invalid_config` (token), `invalid_request` (not understood)
+   */
+  observe(signal: AbortSignal, tasks?: readonly string[]): Promise<Scrape>;
   /**
    * Makes the version the one that answers; resolves when it does.
    * @throws BonsaiError `load_failed`, `model_not_found`, `version_not_found`, `not_ready`, `server_unreachable`

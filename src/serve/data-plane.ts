@@ -335,17 +335,12 @@ function shuttingDown(): BonsaiError {
 /** The inputs in the network's order. @throws InvalidRequestError naming the input that does not fit */
 function orderedInputs(request: InferRequest, live: LiveVersion): Tensor[] {
   const model = request.model.name;
-  for (const { name } of request.inputs) {
-    if (!live.inputs.some((spec) => spec.name === name)) {
-      const names = live.inputs.map((spec) => spec.name).join(', ');
-      throw new InvalidRequestError(
-        `unexpected inference input '${name}' for model '${model}'; it takes ${names}`,
-      );
-    }
-  }
+  for (const { name } of request.inputs) checkInputName(name, live.inputs, model);
   for (const name of request.outputs ?? []) {
     if (!live.outputs.some((spec) => spec.name === name)) {
-      throw new InvalidRequestError(`unexpected inference output '${name}' for model '${model}'`);
+      throw new InvalidRequestError(
+        `unexpected inference output '${name}' for model '${model}'; it gives ${namesOf(live.outputs)}`,
+      );
     }
   }
   return live.inputs.map((spec) => {
@@ -357,6 +352,18 @@ function orderedInputs(request: InferRequest, live: LiveVersion): Tensor[] {
     checkTensor(given[0]!, spec, model);
     return given[0]!;
   });
+}
+
+/** A name is checked before anything else of an input: whatever is wrong with its data may come from there. */
+export function checkInputName(name: string, specs: readonly TensorSpec[], model: string): void {
+  if (specs.some((spec) => spec.name === name)) return;
+  throw new InvalidRequestError(
+    `unexpected inference input '${name}' for model '${model}'; it takes ${namesOf(specs)}`,
+  );
+}
+
+function namesOf(specs: readonly TensorSpec[]): string {
+  return specs.map((spec) => `'${spec.name}'`).join(', ');
 }
 
 function checkTensor(tensor: NamedTensor, spec: TensorSpec, model: string): void {

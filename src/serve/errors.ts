@@ -24,6 +24,21 @@ export class NotReadyError extends BonsaiError {
   }
 }
 
+/** A request that names no version of a model of which none is loaded. The first half of the text is Triton's. */
+export class NotLoadedError extends BonsaiError {
+  /**
+   * @param loading versions under way
+   * @param failures why others are not there, a sentence each
+   */
+  constructor(model: string, loading: readonly number[], failures: readonly string[]) {
+    const why =
+      loading.length > 0
+        ? `version ${loading.join(', ')} is loading; try again in a moment`
+        : `it is not loaded. Load it through the model repository extension: POST /v2/repository/models/${encodeURIComponent(model)}/load`;
+    super('version_not_found', [`'${model}' has no available versions: ${why}`, ...failures].join('; '));
+  }
+}
+
 /** A version that could not be loaded; whatever served before still serves. */
 export class LoadFailedError extends BonsaiError {
   constructor(task: string, reason: string, options?: { cause?: unknown }) {

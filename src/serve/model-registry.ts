@@ -4,7 +4,7 @@ import { BonsaiError, InvalidArgumentError, messageOf } from '../base/errors.ts'
 import { ModelNotFoundError } from '../repository/errors.ts';
 import { isTaskName } from '../repository/names.ts';
 import { listTasks, readTask, type StoredTask } from '../repository/store.ts';
-import { LoadFailedError } from './errors.ts';
+import { LoadFailedError, NotReadyError } from './errors.ts';
 import type { Loader } from './loader.ts';
 import { ServedModel, type VersionSelection, type VersionState } from './served-model.ts';
 
@@ -34,6 +34,8 @@ export class ModelRegistry {
   readonly #models = new Map<string, ServedModel>();
   /** Tasks that could not even be read, with the reason. */
   readonly #broken = new Map<string, string>();
+  /** Until the first loads are done: what has no status yet is about to get one. */
+  #isStarting = true;
 
   constructor(options: RegistryOptions) {
     this.#options = options;
@@ -43,15 +45,28 @@ export class ModelRegistry {
     return this.#models;
   }
 
-  /** @throws ModelNotFoundError if nothing of that name was ever loaded */
+  /** @throws ModelNotFoundError if nothing of that name was ever loaded; NotReadyError while that may be about to happen */
   get(name: string): ServedModel {
     const model = this.#models.get(name);
-    if (model === undefined) throw new ModelNotFoundError(name);
-    return model;
+    if (model !== undefined) return model;
+    if (this.#isStarting)
+      throw new NotReadyError(`'${name}' is not ready: the server is starting; try again in a moment`);
+    throw new ModelNotFoundError(name);
   }
 
-  /** Loads every task of the repository; one that fails is reported and leaves the others serving. */
+  /**
+   * Loads every task of the repository; one that fails is reported and leaves the others serving.
+   * @throws InvalidArgumentError if `initial` names a task that is not there
+   */
   async loadAll(initial: InitialVersions): Promise<void> {
+    try {
+      await this.#loadAll(initial);
+    } finally {
+      this.#isStarting = false;
+    }
+  }
+
+  async #loadAll(initial: InitialVersions): Promise<void> {
     const tasks = await listTasks(this.#options.root);
     for (const name of typeof initial === 'string' ? [] : Object.keys(initial)) {
       if (!tasks.includes(name)) {
@@ -75,7 +90,7 @@ export class ModelRegistry {
    * @param selection by default the one before, or else the largest version
    */
   async load(name: string, selection?: VersionSelection): Promise<void> {
-    const stored = await this.#read(name);
+    const stored = await this.#readToLoad(name);
     const model = this.#model(name);
     const chosen = selection ?? model.selection;
     if (chosen === undefined) return this.#loadInitial(name, 'largest');
@@ -89,7 +104,10 @@ export class ModelRegistry {
     await this.#models.get(name)?.unload();
   }
 
-  /** Every task of the repository, by version where it was ever loaded. */
+  /**
+   * Every task of the repository, by version where it was ever loaded. While the server starts, a task whose turn has
+   * not come is LOADING without a version: an orchestrator must not take it for one that nobody loads.
+   */
   async index(): Promise<IndexEntry[]> {
     const names = new Set([...(await listTasks(this.#options.root)), ...this.#models.keys()]);
     return [...names].sort().flatMap((name): IndexEntry[] => {
@@ -103,7 +121,8 @@ export class ModelRegistry {
         }));
       }
       const reason = this.#broken.get(name);
-      return [reason === undefined ? { name } : { name, state: 'UNAVAILABLE', reason }];
+      if (reason !== undefined) return [{ name, state: 'UNAVAILABLE', reason }];
+      return [this.#isStarting ? { name, state: 'LOADING', reason: 'the server is starting' } : { name }];
     });
   }
 
@@ -130,6 +149,17 @@ export class ModelRegistry {
     throw (
       firstFailure ?? new LoadFailedError(name, stored.problems.map(({ error }) => error.message).join('; '))
     );
+  }
+
+  /** A task that serves and cannot be read any more goes on as it is; the log says why it was not loaded anew. */
+  async #readToLoad(name: string): Promise<StoredTask> {
+    try {
+      return await this.#read(name);
+    } catch (thrown) {
+      if (this.#models.has(name))
+        this.#options.logger.error({ model: name, reason: messageOf(thrown) }, 'task cannot be read');
+      throw thrown;
+    }
   }
 
   async #read(name: string): Promise<StoredTask> {

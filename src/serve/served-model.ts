@@ -3,7 +3,7 @@ import type { Clock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import { VersionNotFoundError } from '../repository/errors.ts';
 import type { StoredTask, StoredVersion } from '../repository/store.ts';
-import { LoadFailedError, NotReadyError } from './errors.ts';
+import { LoadFailedError, NotLoadedError, NotReadyError } from './errors.ts';
 import { LiveVersion } from './live-version.ts';
 import type { Loader } from './loader.ts';
 
@@ -17,6 +17,7 @@ export type VersionState = 'LOADING' | 'READY' | 'UNLOADING' | 'UNAVAILABLE';
 
 export interface VersionStatus {
   readonly state: VersionState;
+  /** Why it is unavailable; of a version that serves, why its last reload failed. */
   readonly reason?: string;
 }
 
@@ -30,6 +31,9 @@ export interface ServedModelOptions {
   readonly onChange: () => void;
 }
 
+/** Triton's reason of a version that was loaded once and is not any more. */
+const UNLOADED = 'unloaded';
+
 /** How many of a task's requests came in, by what became of them at the door. */
 export interface Arrivals {
   accepted: number;
@@ -39,7 +43,8 @@ export interface Arrivals {
 
 /**
  * The live versions of a task. A selection loads what is missing beside what serves, then takes over in one step, and
- * lets the versions no longer wanted finish what they promised. If anything cannot be loaded, nothing changes.
+ * lets the versions no longer wanted finish what they promised. If anything cannot be loaded, nothing changes: a
+ * version that serves is READY, whatever becomes of an attempt to load it anew.
  */
 export class ServedModel {
   readonly name: string;
@@ -64,7 +69,11 @@ export class ServedModel {
     return [...this.#live.values()];
   }
 
-  /** The version that answers requests which name none: the highest live one, as in Triton. */
+  /**
+   * The version that answers requests which name none: the live one with the highest number. That is Triton's rule,
+   * which its clients rely on. In a family version 1 is the most accurate, so of several resident versions the
+   * smallest network answers; who wants the most accurate one keeps only it resident or names it in the request.
+   */
   get current(): LiveVersion | undefined {
     return this.#current;
   }
@@ -89,23 +98,24 @@ export class ServedModel {
 
   /**
    * The live version that a request means.
-   * @throws VersionNotFoundError or NotReadyError
+   * @throws NotLoadedError where none was named and none is live; VersionNotFoundError or NotReadyError for a number
    */
   resolve(version: number | undefined): LiveVersion {
     if (version === undefined) {
       if (this.#current !== undefined) return this.#current;
-      throw new VersionNotFoundError(this.name, '(any)');
+      throw this.#nothingServes();
     }
     const live = this.#live.get(version);
     if (live !== undefined) return live;
     const isKnown =
       this.#statuses.has(version) ||
       this.#stored?.versions.some((entry) => entry.version === version) === true;
+    const ready = [...this.#live.keys()];
     if (isKnown)
       throw new NotReadyError(
-        `Request for model '${this.name}' version ${version}: it is not at ready state`,
+        `Request for model '${this.name}' version ${version}: it is not at ready state; ready: ${ready.join(', ') || 'none'}`,
       );
-    throw new VersionNotFoundError(this.name, version);
+    throw new VersionNotFoundError(this.name, version, ready);
   }
 
   /**
@@ -138,11 +148,10 @@ export class ServedModel {
   }
 
   async #takeOver(stored: StoredTask, selection: VersionSelection): Promise<void> {
-    const wanted = this.#wantedVersions(stored, selection);
     const next = new Map<number, LiveVersion>();
     const fresh: LiveVersion[] = [];
     try {
-      for (const entry of wanted) {
+      for (const entry of this.#wantedVersions(stored, selection)) {
         const live = this.#live.get(entry.version);
         const isSame = live !== undefined && live.stored.identity === entry.identity;
         const version = isSame ? live : await this.#loadVersion(entry);
@@ -151,10 +160,9 @@ export class ServedModel {
       }
     } catch (thrown) {
       for (const version of fresh) {
-        this.#statuses.set(version.version, { state: 'UNAVAILABLE', reason: 'unloaded' });
+        this.#mark(version.version, { state: 'UNAVAILABLE', reason: UNLOADED });
         this.#track(version.retire());
       }
-      for (const live of this.liveVersions) this.#statuses.set(live.version, { state: 'READY' });
       throw thrown;
     } finally {
       this.#options.loader.refill();
@@ -175,11 +183,12 @@ export class ServedModel {
     const names = available.map((entry) => entry.version).join(', ') || 'none';
     switch (selection.kind) {
       case 'all':
-        if (available.length > 0) return [...available];
+      case 'latest': {
+        const count = selection.kind === 'all' ? Number.POSITIVE_INFINITY : selection.count;
+        this.#checkProblems(stored, count);
+        if (available.length > 0) return available.slice(-count);
         break;
-      case 'latest':
-        if (available.length > 0) return available.slice(-selection.count);
-        break;
+      }
       case 'specific': {
         const versions = [...new Set(selection.versions)].sort((a, b) => a - b);
         return versions.map((version) => {
@@ -188,7 +197,7 @@ export class ServedModel {
           const problem = stored.problems.find((candidate) => candidate.version === version);
           const reason =
             problem?.error.message ?? `there is no version ${version}; the repository has ${names}`;
-          if (problem !== undefined) this.#statuses.set(version, { state: 'UNAVAILABLE', reason });
+          if (problem !== undefined || this.#live.has(version)) this.#markFailed(version, reason);
           throw new LoadFailedError(this.name, reason, { cause: problem?.error });
         });
       }
@@ -199,9 +208,25 @@ export class ServedModel {
     throw new LoadFailedError(this.name, reasons || 'the repository has no version of it');
   }
 
+  /**
+   * Of the newest `count` versions, damaged ones are left out; but one that serves is not taken away because its file
+   * has come to harm.
+   */
+  #checkProblems(stored: StoredTask, count: number): void {
+    const newest = [...stored.versions, ...stored.problems]
+      .map(({ version }) => version)
+      .sort((a, b) => b - a)
+      .slice(0, count);
+    for (const { version, error } of stored.problems) {
+      if (!newest.includes(version)) continue;
+      this.#markFailed(version, error.message);
+      if (this.#live.has(version)) throw new LoadFailedError(this.name, error.message, { cause: error });
+    }
+  }
+
   async #loadVersion(entry: StoredVersion): Promise<LiveVersion> {
     const { slots, loader, logger, clock, onChange } = this.#options;
-    this.#statuses.set(entry.version, { state: 'LOADING' });
+    this.#mark(entry.version, { state: 'LOADING' });
     try {
       const live = await LiveVersion.load(entry, slots, loader, logger.child({ model: this.name }), clock, {
         onLaneReady: onChange,
@@ -214,10 +239,38 @@ export class ServedModel {
       return live;
     } catch (thrown) {
       const reason = messageOf(thrown);
-      this.#statuses.set(entry.version, { state: 'UNAVAILABLE', reason });
-      logger.error({ model: this.name, version: entry.version, reason }, 'version cannot be loaded');
+      this.#markFailed(entry.version, reason);
       throw new LoadFailedError(this.name, `version ${entry.version}: ${reason}`, { cause: thrown });
     }
+  }
+
+  /** Sets the status of a version, unless it serves: then it stays READY. */
+  #mark(version: number, status: VersionStatus): void {
+    if (!this.#live.has(version)) this.#statuses.set(version, status);
+  }
+
+  /** Keeps the reason for the index and the log; a version that serves is READY all the same. */
+  #markFailed(version: number, reason: string): void {
+    const isServing = this.#live.has(version);
+    this.#statuses.set(
+      version,
+      isServing
+        ? { state: 'READY', reason: `not reloaded, what was loaded before still serves: ${reason}` }
+        : { state: 'UNAVAILABLE', reason },
+    );
+    this.#options.logger.error({ model: this.name, version, reason, isServing }, 'version cannot be loaded');
+  }
+
+  /** For who asked for any version while there is none: what is known of each. */
+  #nothingServes(): NotLoadedError {
+    const loading: number[] = [];
+    const failures: string[] = [];
+    for (const [version, { state, reason }] of this.#statuses) {
+      if (state === 'LOADING') loading.push(version);
+      else if (reason !== undefined && reason !== UNLOADED)
+        failures.push(`version ${version} failed: ${reason}`);
+    }
+    return new NotLoadedError(this.name, loading, failures);
   }
 
   #giveUp(entry: StoredVersion, reason: string): void {
@@ -237,7 +290,9 @@ export class ServedModel {
     if (!isReplaced()) this.#statuses.set(live.version, { state: 'UNLOADING' });
     this.#track(
       live.retire().then(() => {
-        if (!isReplaced()) this.#statuses.set(live.version, { state: 'UNAVAILABLE', reason: 'unloaded' });
+        // It may be loading again by now.
+        if (this.#statuses.get(live.version)?.state === 'UNLOADING')
+          this.#statuses.set(live.version, { state: 'UNAVAILABLE', reason: UNLOADED });
       }),
     );
   }

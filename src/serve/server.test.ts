@@ -1,8 +1,9 @@
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { deflateSync, gunzipSync, gzipSync } from 'node:zlib';
 import pino from 'pino';
 import { Agent, request } from 'undici';
@@ -15,6 +16,8 @@ import { writeModel } from '../graph/onnx/write.ts';
 import { digestOf } from '../repository/digest.ts';
 import { writeTask } from '../repository/store.ts';
 import { MANIFEST_SCHEMA_VERSION, type TaskManifest, type Variant } from '../repository/types.ts';
+import { Loader } from './loader.ts';
+import { ModelRegistry } from './model-registry.ts';
 import { type RunningServer, type ServerOptions, startServer } from './server.ts';
 
 const logger = pino({ level: 'silent' });
@@ -216,7 +219,31 @@ describe('the protocol', () => {
       503,
       /not at ready state/,
     ],
-    ['version 0', 'POST', '/v2/models/digits/versions/0/infer', inferBody(), 404],
+    [
+      'version 0',
+      'POST',
+      '/v2/models/digits/versions/0/infer',
+      inferBody(),
+      404,
+      /version 0 is not found; it has 1/,
+    ],
+    [
+      'a version larger than any',
+      'POST',
+      '/v2/models/digits/versions/20240101123045/infer',
+      inferBody(),
+      404,
+      /version 20240101123045 is not found/,
+    ],
+    [
+      'a version that is too large for a number',
+      'POST',
+      '/v2/models/digits/versions/99999999999999999999/infer',
+      inferBody(),
+      400,
+      /'99999999999999999999' is not a model version/,
+    ],
+    ['a version padded with zeros', 'GET', '/v2/models/digits/versions/01', undefined, 400, /'01' is not/],
     [
       'a version that is no number',
       'POST',
@@ -306,7 +333,15 @@ describe('the protocol', () => {
       infer,
       inferBody({ ...image(), name: 'picture' }),
       400,
-      /unexpected inference input 'picture'/,
+      /unexpected inference input 'picture' for model 'digits'; it takes 'image'/,
+    ],
+    [
+      'an unknown input whose data do not fit its shape either',
+      'POST',
+      infer,
+      inferBody({ ...image([1, 2, 3], [1, 4]), name: 'picture' }),
+      400,
+      /unexpected inference input 'picture' for model 'digits'; it takes 'image'/,
     ],
     ['an input twice', 'POST', infer, { inputs: [image(), image()] }, 400, /more than once/],
     [
@@ -315,7 +350,7 @@ describe('the protocol', () => {
       infer,
       inferBody(image(), { outputs: [{ name: 'x' }] }),
       400,
-      /unexpected inference output/,
+      /unexpected inference output 'x' for model 'digits'; it gives 'logits'/,
     ],
     [
       'a wrong datatype',
@@ -353,7 +388,32 @@ describe('the protocol', () => {
       501,
     ],
     ['deep nesting', 'POST', infer, `{"inputs":${'['.repeat(40)}${']'.repeat(40)}}`, 400, /nested/],
-    ['a body over the limit', 'POST', infer, 'x'.repeat(5000), 400, /exceeds the maximum/],
+    ['a body over the limit', 'POST', infer, 'x'.repeat(5000), 413, /maximum of 4096 bytes: it has 5000/],
+    [
+      'a number beyond FP32',
+      'POST',
+      infer,
+      inferBody(image([1, 2, 3, 4, 5, 6, 1e300, 8], [2, 1, 2, 2])),
+      400,
+      /input 'image': 1e\+300 is outside the range of FP32 \(±3.4028235e38\) at \[1,0,1,0\]/,
+    ],
+    [
+      'a number beyond any float',
+      'POST',
+      infer,
+      '{"inputs":[{"name":"image","datatype":"FP32","shape":[1,1,2,2],"data":[1,2,3,1e999]}]}',
+      400,
+      /a number is outside the range of FP32 .* at \[0,0,1,1\]/,
+    ],
+    [
+      'an integer of many digits for a float',
+      'POST',
+      infer,
+      `{"inputs":[{"name":"image","datatype":"FP32","shape":[1,1,2,2],"data":[1,2,3,${'9'.repeat(400)}]}]}`,
+      400,
+      /a number is outside the range of FP32/,
+    ],
+    ['data of long strings', 'POST', infer, inferBody(image(['x'.repeat(500), 2, 3, 4])), 400, /got "x{59}…/],
     [
       'an int8 out of range',
       'POST',
@@ -531,7 +591,36 @@ describe('the protocol', () => {
     const bomb = await call(server, 'POST', infer, gzipSync(Buffer.alloc(1_000_000)), {
       'content-encoding': 'gzip',
     });
-    expect([bomb.status, bomb.json.error]).toEqual([400, expect.stringMatching(/exceeds the maximum/)]);
+    expect([bomb.status, bomb.json.error]).toEqual([413, expect.stringMatching(/exceeds the maximum/)]);
+  });
+
+  it('answers a body over the limit also to clients that write all of it before they read', async () => {
+    const size = 32 * 1024 * 1024; // More than the buffers of both sockets hold.
+    const answer = await new Promise<string>((resolve, reject) => {
+      const socket = connect(server.ports.http, '127.0.0.1');
+      let text = '';
+      socket.pause();
+      socket.write(`POST ${infer} HTTP/1.1\r\nHost: x\r\nContent-Length: ${size}\r\n\r\n`);
+      socket.write(Buffer.alloc(size), () => socket.resume());
+      socket.on('data', (chunk) => {
+        text += chunk;
+      });
+      socket.on('error', reject);
+      socket.on('close', () => resolve(text));
+    });
+    expect(answer).toMatch(/^HTTP\/1.1 413 (.|\r\n)*"error":"the request body exceeds the maximum/);
+  });
+
+  it('answers a body over the limit whose length nobody announced', async () => {
+    const response = await request(`${server.httpUrl}${infer}`, {
+      method: 'POST',
+      body: Readable.from([Buffer.alloc(3000), Buffer.alloc(3000)]),
+      dispatcher: agent,
+    });
+    expect([response.statusCode, await response.body.json()]).toEqual([
+      413,
+      { error: expect.stringMatching(/maximum of 4096 bytes: it goes on beyond that/) },
+    ]);
   });
 
   it('describes models and their configuration', async () => {
@@ -647,7 +736,11 @@ describe('the server', () => {
       expect((await call(server, 'GET', '/v2/models/digits')).json.versions).toEqual(['1', '2']);
       expect((await call(server, 'POST', '/v2/repository/models/digits/unload')).status).toBe(200);
       expect((await call(server, 'GET', '/v2/models/digits/ready')).status).toBe(400);
-      expect((await call(server, 'POST', '/v2/models/digits/infer', inferBody())).status).toBe(404);
+      const unloaded = await call(server, 'POST', '/v2/models/digits/infer', inferBody());
+      expect([unloaded.status, unloaded.json.error]).toEqual([
+        404,
+        "'digits' has no available versions: it is not loaded. Load it through the model repository extension: POST /v2/repository/models/digits/load",
+      ]);
       expect((await call(server, 'POST', '/v2/repository/models/digits/load')).status).toBe(200);
       expect((await call(server, 'GET', '/v2/models/digits')).json.versions).toEqual(['1', '2']);
     } finally {
@@ -702,6 +795,97 @@ describe('the server', () => {
       await server.close();
       await rm(damaged, { recursive: true, force: true });
     }
+  });
+
+  it.each([
+    ['another network of the same size', (bytes: Uint8Array) => bytes.fill(0, -8), 'load'],
+    ['a network cut short', (bytes: Uint8Array) => bytes.subarray(0, -8), 'problem'],
+  ])('keeps a version READY whose reload fails, and says why: %s', async (_, damage, where) => {
+    const folder = await mkdtemp(join(tmpdir(), 'bonsai-reload-'));
+    await writeScorer(folder, 'digits', [1]);
+    const server = await start(folder);
+    try {
+      // The manifest names a new network, so that the version is loaded anew, but its file is damaged.
+      await writeScorer(folder, 'digits', [1], 1);
+      const file = join(folder, 'digits', '1', 'model.onnx');
+      const good = await readFile(file);
+      await writeFile(file, damage(Uint8Array.from(good)));
+      const reload = () => call(server, 'POST', '/v2/repository/models/digits/load');
+      const index = async () => (await call(server, 'POST', '/v2/repository/index')).json;
+      const failed = await reload();
+      expect([failed.status, failed.json.error]).toEqual([400, expect.stringMatching(/^load failed/)]);
+      expect(await index()).toEqual([
+        {
+          name: 'digits',
+          version: '1',
+          state: 'READY',
+          reason: expect.stringMatching(
+            where === 'load' ? /^not reloaded, .*digest/ : /^not reloaded, .*the manifest says/,
+          ),
+        },
+      ]);
+      expect((await call(server, 'POST', '/v2/models/digits/infer', inferBody())).status).toBe(200);
+      await writeFile(file, good);
+      expect((await reload()).status).toBe(200);
+      expect(await index()).toEqual([{ name: 'digits', version: '1', state: 'READY' }]);
+    } finally {
+      await server.close();
+      await rm(folder, { recursive: true, force: true });
+    }
+  });
+
+  it('does not end a version that serves because its file has come to harm since', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'bonsai-harm-'));
+    await writeScorer(folder, 'digits', [1, 2, 3]);
+    const server = await start(folder);
+    try {
+      const all = { parameters: { config: JSON.stringify({ version_policy: { all: {} } }) } };
+      await rm(join(folder, 'digits', '3', 'model.onnx'));
+      // Version 3 does not serve yet, so the others do without it.
+      expect((await call(server, 'POST', '/v2/repository/models/digits/load', all)).status).toBe(200);
+      await rm(join(folder, 'digits', '1', 'model.onnx'));
+      const reload = await call(server, 'POST', '/v2/repository/models/digits/load');
+      expect([reload.status, reload.json.error]).toEqual([
+        400,
+        expect.stringMatching(/1.model.onnx: is missing/),
+      ]);
+      expect((await call(server, 'POST', '/v2/repository/index')).json).toEqual([
+        { name: 'digits', version: '1', state: 'READY', reason: expect.stringMatching(/^not reloaded/) },
+        { name: 'digits', version: '2', state: 'READY' },
+        { name: 'digits', version: '3', state: 'UNAVAILABLE', reason: expect.stringMatching(/is missing/) },
+      ]);
+    } finally {
+      await server.close();
+      await rm(folder, { recursive: true, force: true });
+    }
+  });
+
+  it('says of every task that it is LOADING while the server starts', async () => {
+    const loader = new Loader({ spareCount: 1, logger });
+    const models = new ModelRegistry({
+      root,
+      slots: 1,
+      loader,
+      logger,
+      clock: systemClock,
+      maxResidentVersions: 8,
+      onChange: () => {},
+    });
+    const states = async () => (await models.index()).map(({ name, state }) => [name, state]);
+    const isLoaded = models.loadAll('largest');
+    expect(await states()).toEqual([
+      ['digits', 'LOADING'],
+      ['slow', 'LOADING'],
+    ]);
+    expect(() => models.get('slow')).toThrow("'slow' is not ready: the server is starting");
+    await isLoaded;
+    expect(await states()).toEqual([
+      ['digits', 'READY'],
+      ['slow', 'READY'],
+    ]);
+    expect(() => models.get('nope')).toThrow("unknown model: 'nope'");
+    await models.close();
+    await loader.close();
   });
 
   it('bounds its queue and refuses with 503 and Retry-After', async () => {

@@ -39,7 +39,9 @@ const CONNECTIONS = 4;
  * A server that speaks the Open Inference Protocol with Triton's repository extension: Bonsai's own, Triton.
  * Demand comes from `bonsai_requests_total`, else from `nv_inference_request_success` and `…_failure` (Triton
  * counts a request refused by a full queue in neither); versions from `bonsai_serving_version`, else from the
- * repository index: the highest READY one, which is the one that answers clients that name none.
+ * repository index: the highest READY one, which is the one that answers clients that name none (Triton's rule, also
+ * where several versions are resident). The index also tells a task that is still loading from one that nobody
+ * loads; where the metrics name a serving version of every task it is not asked for.
  * A version is switched by loading the model with a version policy that names only it, so Triton must run in
  * explicit model control mode.
  */
@@ -51,7 +53,7 @@ export function v2Server(options: V2ServerOptions): ServerAdapter {
 
   return {
     name,
-    async observe(signal) {
+    async observe(signal, tasks = []) {
       const timeoutMs = options.observeTimeoutMs ?? OBSERVE_TIMEOUT_MS;
       const page = await send(metrics, { method: 'GET', path: '/metrics', timeoutMs, signal });
       expectOk(page, 'GET /metrics', name);
@@ -60,18 +62,20 @@ export function v2Server(options: V2ServerOptions): ServerAdapter {
       const cpuSeconds = options.cpu
         ? await options.cpu.cpuSeconds()
         : gaugeOf(samples, 'process_cpu_seconds_total');
-      let serving = byModel(samples, 'bonsai_serving_version');
-      if (serving.size === 0) {
+      const measured = positive(byModel(samples, 'bonsai_serving_version'));
+      let listed: Listed = { serving: new Map(), loading: new Map() };
+      if (measured.size === 0 || tasks.some((task) => !measured.has(task))) {
         const path = '/v2/repository/index';
         const index = await send(api, { method: 'POST', path, body: '{}', timeoutMs, signal });
         expectOk(index, `POST ${path}`, name);
-        serving = servingOf(index.body, name);
+        listed = listedIn(index.body, name);
       }
       const waiting = byModel(samples, 'bonsai_queue_length');
       return {
         atMs,
         ...requestsOf(samples),
-        serving: positive(serving),
+        serving: new Map([...listed.serving, ...measured]),
+        loading: listed.loading,
         queued: waiting.size > 0 ? waiting : byModel(samples, 'nv_inference_pending_request_count'),
         cpuSeconds,
         cpuBudget: options.cpuBudget ?? gaugeOf(samples, 'bonsai_cpu_budget_cores') ?? 1,
@@ -218,8 +222,15 @@ function gaugeOf(samples: readonly MetricSample[], name: string): number | undef
   return Number.isFinite(value) ? value : undefined;
 }
 
-/** The highest READY version of each model of a repository index. KServe's own servers write "Ready". */
-function servingOf(body: string, name: string): Map<string, number> {
+/** What a repository index says of each model. */
+type Listed = Pick<Scrape, 'serving' | 'loading'>;
+
+/**
+ * The highest READY version of each model, and those that come or go: LOADING with its version where it has one,
+ * UNLOADING as unnamed (what follows is not known yet). UNAVAILABLE, UNKNOWN and a name alone are neither: such a model
+ * is absent. KServe's own servers write "Ready".
+ */
+function listedIn(body: string, name: string): Listed {
   const fail = () =>
     new BonsaiError('invalid_request', `The repository index of ${name} is not a list of models.`);
   let entries: unknown;
@@ -230,14 +241,18 @@ function servingOf(body: string, name: string): Map<string, number> {
   }
   if (!Array.isArray(entries)) throw fail();
   const serving = new Map<string, number>();
+  const loading = new Map<string, number | 'unnamed'>();
   for (const entry of entries as unknown[]) {
     if (typeof entry !== 'object' || entry === null || !('name' in entry)) throw fail();
     // A model that was never loaded has only a name.
-    if (!('state' in entry) || String(entry.state).toUpperCase() !== 'READY' || !('version' in entry))
-      continue;
-    const version = Number(entry.version);
+    const state = 'state' in entry ? String(entry.state).toUpperCase() : '';
     const task = String(entry.name);
-    if (Number.isInteger(version)) serving.set(task, Math.max(version, serving.get(task) ?? 0));
+    const number = 'version' in entry ? Number(entry.version) : Number.NaN;
+    const version = Number.isInteger(number) && number > 0 ? number : undefined;
+    if (state === 'READY' && version !== undefined)
+      serving.set(task, Math.max(version, serving.get(task) ?? 0));
+    else if (state === 'LOADING') loading.set(task, version ?? loading.get(task) ?? 'unnamed');
+    else if (state === 'UNLOADING' && !loading.has(task)) loading.set(task, 'unnamed');
   }
-  return serving;
+  return { serving, loading };
 }

@@ -27,7 +27,8 @@ export async function readBody(request: IncomingMessage, maxBytes: number): Prom
   try {
     return await decompressors[encoding](body, { maxOutputLength: maxBytes });
   } catch (cause) {
-    if (systemCodeOf(cause) === 'ERR_BUFFER_TOO_LARGE') throw tooLarge(maxBytes);
+    if (systemCodeOf(cause) === 'ERR_BUFFER_TOO_LARGE')
+      throw tooLarge('is larger when decompressed', maxBytes);
     throw new InvalidRequestError(`the ${encoding} body cannot be decompressed: ${messageOf(cause)}`, {
       cause,
     });
@@ -36,25 +37,32 @@ export async function readBody(request: IncomingMessage, maxBytes: number): Prom
 
 function collect(request: IncomingMessage, maxBytes: number): Promise<Uint8Array> {
   const declared = Number(request.headers['content-length'] ?? Number.NaN);
-  if (declared > maxBytes) return Promise.reject(tooLarge(maxBytes));
+  if (declared > maxBytes) return Promise.reject(tooLarge(`has ${declared} bytes`, maxBytes));
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let length = 0;
-    request.on('data', (chunk: Buffer) => {
+    const onData = (chunk: Buffer) => {
       length += chunk.length;
       if (length > maxBytes) {
-        request.pause();
-        reject(tooLarge(maxBytes));
+        // The rest is for whoever answers to discard.
+        request.off('data', onData).off('end', onEnd).pause();
+        chunks.length = 0;
+        reject(tooLarge('goes on beyond that', maxBytes));
       } else {
         chunks.push(chunk);
       }
-    });
-    request.on('end', () => resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, length)));
+    };
+    const onEnd = () => resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, length));
+    request.on('data', onData);
+    request.on('end', onEnd);
     request.on('error', (cause) => reject(new BonsaiError('cancelled', messageOf(cause), { cause })));
     request.on('close', () => reject(new BonsaiError('cancelled', 'The client has gone.')));
   });
 }
 
-function tooLarge(maxBytes: number): BonsaiError {
-  return new BonsaiError('body_too_large', `the request body exceeds the maximum of ${maxBytes} bytes`);
+function tooLarge(what: string, maxBytes: number): BonsaiError {
+  return new BonsaiError(
+    'body_too_large',
+    `the request body exceeds the maximum of ${maxBytes} bytes: it ${what}. Send fewer examples per request, or raise the server's limit on bodies`,
+  );
 }

@@ -3,12 +3,13 @@ import { BonsaiError, type ErrorCode } from '../../base/errors.ts';
 /**
  * HTTP status of every error. As Triton's (`HttpCodeFromError`), which its clients know: what the caller got wrong is
  * 400, what is not there 404, what may succeed later 503, what is not offered 501. Unlike Triton's, malformed JSON is
- * 400 and not 500.
+ * 400 and not 500, and a body over the limit is 413 (RFC 9110, section 15.5.14) and not 400: proxies and clients tell it
+ * from a malformed request by the status.
  */
 export const STATUS_BY_CODE = {
   aborted: 503,
   already_running: 503,
-  body_too_large: 400,
+  body_too_large: 413,
   cancelled: 400,
   corrupt_checkpoint: 500,
   corrupt_dataset: 500,

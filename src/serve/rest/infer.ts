@@ -2,7 +2,7 @@ import type { DType } from '../../base/dtype.ts';
 import { BonsaiError } from '../../base/errors.ts';
 import { elementCount } from '../../base/tensor.ts';
 import type { TensorSpec } from '../../repository/types.ts';
-import type { InferAnswer, InferRequest, NamedTensor } from '../data-plane.ts';
+import { checkInputName, type InferAnswer, type InferRequest, type NamedTensor } from '../data-plane.ts';
 import { DTYPE_BY_DATATYPE, datatypeOf } from '../datatypes.ts';
 import { InvalidRequestError } from '../errors.ts';
 import type { ServedModel } from '../served-model.ts';
@@ -30,7 +30,7 @@ const US_PER_MS = 1000;
 /**
  * Decodes the JSON and the binary tensors behind it (binary tensor data extension). Tensor bytes are views of the body.
  * @param headerLength the value of Inference-Header-Content-Length, or undefined where absent
- * @throws InvalidRequestError, BonsaiError `unsupported`
+ * @throws InvalidRequestError, BonsaiError `unsupported`; what `ServedModel.resolve` throws
  */
 export function decodeInfer(
   model: ServedModel,
@@ -48,7 +48,10 @@ export function decodeInfer(
       throw new InvalidRequestError(`parameter names that begin with 'triton_' are reserved: '${name}'`);
   }
   const binary = new BinaryPart(body, jsonLength);
-  const inputs = arrayOf(root, 'inputs').map((item) => decodeInput(item, binary));
+  const specs = model.resolve(version).inputs;
+  const inputs = arrayOf(root, 'inputs').map((item) =>
+    decodeInput(item, binary, (name) => checkInputName(name, specs, model.name)),
+  );
   binary.checkUsedUp();
 
   const outputs = root.outputs === undefined ? undefined : arrayOf(root, 'outputs').map(decodeOutput);
@@ -134,9 +137,10 @@ function parseHeaderLength(value: string | undefined, bodyLength: number): numbe
   return length;
 }
 
-function decodeInput(item: Json, binary: BinaryPart): NamedTensor {
+function decodeInput(item: Json, binary: BinaryPart, checkName: (name: string) => void): NamedTensor {
   const input = objectOf(item, 'an input');
   const name = stringOf(input, 'name', 'an input');
+  checkName(name);
   const where = `input '${name}'`;
   const datatype = stringOf(input, 'datatype', where);
   const dtype = DTYPE_BY_DATATYPE.get(datatype);

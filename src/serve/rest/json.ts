@@ -32,6 +32,12 @@ export function parseJson(bytes: Uint8Array, maxDepth: number): Json {
   }
 }
 
+/**
+ * Longer integers are beyond 64 bits ("-9223372036854775808" and "18446744073709551615" have 20 characters) and stay
+ * plain numbers: making a bigint of a million digits would hold up the socket thread.
+ */
+export const MAX_INTEGER_LENGTH = 20;
+
 /** Digits from which an integer may exceed 2^53 (9007199254740992 has 16). */
 const LONG_INTEGER_DIGITS = 16;
 
@@ -92,10 +98,10 @@ class ExactParser {
       }
       return Object.fromEntries(entries);
     }
-    if (integer !== undefined) {
+    if (integer !== undefined && integer.length <= MAX_INTEGER_LENGTH) {
       const value = Number(integer);
       return Number.isSafeInteger(value) ? value : BigInt(integer);
     }
-    return JSON.parse(string ?? other!);
+    return JSON.parse(string ?? integer ?? other!);
   }
 }

@@ -1,4 +1,4 @@
-import { parseVersion } from '../../repository/names.ts';
+import { InvalidRequestError } from '../errors.ts';
 import { HttpError } from './errors.ts';
 
 /** What a request asks for. */
@@ -20,6 +20,7 @@ const MODEL_ROUTES: ReadonlyMap<string | undefined, readonly [ModelRoute, 'GET' 
 /**
  * Finds the route of a method and a path. Names are decoded but never trusted: they are looked up, not used as paths.
  * @throws HttpError 404 for an unknown route, 405 for a wrong method, 501 for a named repository
+ * @throws InvalidRequestError for digits that cannot be a version
  */
 export function routeOf(method: string | undefined, url: string): Route {
   const query = url.indexOf('?');
@@ -59,11 +60,23 @@ function modelRoute(method: string | undefined, model: string, rest: readonly st
   return allow(method, [route[1]], { kind: route[0], model, version });
 }
 
-/** Digits only, or the route does not exist; zero and giants are versions that no model has. */
+/**
+ * Digits only, or the route does not exist. Any number that is written as numbers are may be asked for, and is not
+ * found later if no model has it; what a number cannot hold exactly, or is padded with zeros, would come out as another
+ * version than the caller wrote.
+ */
 function versionOf(text: string | undefined): number {
   if (text === undefined || !/^[0-9]+$/.test(text)) throw notFound();
-  return parseVersion(text) ?? 0;
+  const version = Number(text);
+  if (Number.isSafeInteger(version) && String(version) === text) return version;
+  const shown = text.length > MAX_SHOWN_DIGITS ? `${text.slice(0, MAX_SHOWN_DIGITS)}…` : text;
+  throw new InvalidRequestError(
+    `'${shown}' is not a model version: expected an integer from 1 to ${Number.MAX_SAFE_INTEGER}, without leading zeros`,
+  );
 }
+
+/** Longer versions are cut in messages; 64-bit integers have at most 19 digits. */
+const MAX_SHOWN_DIGITS = 24;
 
 function repositoryRoute(method: string | undefined, model: string, action: string | undefined): Route {
   if (action !== 'load' && action !== 'unload') throw notFound();

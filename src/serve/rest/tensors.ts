@@ -24,6 +24,12 @@ const INTEGER_RANGES: Partial<Record<DType, readonly [bigint, bigint]>> = {
   int64: [-(2n ** 63n), 2n ** 63n - 1n],
 };
 
+/** Largest finite value of the float types that have a JSON form: (2 − 2⁻²³) · 2¹²⁷ and (2 − 2⁻⁵²) · 2¹⁰²³. */
+const LARGEST_FLOAT = { float32: '3.4028235e38', float64: '1.7976931348623157e308' } as const;
+
+/** Values are cut here in messages. */
+const MAX_SHOWN_LENGTH = 60;
+
 /**
  * A tensor from the `data` of a request, flat or nested.
  * @param where how errors name it, e.g. `input 'image'`
@@ -71,6 +77,14 @@ export function tensorFromJson(dtype: DType, shape: readonly number[], data: Jso
         const value = elements[i];
         if (typeof value !== 'number' && typeof value !== 'bigint') throw wrong('numbers', value);
         values[i] = Number(value);
+        if (!Number.isFinite(values[i])) {
+          // JSON has neither NaN nor infinity, so the number was finite as it was written.
+          const type = datatypeOf(dtype);
+          const got = Number.isFinite(Number(value)) ? `${value} is` : 'a number is';
+          throw new InvalidRequestError(
+            `${where}: ${got} outside the range of ${type} (±${LARGEST_FLOAT[dtype]}) at ${positionOf(i, shape)}`,
+          );
+        }
       }
       return { dtype, shape, bytes: new Uint8Array(values.buffer) };
     }
@@ -178,6 +192,22 @@ function splitStrings(bytes: Uint8Array, count: number, where: string): Uint8Arr
 }
 
 function describe(value: Json | undefined): string {
-  if (typeof value === 'bigint') return String(value);
-  return value !== null && typeof value === 'object' ? 'an object' : JSON.stringify(value);
+  if (typeof value === 'bigint' || typeof value === 'number') return String(value);
+  if (value !== null && typeof value === 'object') return 'an object';
+  const text = JSON.stringify(value);
+  return text.length > MAX_SHOWN_LENGTH ? `${text.slice(0, MAX_SHOWN_LENGTH)}…` : text;
+}
+
+/** Where a flat index lies, row-major: 7 in shape [2, 4] is `[1,3]`, (1 · 4 + 3). */
+function positionOf(index: number, shape: readonly number[]): string {
+  let rest = index;
+  const position = shape
+    .toReversed()
+    .map((size) => {
+      const at = rest % size;
+      rest = (rest - at) / size;
+      return at;
+    })
+    .reverse();
+  return `[${position.join(',')}]`;
 }
