@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
@@ -17,6 +17,7 @@ async function optionsOf(
   flags: string[],
   yaml?: string,
   environment: Record<string, string> = {},
+  isRequired = false,
 ): Promise<Record<string, unknown>> {
   const file = join(folder, 'bonsai.yaml');
   if (yaml !== undefined) await writeFile(file, yaml);
@@ -26,8 +27,9 @@ async function optionsOf(
     .option('--host <address>', '', '127.0.0.1')
     .option('--json')
     .action(() => {});
-  const program = new Command().addCommand(command);
-  installOptionSources(program, { configPath: () => file, environment });
+  const train = new Command('train').option('--epochs <n>').action(() => {});
+  const program = new Command().addCommand(command).addCommand(train);
+  installOptionSources(program, { config: () => ({ path: file, isRequired }), environment });
   await program.parseAsync(['serve', ...flags], { from: 'user' });
   return command.opts();
 }
@@ -47,6 +49,12 @@ describe('configuration', () => {
     ['serve:\n  port: many\n', /bonsai\.yaml:2: "port": Expected an integer/],
     ['serve:\n  port: [1]\n', /bonsai\.yaml:2: "port" should be a single value/],
     ['serve:\n  json: perhaps\n', /bonsai\.yaml:2: "json" should be true or false/],
+    ['serve:\n  json:\n', /bonsai\.yaml:2: "json" should be true or false/],
+    ['train:\n  epoch: 3\n', /bonsai\.yaml:2: train has no option "epoch"\. Known: epochs\./],
+    [
+      'train:\n  epochs: 3\nsrve:\n  port: 3\n',
+      /bonsai\.yaml:3: there is no command "srve" .*Known: serve, train\./,
+    ],
     ['serve: 3\n', /bonsai\.yaml:1: "serve" should hold options/],
     ['- a\n', /expected a section per command/],
     ['serve: {\n', /bonsai\.yaml:\d+: /],
@@ -64,6 +72,16 @@ describe('configuration', () => {
 
   it('leaves sections of other commands alone', async () => {
     expect(await optionsOf([], 'train:\n  epochs: 3\n')).toMatchObject({ port: 8000 });
+  });
+
+  it('wants a file that was named to be there, and any file to be readable', async () => {
+    expect(await optionsOf([])).toMatchObject({ port: 8000 });
+    await expect(optionsOf([], undefined, {}, true)).rejects.toMatchObject({
+      code: 'invalid_config',
+      message: expect.stringMatching(/bonsai\.yaml cannot be read: ENOENT.*--config/),
+    });
+    await mkdir(join(folder, 'bonsai.yaml'));
+    await expect(optionsOf([])).rejects.toThrow(/cannot be read: EISDIR/);
   });
 
   it('names variables after flags', () => {

@@ -1,5 +1,5 @@
 import { type Clock, systemClock } from '../base/clock.ts';
-import { BonsaiError } from '../base/errors.ts';
+import { BonsaiError, messageOf } from '../base/errors.ts';
 import { type Progress, silentProgress, terminalProgress } from './progress.ts';
 
 /** What every command gets from the outside world; the only place where the real clock and signals come in. */
@@ -17,7 +17,7 @@ export function processContext(options: { json?: boolean; quiet?: boolean }): Co
   const controller = new AbortController();
   const stop = (signal: NodeJS.Signals) => {
     if (controller.signal.aborted) process.exit(130);
-    controller.abort(new BonsaiError('aborted', `Stopped by ${signal}; finished steps are kept.`));
+    controller.abort(new BonsaiError('aborted', `Stopped by ${signal}.`));
   };
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);
@@ -31,4 +31,23 @@ export function processContext(options: { json?: boolean; quiet?: boolean }): Co
       process.stdout.write(json ? `${JSON.stringify(value, null, 2)}\n` : `${text}\n`);
     },
   };
+}
+
+/**
+ * Does a command's work. Once a signal has come, whatever the work ends with is a consequence of it (a request given
+ * up, a child process that got the same signal), and is told as such.
+ * @param goOn what becomes of the work done so far and how to go on; a sentence
+ * @throws BonsaiError `aborted` after a signal, with the work's own error as its cause; else what the work throws
+ */
+export async function interruptible<T>(
+  signal: AbortSignal,
+  goOn: string,
+  work: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await work();
+  } catch (cause) {
+    if (!signal.aborted) throw cause;
+    throw new BonsaiError('aborted', `${messageOf(signal.reason)} ${goOn}`, { cause });
+  }
 }

@@ -24,7 +24,8 @@ import type { DecisionRow, RunReport } from '../report/report-types.ts';
 import { summaryTable } from '../report/table.ts';
 import { frontierOf } from '../repository/frontier.ts';
 import { profileOf, type TaskManifest, type Variant } from '../repository/types.ts';
-import { type Context, processContext } from './context.ts';
+import { type Context, interruptible, processContext } from './context.ts';
+import { checkCpus } from './cpus.ts';
 import { DEMO, type DemoRecipe, QUICK_DEMO } from './demo-recipe.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { labelledInputs } from './inputs.ts';
@@ -35,7 +36,8 @@ import { cpusOption } from './profile.ts';
 import { formatSeconds } from './progress.ts';
 import { familyTable } from './repo.ts';
 import { startServerProcess } from './server-process.ts';
-import { writeFiles } from './stress.ts';
+import { formatPercent, writeFiles } from './stress.ts';
+import { checkWritableFolder } from './writable.ts';
 
 interface DemoOptions {
   readonly work: string;
@@ -78,58 +80,64 @@ ${EXIT_CODE_HELP}`,
     )
     .action(async (options: DemoOptions) => {
       const context = processContext(options);
-      const startedMs = context.clock.nowMs();
-      const recipe = options.quick ? QUICK_DEMO : DEMO;
-      const dataset = await loadData(context, { data: 'mnist', seed: options.seed, work: options.work });
-      const base = await trainBase(context, dataset, recipe, options);
-      const manifest = await portToRepository(context, base, dataset, {
-        out: join(options.work, 'models'),
-        task: TASK,
-        ratios: recipe.ratios,
-        criterion: 'l2',
-        chain: 'base',
-        recipe: recipe.fineTuning,
-        latencyRuns: recipe.latencyRuns,
-        throughputMs: recipe.throughputMs,
-        sloMs: recipe.sloMs,
-        cpus: options.cpus,
-        threads: options.threads,
-        seed: options.seed,
-        workDirectory: join(options.work, 'port'),
-      });
-      context.progress.say(`\n${familyTable(manifest)}\n`);
-
-      const demand = demandFor(manifest, recipe);
-      const inputs = labelledInputs(dataset, dataset.test, manifest);
-      const runs: DemoRun[] = [];
-      for (const { name, policy, initial } of RUNS) {
-        runs.push(
-          await runOnce(context, { name, policy, initial, manifest, inputs, demand, recipe, options }),
-        );
-      }
-      const report = await writeReport(manifest, demand, runs, recipe, options);
-      const table = summaryTable(runs.map((run) => run.report));
-      const seconds = (context.clock.nowMs() - startedMs) / 1000;
-      context.result(
-        {
-          seed: options.seed,
-          seconds,
-          sloMs: recipe.sloMs,
-          peakRps: peakOf(demand),
-          family: manifest.variants,
-          frontier: frontierOf(manifest.variants, 'inverseThroughput').map(({ version }) => version),
-          runs: runs.map(({ report: { name, summary }, summary: load }) => ({
-            name,
-            ...summary,
-            versions: load.versions,
-          })),
-          report,
-        },
-        `\nDemand rises to ${peakOf(demand).toFixed(0)} requests/s and falls; objective ${recipe.sloMs} ms; seed ${options.seed}\n\n` +
-          `${table}\n` +
-          `Report: ${pathToFileURL(report).href}\nDone in ${formatSeconds(seconds)}. A second run reuses the family.`,
-      );
+      checkCpus(options.cpus);
+      await checkWritableFolder(options.work);
+      const goOn = `What is finished is kept in ${options.work}: start it again, and it goes on from there.`;
+      await interruptible(context.signal, goOn, () => demonstrate(context, options));
     });
+}
+
+/** The story itself: base, family, three runs under the same demand, report. */
+async function demonstrate(context: Context, options: DemoOptions): Promise<void> {
+  const startedMs = context.clock.nowMs();
+  const recipe = options.quick ? QUICK_DEMO : DEMO;
+  const dataset = await loadData(context, { data: 'mnist', seed: options.seed, work: options.work });
+  const base = await trainBase(context, dataset, recipe, options);
+  const manifest = await portToRepository(context, base, dataset, {
+    out: join(options.work, 'models'),
+    task: TASK,
+    ratios: recipe.ratios,
+    criterion: 'l2',
+    chain: 'base',
+    recipe: recipe.fineTuning,
+    latencyRuns: recipe.latencyRuns,
+    throughputMs: recipe.throughputMs,
+    sloMs: recipe.sloMs,
+    cpus: options.cpus,
+    threads: options.threads,
+    seed: options.seed,
+    workDirectory: join(options.work, 'port'),
+  });
+  context.progress.say(`\n${familyTable(manifest)}\n`);
+
+  const demand = demandFor(manifest, recipe);
+  const inputs = labelledInputs(dataset, dataset.test, manifest);
+  const runs: DemoRun[] = [];
+  for (const { name, policy, initial } of RUNS) {
+    runs.push(await runOnce(context, { name, policy, initial, manifest, inputs, demand, recipe, options }));
+  }
+  const report = await writeReport(manifest, demand, runs, recipe, options);
+  const table = summaryTable(runs.map((run) => run.report));
+  const seconds = (context.clock.nowMs() - startedMs) / 1000;
+  context.result(
+    {
+      seed: options.seed,
+      seconds,
+      sloMs: recipe.sloMs,
+      peakRps: peakOf(demand),
+      family: manifest.variants,
+      frontier: frontierOf(manifest.variants, 'inverseThroughput').map(({ version }) => version),
+      runs: runs.map(({ report: { name, summary }, summary: load }) => ({
+        name,
+        ...summary,
+        versions: load.versions,
+      })),
+      report,
+    },
+    `\nDemand rises to ${peakOf(demand).toFixed(0)} requests/s and falls; objective ${recipe.sloMs} ms; seed ${options.seed}\n\n` +
+      `${table}\n` +
+      `Report: ${pathToFileURL(report).href}\nDone in ${formatSeconds(seconds)}. A second run reuses the family.`,
+  );
 }
 
 /** The base network: from the file of an earlier run of the same recipe and seed, or trained now. */
@@ -312,9 +320,7 @@ async function runOnce(
   }
   context.signal.throwIfAborted();
   const summary = summarizeRecords(records, sloMs);
-  bar.done(
-    `${(100 * summary.lateRatio).toFixed(1)} % late, accuracy ${(100 * summary.meanAccuracy).toFixed(2)} %`,
-  );
+  bar.done(`${formatPercent(summary.lateRatio, 1)} late, accuracy ${formatPercent(summary.meanAccuracy)}`);
   return { summary, records, ...reportOf(run, { startMs, durationMs, scrapes, decided, records, summary }) };
 }
 
@@ -322,8 +328,8 @@ async function runOnce(
 function recording(adapter: ServerAdapter, scrapes: Scrape[]): ServerAdapter {
   return {
     ...adapter,
-    async observe(signal) {
-      const scrape = await adapter.observe(signal);
+    async observe(signal, tasks) {
+      const scrape = await adapter.observe(signal, tasks);
       scrapes.push(scrape);
       return scrape;
     },

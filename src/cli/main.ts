@@ -52,7 +52,10 @@ for (const command of commands) {
   program.addCommand(command);
 }
 installOptionSources(program, {
-  configPath: () => program.opts<{ config: string }>().config,
+  config: () => ({
+    path: program.opts<{ config: string }>().config,
+    isRequired: program.getOptionValueSource('config') !== 'default',
+  }),
   environment: process.env,
 });
 

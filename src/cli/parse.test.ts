@@ -31,6 +31,13 @@ describe('values of options', () => {
       { epochs: 4, resolution: 0.5 },
       { epochs: 1, resolution: undefined },
     ]);
-    for (const wrong of ['', '0', '1@2', 'x']) expect(() => parsePhases(wrong)).toThrow('Expected epochs');
+    expect(parsePhases('0.5@1')).toEqual([{ epochs: 0.5, resolution: 1 }]);
+    for (const wrong of ['', '0', '1@2', 'x', '1@0.5@1', 'Infinity'])
+      expect(() => parsePhases(wrong)).toThrow('Expected epochs');
+  });
+
+  it('are epochs that end at the full resolution', () => {
+    for (const wrong of ['6@0.5', '1,6@0.5'])
+      expect(() => parsePhases(wrong)).toThrow(`such as --epochs ${wrong},2.`);
   });
 });

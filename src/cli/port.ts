@@ -4,22 +4,33 @@ import { probeBlockSize } from '../engine/probe-block.ts';
 import { describeTarget } from '../engine/target.ts';
 import type { Model, ValueInfo } from '../graph/model.ts';
 import { readModelFile } from '../graph/onnx/read.ts';
+import type { Augmentation } from '../port/data/augmentation.ts';
 import type { Dataset } from '../port/data/data-module.ts';
-import { type Family, type PortProgress, portFamily, standardSteps } from '../port/pipeline.ts';
-import type { TrainingRecipe } from '../port/train/recipe.ts';
+import { checkRatios, type Family, type PortProgress, portFamily, standardSteps } from '../port/pipeline.ts';
+import { checkRecipe, type TrainingRecipe } from '../port/train/recipe.ts';
 import type { TrainingProgress } from '../port/train/train.ts';
 import { checkTaskName } from '../repository/names.ts';
 import { writeTask } from '../repository/store.ts';
 import { MANIFEST_SCHEMA_VERSION, type TaskManifest, type TensorSpec } from '../repository/types.ts';
-import { type Context, processContext } from './context.ts';
+import { type Context, interruptible, processContext } from './context.ts';
+import { checkCpus } from './cpus.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { labelledInputs } from './inputs.ts';
-import { dataOption, jsonOption, loadData, seedOption, threadsOption, workOption } from './options.ts';
+import {
+  augmentOption,
+  dataOption,
+  jsonOption,
+  loadData,
+  seedOption,
+  threadsOption,
+  workOption,
+} from './options.ts';
 import { parseDurationMs, parseInteger, parseNumber, parseShares } from './parse.ts';
 import { cpusOption, openThroughputBench, type ThroughputBench } from './profile.ts';
 import type { ProgressTask } from './progress.ts';
 import { familyTable } from './repo.ts';
 import { parsePhases, showTraining } from './train.ts';
+import { checkWritableFolder } from './writable.ts';
 
 interface PortCommandOptions {
   readonly data: string;
@@ -29,9 +40,10 @@ interface PortCommandOptions {
   readonly criterion: 'l1' | 'l2';
   readonly chain: 'previous' | 'base';
   readonly align?: number;
-  readonly epochs: string;
+  readonly epochs: TrainingRecipe['phases'];
   readonly batch: number;
   readonly learningRate: number;
+  readonly augment?: Augmentation;
   readonly slo?: number;
   readonly cpus: number[];
   readonly threads: number;
@@ -73,13 +85,17 @@ export function portCommand(): Command {
         'keep channels at multiples of this (default: the block that this machine computes in)',
       ).argParser(parseInteger(1, 256)),
     )
-    .option(
-      '--epochs <list>',
-      'fine-tuning of each variant; 2@0.5,1 means two at half resolution, then one at full',
-      '1',
+    .addOption(
+      new Option(
+        '--epochs <list>',
+        'fine-tuning of each variant; 2@0.5,1 means two at half resolution, then one at full, where it has to end',
+      )
+        .argParser(parsePhases)
+        .default(parsePhases('1'), '1'),
     )
     .addOption(new Option('--batch <n>', 'examples of a step').argParser(parseInteger(1, 4096)).default(64))
     .addOption(new Option('--learning-rate <rate>', 'of fine-tuning').argParser(parseNumber(0)).default(0.02))
+    .addOption(augmentOption())
     .addOption(
       new Option('--slo <duration>', 'latency objective to note with the task').argParser(parseDurationMs),
     )
@@ -99,10 +115,8 @@ ${EXIT_CODE_HELP}`,
     )
     .action(async (file: string, options: PortCommandOptions) => {
       const context = processContext(options);
-      const model = await readModelFile(file);
-      const dataset = await loadData(context, options);
       const recipe: TrainingRecipe = {
-        phases: parsePhases(options.epochs),
+        phases: options.epochs,
         batch: options.batch,
         learningRate: options.learningRate,
         schedule: 'cosine',
@@ -110,14 +124,30 @@ ${EXIT_CODE_HELP}`,
         momentum: 0.9,
         nesterov: true,
         weightDecay: 5e-4,
+        augmentation: options.augment,
       };
-      const manifest = await portToRepository(context, model, dataset, {
-        ...options,
-        task: options.task ?? taskNameOf(dataset),
-        recipe: () => recipe,
-        sloMs: options.slo,
-        workDirectory: join(options.work, 'port'),
-      });
+      // What cannot work should show before minutes are spent on it.
+      checkRecipe(recipe);
+      checkRatios(options.ratios);
+      checkCpus(options.cpus);
+      if (options.task !== undefined) checkTaskName(options.task);
+      const workDirectory = join(options.work, 'port');
+      const model = await readModelFile(file);
+      await checkWritableFolder(options.out);
+      await checkWritableFolder(workDirectory);
+      const dataset = await loadData(context, options);
+      const manifest = await interruptible(
+        context.signal,
+        `Finished steps are kept in ${workDirectory}: start it again, and it goes on from there.`,
+        () =>
+          portToRepository(context, model, dataset, {
+            ...options,
+            task: options.task ?? taskNameOf(dataset),
+            recipe: () => recipe,
+            sloMs: options.slo,
+            workDirectory,
+          }),
+      );
       context.result(
         manifest,
         `${familyTable(manifest)}\nWritten to ${options.out}. Serve it: bonsai serve ${options.out}`,
@@ -162,7 +192,7 @@ export async function portToRepository(
   const target = describeTarget({ cpus: options.cpus.length });
   let manifest: TaskManifest | undefined;
   let bench: ThroughputBench | undefined;
-  const show = portProgress(context, options.ratios);
+  const progress = portProgress(context, options.ratios);
   try {
     await portFamily(
       model,
@@ -178,7 +208,8 @@ export async function portToRepository(
         nowIso: () => new Date(clock.epochMs()).toISOString(),
         frontierMetric: 'inverseThroughput',
         signal,
-        onProgress: show,
+        onProgress: progress.show,
+        onNotice: context.progress.say,
       },
       {
         ...standardSteps({ threads, clock, latencyRuns: options.latencyRuns }),
@@ -202,6 +233,8 @@ export async function portToRepository(
   } finally {
     await bench?.close();
   }
+  const reuse = progress.reuse();
+  if (reuse !== undefined) context.progress.say(reuse);
   return manifest!; // portFamily has written.
 }
 
@@ -238,14 +271,19 @@ const STEP_NAMES: Readonly<Record<PortProgress['step'], string>> = {
 };
 
 /** One bar per step of a variant; what is reused from an earlier run leaves no trace but a count. */
-function portProgress(context: Context, ratios: readonly number[]): (progress: PortProgress) => void {
+export function portProgress(
+  context: Pick<Context, 'progress'>,
+  ratios: readonly number[],
+): {
+  show(progress: PortProgress): void;
+  /** A sentence on what was reused, once all is done; undefined where nothing was. */
+  reuse(): string | undefined;
+} {
   let bar: ProgressTask | undefined;
-  let reused = 0;
-  return ({ step, variant, variants, state, detail }) => {
+  let [reused, done] = [0, 0];
+  const show = ({ step, variant, state, detail }: PortProgress) => {
     if (state === 'reused') {
       reused++;
-      if (step === 'throughput' && variant === variants - 1)
-        context.progress.say(`Reused ${reused} finished steps.`);
       return;
     }
     const what =
@@ -258,8 +296,18 @@ function portProgress(context: Context, ratios: readonly number[]): (progress: P
     if (state === 'finished') {
       bar.done('done');
       bar = undefined;
+      done++;
     } else if (step === 'fine-tune' && detail !== undefined) {
       showTraining(bar, detail as TrainingProgress); // What trainNetwork reports.
     }
+  };
+  return {
+    show,
+    reuse: () => {
+      if (reused === 0) return undefined;
+      return done === 0
+        ? `Reused all ${reused} steps of an earlier run.`
+        : `Reused ${reused} of ${reused + done} steps from an earlier run; ${done} done now.`;
+    },
   };
 }

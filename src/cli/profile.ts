@@ -1,15 +1,16 @@
 import { Command, Option } from 'commander';
 import { InvalidArgumentError } from '../base/errors.ts';
 import { describeTarget } from '../engine/target.ts';
-import { findMaximalThroughput, measureThroughput } from '../load/closed-loop.ts';
+import { CLOSED_LOOP_DEFAULTS, findMaximalThroughput, measureThroughput } from '../load/closed-loop.ts';
 import type { LabelledInputs } from '../load/labelled-inputs.ts';
 import { v2Server } from '../orchestrate/adapters/v2-server.ts';
 import type { Throughput } from '../port/pipeline.ts';
 import { profileLatency } from '../port/profile/latency.ts';
-import { repeatUntilStable } from '../port/profile/throughput.ts';
+import { repeatUntilStable, untilAnswered } from '../port/profile/throughput.ts';
 import { listTasks, modelPathOf, readManifest, updateProfiles } from '../repository/store.ts';
 import type { Profile, Target, TaskManifest } from '../repository/types.ts';
-import { type Context, processContext } from './context.ts';
+import { type Context, interruptible, processContext } from './context.ts';
+import { checkCpus } from './cpus.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { labelledInputs } from './inputs.ts';
 import { dataOption, jsonOption, loadData, seedOption, workOption } from './options.ts';
@@ -68,32 +69,41 @@ ${EXIT_CODE_HELP}`,
     )
     .action(async (repository: string, options: ProfileOptions) => {
       const context = processContext(options);
+      // A server that runs elsewhere has CPUs of its own.
+      if (options.server === undefined) checkCpus(options.cpus);
       const manifest = await readManifest(repository, options.task ?? (await onlyTask(repository)));
       const dataset = await loadData(context, options);
       const target: Target = describeTarget({ cpus: options.cpus.length });
       const inputs = labelledInputs(dataset, dataset.test, manifest);
-      const bench = await openThroughputBench(context, { ...options, repository, manifest, inputs });
       const profiles = new Map<number, Profile>();
       const bar = context.progress.task('Profiling', manifest.variants.length);
-      try {
-        for (const [index, variant] of manifest.variants.entries()) {
-          bar.update(index, `version ${variant.version}`);
-          const latencyMs = await profileLatency(modelPathOf(repository, manifest.task, variant.version), {
-            runs: options.runs,
-            seed: options.seed,
-            signal: context.signal,
-          });
-          const throughput = await bench.measure(variant.version);
-          profiles.set(variant.version, {
-            target,
-            measuredAt: new Date(context.clock.epochMs()).toISOString(),
-            latencyMs,
-            ...throughput,
-          });
+      const profileAll = async () => {
+        const bench = await openThroughputBench(context, { ...options, repository, manifest, inputs });
+        try {
+          for (const [index, variant] of manifest.variants.entries()) {
+            bar.update(index, `version ${variant.version}`);
+            const latencyMs = await profileLatency(modelPathOf(repository, manifest.task, variant.version), {
+              runs: options.runs,
+              seed: options.seed,
+              signal: context.signal,
+            });
+            const throughput = await bench.measure(variant.version);
+            profiles.set(variant.version, {
+              target,
+              measuredAt: new Date(context.clock.epochMs()).toISOString(),
+              latencyMs,
+              ...throughput,
+            });
+          }
+        } finally {
+          await bench.close();
         }
-      } finally {
-        await bench.close();
-      }
+      };
+      await interruptible(
+        context.signal,
+        'No profile was written; start it again to measure anew.',
+        profileAll,
+      );
       const profiled = await updateProfiles(repository, manifest.task, profiles);
       bar.done(`${profiles.size} variants on ${target.cpuModel}, ${target.cpus} CPU`);
       context.result(profiled, familyTable(profiled));
@@ -150,18 +160,29 @@ export async function openThroughputBench(
   return {
     async measure(version) {
       await adapter.switchVersion(manifest.task, version, context.signal);
-      const { concurrency } = await findMaximalThroughput({
-        ...shared,
-        repeats: 1,
-        concurrencies: RISE_CONCURRENCIES,
-        warmupMs: RISE_WARMUP_MS,
-        durationMs: RISE_DURATION_MS,
-      });
-      const throughputRps = await repeatUntilStable(
-        async () =>
-          (await measureThroughput({ ...shared, concurrency, durationMs: options.durationMs })).throughputRps,
-        { signal: context.signal },
+      const what = `version ${version} of "${manifest.task}"`;
+      const { concurrency } = await untilAnswered(
+        what,
+        (factor) =>
+          findMaximalThroughput({
+            ...shared,
+            repeats: 1,
+            concurrencies: RISE_CONCURRENCIES,
+            warmupMs: RISE_WARMUP_MS,
+            durationMs: factor * RISE_DURATION_MS,
+          }),
+        context.signal,
       );
+      const durationMs = options.durationMs ?? CLOSED_LOOP_DEFAULTS.durationMs;
+      const measureOnce = () =>
+        untilAnswered(
+          what,
+          (factor) => measureThroughput({ ...shared, concurrency, durationMs: factor * durationMs }),
+          context.signal,
+        );
+      const throughputRps = await repeatUntilStable(async () => (await measureOnce()).throughputRps, {
+        signal: context.signal,
+      });
       return { throughputRps, concurrency };
     },
     async close() {

@@ -8,32 +8,29 @@ export const METADATA_TIMEOUT_MS = 10_000;
 
 /**
  * What a server says a task takes and gives (`GET /v2/models/{name}`), as a manifest without variants.
- * @throws BonsaiError `server_unreachable`, `model_not_found`, `invalid_request` for an answer that is no metadata
+ * @param version a version that has to be ready; by default any will do
+ * @throws BonsaiError `server_unreachable`; `model_not_found` or `version_not_found`, naming what is ready;
+ *   `invalid_request` for an answer that is no metadata
  */
-export async function fetchTask(url: string, model: string): Promise<TaskManifest> {
-  let status: number;
-  let body: unknown;
-  try {
-    const response = await request(`${url.replace(/\/$/, '')}/v2/models/${encodeURIComponent(model)}`, {
-      headersTimeout: METADATA_TIMEOUT_MS,
-      bodyTimeout: METADATA_TIMEOUT_MS,
-    });
-    status = response.statusCode;
-    body = await response.body.json();
-  } catch (cause) {
-    throw new BonsaiError(
-      'server_unreachable',
-      `Nothing that speaks the Open Inference Protocol answers at ${url}: ${messageOf(cause)}. Start one: bonsai serve REPOSITORY.`,
-      { cause },
-    );
-  }
+export async function fetchTask(url: string, model: string, version?: number): Promise<TaskManifest> {
+  const path = `/v2/models/${encodeURIComponent(model)}`;
+  const { status, body } = await ask(url, 'GET', path);
   if (status !== 200) {
+    const models = [...(await readyVersions(url)).keys()];
     throw new BonsaiError(
       'model_not_found',
-      `The server at ${url} has no model "${model}" ready (status ${status}).`,
+      `The server at ${url} has no model "${model}" ready (status ${status}). Ready: ${models.join(', ') || 'none'}.`,
     );
   }
-  const metadata = body as { inputs?: unknown; outputs?: unknown }; // Checked field by field below.
+  if (version !== undefined && (await ask(url, 'GET', `${path}/versions/${version}`)).status !== 200) {
+    const versions = (await readyVersions(url)).get(model) ?? [];
+    throw new BonsaiError(
+      'version_not_found',
+      `The server at ${url} has no version ${version} of "${model}" ready. Ready: ${versions.join(', ') || 'unknown'}. ` +
+        'Load the version first, or leave --model-version out to take what the server chooses.',
+    );
+  }
+  const metadata = (body ?? {}) as { inputs?: unknown; outputs?: unknown }; // Checked field by field below.
   return {
     schemaVersion: 1,
     task: model,
@@ -41,6 +38,42 @@ export async function fetchTask(url: string, model: string): Promise<TaskManifes
     outputs: tensorSpecs(metadata.outputs, url),
     variants: [],
   };
+}
+
+async function ask(
+  url: string,
+  method: 'GET' | 'POST',
+  path: string,
+): Promise<{ status: number; body: unknown }> {
+  try {
+    const { statusCode, body } = await request(`${url.replace(/\/$/, '')}${path}`, {
+      method,
+      ...(method === 'POST' && { body: '{}', headers: { 'content-type': 'application/json' } }),
+      headersTimeout: METADATA_TIMEOUT_MS,
+      bodyTimeout: METADATA_TIMEOUT_MS,
+    });
+    // What a server says beside a refusal need not be JSON; metadata has to be.
+    if (statusCode !== 200) await body.dump();
+    return { status: statusCode, body: statusCode === 200 ? await body.json() : undefined };
+  } catch (cause) {
+    throw new BonsaiError(
+      'server_unreachable',
+      `Nothing that speaks the Open Inference Protocol answers at ${url}: ${messageOf(cause)}. Start one: bonsai serve REPOSITORY.`,
+      { cause },
+    );
+  }
+}
+
+/** The versions that are ready, by model, where the server has a repository index; it need not have one. */
+async function readyVersions(url: string): Promise<Map<string, string[]>> {
+  const versions = new Map<string, string[]>();
+  const answer = await ask(url, 'POST', '/v2/repository/index').catch(() => undefined);
+  if (answer?.status !== 200 || !Array.isArray(answer.body)) return versions;
+  for (const entry of answer.body as { name?: unknown; version?: unknown; state?: unknown }[]) {
+    if (typeof entry?.name !== 'string' || String(entry.state).toUpperCase() !== 'READY') continue;
+    versions.set(entry.name, [...(versions.get(entry.name) ?? []), String(entry.version)]);
+  }
+  return versions;
 }
 
 /** The protocol's names of datatypes are ours in capitals, but for the floats. */

@@ -1,8 +1,9 @@
 import { Command } from 'commander';
 import { BonsaiError, messageOf } from '../base/errors.ts';
 import { alignedTable } from '../report/table.ts';
+import { ModelNotFoundError } from '../repository/errors.ts';
 import { frontierOf } from '../repository/frontier.ts';
-import { listTasks, readTask, verifyVariant } from '../repository/store.ts';
+import { listFolders, listTasks, readTask, type StoredTask, verifyVariant } from '../repository/store.ts';
 import { profileOf, type TaskManifest } from '../repository/types.ts';
 import { processContext } from './context.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
@@ -63,32 +64,76 @@ ${EXIT_CODE_HELP}`,
     });
   repo
     .command('verify')
-    .description('read every network and compare it with its digest')
+    .description('read every manifest and every network and compare them with their digests')
     .argument('<repository>')
     .addOption(jsonOption())
     .action(async (root: string, options: { json?: boolean }) => {
       const context = processContext(options);
-      const rows: { task: string; version: number; ok: boolean; problem?: string }[] = [];
-      for (const name of await listTasks(root)) {
-        const { task, manifest, problems } = await readTask(root, name);
-        for (const { version, error } of problems)
-          rows.push({ task, version, ok: false, problem: error.message });
-        for (const variant of manifest?.variants ?? []) {
-          if (problems.some(({ version }) => version === variant.version)) continue;
-          const problem = await verifyVariant(root, task, variant).then(() => undefined, messageOf);
-          rows.push({ task, version: variant.version, ok: problem === undefined, problem });
-        }
-      }
+      const rows = await verifyRepository(root);
       context.result(
         rows,
-        rows.map(({ task, version, problem }) => `${task}/${version}: ${problem ?? 'ok'}`).join('\n') ||
-          'nothing to verify',
+        rows
+          .map(({ task, version, problem, note }) => {
+            const what = version === undefined ? task : `${task}/${version}`;
+            return `${what}: ${problem ?? note ?? 'ok'}`;
+          })
+          .join('\n') || 'nothing to verify: the repository is empty',
       );
       const broken = rows.filter(({ ok }) => !ok).length;
       if (broken > 0)
-        throw new BonsaiError('corrupt_repository', `${broken} of ${rows.length} networks are damaged.`);
+        throw new BonsaiError(
+          'corrupt_repository',
+          `${broken} of ${rows.length} entries are damaged; the lines above say which.`,
+        );
     });
   return repo;
+}
+
+/** What verifying found of a folder, of its manifest, or of one version. */
+export interface VerifiedEntry {
+  /** The folder, which is the task's name if it is one. */
+  readonly task: string;
+  /** Absent for what concerns the whole folder. */
+  readonly version?: number;
+  /** False where something is damaged. */
+  readonly ok: boolean;
+  readonly problem?: string;
+  /** What could not be checked, and why. */
+  readonly note?: string;
+}
+
+/** Reads every manifest and every network and compares them with their digests. */
+export async function verifyRepository(root: string): Promise<VerifiedEntry[]> {
+  const rows: VerifiedEntry[] = [];
+  for (const task of await listFolders(root)) {
+    let stored: StoredTask | undefined;
+    try {
+      stored = await readTask(root, task);
+    } catch (thrown) {
+      if (!(thrown instanceof ModelNotFoundError)) {
+        rows.push({ task, ok: false, problem: messageOf(thrown) });
+        continue;
+      }
+    }
+    if (stored?.manifest === undefined) {
+      rows.push({ task, ok: true, note: 'not a Bonsai task (no bonsai.json); not checked' });
+      continue;
+    }
+    if (stored.hasManifestDigest === false) {
+      rows.push({
+        task,
+        ok: true,
+        note: 'bonsai.json has no digest of itself (written by an older Bonsai): changes to it go unnoticed; "bonsai profile" or "bonsai port" add one',
+      });
+    }
+    for (const variant of stored.manifest.variants) {
+      const { version } = variant;
+      const known = stored.problems.find((candidate) => candidate.version === version)?.error.message;
+      const problem = known ?? (await verifyVariant(root, task, variant).then(() => undefined, messageOf));
+      rows.push({ task, version, ok: problem === undefined, ...(problem !== undefined && { problem }) });
+    }
+  }
+  return rows;
 }
 
 /** A family as a table: one line per version, the throughput frontier marked. */

@@ -1,14 +1,22 @@
 import { Command, Option } from 'commander';
-import { InvalidArgumentError } from '../base/errors.ts';
+import { BonsaiError, InvalidArgumentError, messageOf } from '../base/errors.ts';
 import { v2Server } from '../orchestrate/adapters/v2-server.ts';
 import { runLoop } from '../orchestrate/loop.ts';
 import { POLICY_NAMES, policyByName } from '../policy/registry.ts';
-import { listTasks, readTask } from '../repository/store.ts';
+import { ModelNotFoundError } from '../repository/errors.ts';
+import { listFolders, listTasks, readTask } from '../repository/store.ts';
 import type { TaskManifest } from '../repository/types.ts';
 import { DEFAULT_LIMITS } from '../serve/limits.ts';
 import type { InitialVersions } from '../serve/model-registry.ts';
-import { DEFAULT_HOST, DEFAULT_HTTP_PORT, DEFAULT_METRICS_PORT, startServer } from '../serve/server.ts';
+import {
+  DEFAULT_HOST,
+  DEFAULT_HTTP_PORT,
+  DEFAULT_METRICS_PORT,
+  type RunningServer,
+  startServer,
+} from '../serve/server.ts';
 import { processContext } from './context.ts';
+import { checkCpus } from './cpus.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { stderrLogger } from './logger.ts';
 import { readToken } from './options.ts';
@@ -84,7 +92,7 @@ export function serveCommand(): Command {
     .addOption(
       new Option('--max-wait <duration>', 'how long a request may wait at most')
         .argParser(parseDurationMs)
-        .default(DEFAULT_LIMITS.maxQueueWaitMs),
+        .default(DEFAULT_LIMITS.maxQueueWaitMs, `${DEFAULT_LIMITS.maxQueueWaitMs}ms`),
     )
     .addOption(
       new Option('--max-body <bytes>', 'of a request')
@@ -103,18 +111,21 @@ Examples:
   $ bonsai serve models --cpus 0 --policy trivial --slo 400ms
   $ curl -s http://127.0.0.1:8000/v2/models/mnist
 
+A repository of which nothing can be served is refused; a task that fails beside others is reported and left out.
 SIGTERM or Ctrl-C drains: requests taken in are answered, then the server ends.
 ${EXIT_CODE_HELP}`,
     )
     .action(async (repository: string, options: ServeOptions) => {
       const context = processContext(options);
       const logger = stderrLogger(options.logLevel);
+      if (options.cpus !== undefined) checkCpus(options.cpus);
       const adminToken = options.tokenFile === undefined ? undefined : await readToken(options.tokenFile);
       // A policy that cannot be should show before anything is loaded.
       const policy =
         options.policy === undefined
           ? undefined
           : policyByName(options.policy, { timeScale: options.timeScale });
+      await checkServable(repository);
       const server = await startServer({
         repository,
         logger,
@@ -132,6 +143,7 @@ ${EXIT_CODE_HELP}`,
         },
         adminToken,
       });
+      await checkServing(server, repository);
       if (options.exitWithParent)
         process.stdin.resume().once('close', () => process.kill(process.pid, 'SIGTERM'));
       const ready: ReadyLine = { ready: true, http: server.httpUrl, metrics: server.metricsUrl };
@@ -174,6 +186,62 @@ function aborted(signal: AbortSignal): Promise<void> {
     if (signal.aborted) resolve();
     else signal.addEventListener('abort', () => resolve(), { once: true });
   });
+}
+
+/**
+ * Refuses a repository that holds nothing to serve before a port is opened. One that is not there is for the server
+ * to report, after what is wrong with its options.
+ */
+async function checkServable(repository: string): Promise<void> {
+  const names = await listFolders(repository).catch(() => undefined);
+  if (names === undefined) return;
+  const refusals: string[] = [];
+  for (const name of names) {
+    try {
+      const { versions, problems } = await readTask(repository, name);
+      if (versions.length > 0) return;
+      refusals.push(
+        `${name}: ${problems.map(({ error }) => error.message).join(' ') || 'it has no version.'}`,
+      );
+    } catch (thrown) {
+      refusals.push(
+        thrown instanceof ModelNotFoundError
+          ? `${name}: not a task (neither bonsai.json nor VERSION/model.onnx).`
+          : `${name}: ${messageOf(thrown)}`,
+      );
+    }
+  }
+  throw nothingToServe(repository, refusals);
+}
+
+/** Closes a server none of whose networks could be loaded. */
+async function checkServing(server: RunningServer, repository: string): Promise<void> {
+  const entries = await server.models.index();
+  if (entries.some(({ state }) => state === 'READY')) return;
+  await server.close();
+  throw nothingToServe(
+    repository,
+    entries.map(
+      ({ name, version, reason }) =>
+        `${name}${version === undefined ? '' : `/${version}`}: ${reason ?? 'it was not loaded.'}`,
+    ),
+  );
+}
+
+/** So many refusals are told one by one; the rest is counted. */
+export const MAX_REFUSALS_SHOWN = 20;
+
+/** @param refusals what was found, and why it cannot be served; a line each */
+function nothingToServe(repository: string, refusals: readonly string[]): BonsaiError {
+  const shown = refusals.slice(0, MAX_REFUSALS_SHOWN);
+  const rest = refusals.length - shown.length;
+  return new BonsaiError(
+    'load_failed',
+    `Nothing in ${repository} can be served${refusals.length === 0 ? ': it is empty.' : ':'}\n` +
+      shown.map((line) => `  ${line}\n`).join('') +
+      (rest > 0 ? `  and ${rest} more\n` : '') +
+      `Check it with "bonsai repo verify ${repository}", or write a task: bonsai port MODEL.onnx --data … --out ${repository}`,
+  );
 }
 
 async function manifestsOf(repository: string): Promise<TaskManifest[]> {

@@ -13,6 +13,7 @@ import { labelledInputs } from './inputs.ts';
 import { dataOption, jsonOption, loadData, seedOption, workOption } from './options.ts';
 import { parseDurationMs, parseInteger, parseNumber } from './parse.ts';
 import { fetchTask } from './remote-task.ts';
+import { checkWritableFolder } from './writable.ts';
 
 interface StressOptions {
   readonly url: string;
@@ -97,8 +98,9 @@ ${EXIT_CODE_HELP}`,
       const dueTimesMs = dueTimes(profile, { spacing: options.spacing, seed: options.seed });
       if (dueTimesMs.length === 0)
         throw new InvalidArgumentError(`The demand ${options.demand} offers no request.`);
+      const task = await fetchTask(options.url, options.model, options.modelVersion);
+      if (options.out !== undefined) await checkWritableFolder(options.out);
       const dataset = await loadData(context, options);
-      const task = await fetchTask(options.url, options.model);
       const records = await withProgress(context, durationMsOf(profile), (onProgress) =>
         runOpenLoop({
           url: options.url,
@@ -198,14 +200,21 @@ export async function writeFiles(folder: string, files: Readonly<Record<string, 
   }
 }
 
+/** A ratio for people: `97.25 %`, or `-` where nothing was counted. */
+export function formatPercent(ratio: number, digits = 2): string {
+  return Number.isFinite(ratio) ? `${(100 * ratio).toFixed(digits)} %` : '-';
+}
+
+/** A run in a few lines; `-` stands where nothing was answered. */
 export function describeSummary(summary: LoadSummary, sloMs: number): string {
-  const percent = (ratio: number) => `${(100 * ratio).toFixed(2)} %`;
+  const percent = (ratio: number) => formatPercent(ratio);
+  const ms = (value: number) => (Number.isFinite(value) ? value.toFixed(1) : '-');
   const { latencyMs } = summary;
   return [
     `offered ${summary.offered}, answered ${summary.answered}, refused ${summary.refused}, failed ${summary.errors + summary.timeouts}`,
     `not in time (> ${sloMs} ms, refused or failed): ${percent(summary.lateRatio)}`,
     `accuracy of the answers ${percent(summary.meanAccuracy)}, right and in time ${percent(summary.effectiveAccuracy)}`,
-    `latency ms: p50 ${latencyMs.p50.toFixed(1)}, p90 ${latencyMs.p90.toFixed(1)}, p99 ${latencyMs.p99.toFixed(1)}, max ${latencyMs.max.toFixed(1)}`,
+    `latency ms: p50 ${ms(latencyMs.p50)}, p90 ${ms(latencyMs.p90)}, p99 ${ms(latencyMs.p99)}, max ${ms(latencyMs.max)}`,
     ...summary.versions.map(
       (share) =>
         `  version ${share.version || '?'}: ${percent(share.ratio)} of the answers, accuracy ${percent(share.accuracy)}`,

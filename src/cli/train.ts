@@ -5,21 +5,31 @@ import type { Model } from '../graph/model.ts';
 import { writeModelFile } from '../graph/onnx/write.ts';
 import { countCost } from '../ops/count.ts';
 import { BACKBONES, backbone } from '../port/backbones/registry.ts';
+import type { Augmentation } from '../port/data/augmentation.ts';
 import type { Dataset } from '../port/data/data-module.ts';
 import { evaluate } from '../port/evaluate.ts';
-import type { Schedule, TrainingRecipe } from '../port/train/recipe.ts';
+import { checkRecipe, type Schedule, type TrainingRecipe } from '../port/train/recipe.ts';
 import { type TrainingProgress, trainNetwork } from '../port/train/train.ts';
-import { type Context, processContext } from './context.ts';
+import { type Context, interruptible, processContext } from './context.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
-import { dataOption, jsonOption, loadData, seedOption, threadsOption, workOption } from './options.ts';
+import {
+  augmentOption,
+  dataOption,
+  jsonOption,
+  loadData,
+  seedOption,
+  threadsOption,
+  workOption,
+} from './options.ts';
 import { parseInteger, parseNumber } from './parse.ts';
 import type { ProgressTask } from './progress.ts';
+import { checkWritableFile } from './writable.ts';
 
 interface TrainOptions {
   readonly backbone: string;
   readonly data: string;
   readonly out: string;
-  readonly epochs: number;
+  readonly epochs: TrainingRecipe['phases'];
   readonly batch: number;
   readonly learningRate: number;
   readonly schedule: Schedule;
@@ -28,6 +38,7 @@ interface TrainOptions {
   readonly weightDecay: number;
   readonly labelSmoothing: number;
   readonly shift: number;
+  readonly augment?: Augmentation;
   readonly patience?: number;
   readonly threads: number;
   readonly seed: number;
@@ -35,17 +46,43 @@ interface TrainOptions {
   readonly json?: boolean;
 }
 
-/** The resolution of an epoch's images: `4@0.5,1` trains four epochs at half the side length, then one at the full one. */
+/**
+ * The resolution of an epoch's images: `4@0.5,1` trains four epochs at half the side length, then one at the full one.
+ * @throws InvalidArgumentError for anything else, and where the end is not at the full resolution: features that were
+ *   last fitted to small images are useless on those that are served
+ */
 export function parsePhases(text: string): TrainingRecipe['phases'] {
-  return text.split(',').map((part) => {
-    const [epochs, resolution] = part.split('@').map(Number);
-    if (!(epochs! > 0) || (resolution !== undefined && !(resolution > 0 && resolution <= 1))) {
+  const phases = text.split(',').map((part) => {
+    const [epochs, resolution, ...rest] = part.split('@').map(Number);
+    const isResolution = resolution === undefined || (resolution > 0 && resolution <= 1);
+    if (!(epochs! > 0 && Number.isFinite(epochs)) || !isResolution || rest.length > 0) {
       throw new InvalidArgumentError(
         `Expected epochs such as 10, or 4@0.5,1 (epochs at a share of the resolution), got "${text}".`,
       );
     }
     return { epochs: epochs!, resolution };
   });
+  const end = phases.at(-1)?.resolution;
+  if (end === undefined || end === 1) return phases;
+  throw new InvalidArgumentError(
+    `--epochs ${text} ends at ${end} of the resolution, but the network is used at the full one, where it would be ` +
+      `useless. End at the full resolution, such as --epochs ${text},2.`,
+  );
+}
+
+/** What `--augment` says, with the shift of `--shift` where it has none. Nothing where both are silent. */
+export function augmentationOf(options: {
+  readonly shift: number;
+  readonly augment?: Augmentation;
+}): Augmentation | undefined {
+  const shift = options.shift > 0 ? { shiftPixels: options.shift } : undefined;
+  return options.augment === undefined ? shift : { ...shift, ...options.augment };
+}
+
+/** @returns the spec itself, once it is known to name a backbone; @throws InvalidArgumentError naming what exists */
+function parseBackbone(spec: string): string {
+  backbone(spec);
+  return spec;
 }
 
 export function trainCommand(): Command {
@@ -57,12 +94,17 @@ export function trainCommand(): Command {
       new Option(
         '--backbone <name>',
         `${Object.keys(BACKBONES).join(', ')}, or resnet:widths=16-32-64,blocks=1-1-1`,
-      ).default('resnet-8'),
+      )
+        .argParser(parseBackbone)
+        .default('resnet-8'),
     )
-    .option(
-      '--epochs <list>',
-      'passes over the data; 4@0.5,1 means four at half resolution, then one at full',
-      '5',
+    .addOption(
+      new Option(
+        '--epochs <list>',
+        'passes over the data; 4@0.5,1 means four at half resolution, then one at full, where it has to end',
+      )
+        .argParser(parsePhases)
+        .default(parsePhases('5'), '5'),
     )
     .addOption(new Option('--batch <n>', 'examples of a step').argParser(parseInteger(1, 4096)).default(64))
     .addOption(new Option('--learning-rate <rate>', 'the highest').argParser(parseNumber(0)).default(0.1))
@@ -84,10 +126,14 @@ export function trainCommand(): Command {
     )
     .addOption(new Option('--label-smoothing <s>', '').argParser(parseNumber(0, 1)).default(0))
     .addOption(
-      new Option('--shift <pixels>', 'augmentation: shift images at random by up to so many pixels')
+      new Option(
+        '--shift <pixels>',
+        'shift images at random by up to so many pixels, unless --augment has a shift of its own',
+      )
         .argParser(parseInteger(0))
         .default(0),
     )
+    .addOption(augmentOption())
     .addOption(
       new Option('--patience <epochs>', 'stop early when validation has not improved for so long').argParser(
         parseNumber(0),
@@ -100,17 +146,17 @@ export function trainCommand(): Command {
     .addHelpText(
       'after',
       `
-Example:
+Examples:
   $ bonsai train --data mnist --backbone resnet-8 --epochs 3@0.5,1 --out digits.onnx
+  $ bonsai train --data mnist --epochs 20 --augment shift=2,rotate=10,scale=0.1,elastic=1.5 --out digits.onnx
 
 An interrupted training is continued by the same command: its checkpoint lies beside the file (FILE.checkpoint).
 ${EXIT_CODE_HELP}`,
     )
-    .action(async (options: TrainOptions & { epochs: string }) => {
+    .action(async (options: TrainOptions) => {
       const context = processContext(options);
-      const dataset = await loadData(context, options);
       const recipe: TrainingRecipe = {
-        phases: parsePhases(options.epochs),
+        phases: options.epochs,
         batch: options.batch,
         learningRate: options.learningRate,
         schedule: options.schedule,
@@ -119,11 +165,19 @@ ${EXIT_CODE_HELP}`,
         nesterov: true,
         weightDecay: options.weightDecay,
         labelSmoothing: options.labelSmoothing,
-        augmentation: options.shift > 0 ? { shiftPixels: options.shift } : undefined,
+        augmentation: augmentationOf(options),
         earlyStopping: options.patience === undefined ? undefined : { patienceEpochs: options.patience },
       };
+      // What cannot work should show before minutes are spent on it.
+      checkRecipe(recipe);
+      await checkWritableFile(options.out);
+      const dataset = await loadData(context, options);
       const checkpointPath = `${options.out}.checkpoint`;
-      const trained = await trainBackbone(context, { ...options, dataset, recipe, checkpointPath });
+      const trained = await interruptible(
+        context.signal,
+        `Start it again: it goes on from ${checkpointPath}.`,
+        () => trainBackbone(context, { ...options, dataset, recipe, checkpointPath }),
+      );
       await writeModelFile(trained.model, options.out);
       await rm(checkpointPath, { recursive: true, force: true });
       const { macs, parameters } = countCost(trained.model);

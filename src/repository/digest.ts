@@ -6,6 +6,18 @@ export function digestOf(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex');
 }
 
+/**
+ * JSON whose keys are sorted at every level: two documents of the same content give the same text, however they were
+ * written. What JSON cannot say (undefined) is left out, as `JSON.stringify` does.
+ */
+export function canonicalJson(value: unknown): string {
+  return JSON.stringify(value, (_, inner: unknown) =>
+    typeof inner === 'object' && inner !== null && !Array.isArray(inner)
+      ? Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : inner,
+  );
+}
+
 /** @throws CorruptRepositoryError if the bytes of the file are not those that the digest names */
 export function checkDigest(bytes: Uint8Array, expected: string, file: string): void {
   const digest = digestOf(bytes);

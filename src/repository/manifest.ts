@@ -1,15 +1,16 @@
 import { z } from 'zod';
 import { DTYPES } from '../base/dtype.ts';
 import { messageOf } from '../base/errors.ts';
+import { canonicalJson, digestOf } from './digest.ts';
 import { CorruptRepositoryError } from './errors.ts';
 import { MANIFEST_SCHEMA_VERSION, type TaskManifest } from './types.ts';
 
 /**
  * Reads the text of a `bonsai.json`. Fields that this version does not know are kept.
  * @param file its path, for errors
- * @throws CorruptRepositoryError naming file and field
+ * @throws CorruptRepositoryError naming file and field; also for a document that is not the one its digest names
  */
-export function parseManifest(text: string, file: string): TaskManifest {
+export function parseManifest(text: string, file: string): ParsedManifest {
   let raw: unknown;
   try {
     raw = JSON.parse(text);
@@ -25,9 +26,49 @@ export function parseManifest(text: string, file: string): TaskManifest {
     });
   }
   const result = manifestSchema.safeParse(raw);
-  if (result.success) return result.data;
-  const issue = result.error.issues[0]!;
-  throw new CorruptRepositoryError({ file, field: issue.path.join('.'), problem: `${issue.message}.` });
+  if (!result.success) {
+    const issue = result.error.issues[0]!;
+    if (issue.path.length > 0)
+      throw new CorruptRepositoryError({ file, field: issue.path.join('.'), problem: `${issue.message}.` });
+    throw new CorruptRepositoryError({
+      file,
+      problem: `the whole document is no manifest (${issue.message}). Write the task again: bonsai port.`,
+    });
+  }
+  const { [DIGEST_FIELD]: expected, ...manifest } = result.data;
+  if (expected === undefined) return { manifest, hasDigest: false };
+  // Over what the file says, not over what the schema made of it.
+  const digest = digestOfManifest(raw as object); // The schema has accepted it, so it is one.
+  if (digest === expected) return { manifest, hasDigest: true };
+  throw new CorruptRepositoryError({
+    file,
+    field: DIGEST_FIELD,
+    problem:
+      `is ${expected}; the document has ${digest}. It was damaged, or changed by hand. Take it from a backup or ` +
+      'write the task again; if the change is meant, remove this field.',
+  });
+}
+
+export interface ParsedManifest {
+  readonly manifest: TaskManifest;
+  /** Whether the document named its own digest, which was then right. Those written before digests do not. */
+  readonly hasDigest: boolean;
+}
+
+/** The text of a `bonsai.json`: the manifest and, last, the digest by which a reader notices damage. */
+export function manifestText(manifest: TaskManifest): string {
+  return `${JSON.stringify({ ...manifest, [DIGEST_FIELD]: digestOfManifest(manifest) }, null, 2)}\n`;
+}
+
+/** Where `bonsai.json` names its own digest: SHA-256 of the canonical JSON of all other fields. */
+export const DIGEST_FIELD = 'manifestDigest';
+
+function digestOfManifest(document: object): string {
+  return digestOf(
+    new TextEncoder().encode(
+      canonicalJson(Object.fromEntries(Object.entries(document).filter(([field]) => field !== DIGEST_FIELD))),
+    ),
+  );
 }
 
 const ratio = z.number().min(0).max(1);
@@ -95,4 +136,5 @@ const manifestSchema = z.looseObject({
       (list) => list.every((v, i) => i === 0 || v.version > list[i - 1]!.version),
       'versions must ascend',
     ),
+  [DIGEST_FIELD]: z.string().optional(),
 });

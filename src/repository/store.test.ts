@@ -1,10 +1,12 @@
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { digestOf } from './digest.ts';
+import { DIGEST_FIELD } from './manifest.ts';
 import { isTaskName } from './names.ts';
 import {
+  listFolders,
   listTasks,
   modelPathOf,
   readManifest,
@@ -163,6 +165,65 @@ describe('the store', () => {
       file,
       field,
       message: expect.stringMatching(message),
+    });
+  });
+
+  it('notices any change of the manifest by its digest, takes one without, and seals it when it writes', async () => {
+    await writeTask(root, manifest, networks);
+    expect((await readTask(root, 'digits')).hasManifestDigest).toBe(true);
+    const file = join(root, 'digits', 'bonsai.json');
+    const text = await readFile(file, 'utf8');
+
+    await writeFile(file, text.replace('"test": 0.9', '"test": 0.8'));
+    await expect(readTask(root, 'digits')).rejects.toMatchObject({
+      code: 'corrupt_repository',
+      file,
+      field: DIGEST_FIELD,
+      message: expect.stringMatching(/damaged, or changed by hand/),
+    });
+
+    // Order and spacing are no content.
+    const { schemaVersion, ...rest } = JSON.parse(text);
+    await writeFile(file, JSON.stringify({ ...rest, schemaVersion }));
+    expect((await readTask(root, 'digits')).hasManifestDigest).toBe(true);
+
+    // As before digests: read, and not told apart by anything but the flag.
+    await writeFile(file, JSON.stringify(manifest));
+    expect(await readTask(root, 'digits')).toMatchObject({ manifest, hasManifestDigest: false });
+    await updateProfiles(root, 'digits', new Map([[2, profile]]));
+    expect((await readTask(root, 'digits')).hasManifestDigest).toBe(true);
+  });
+
+  it('covers fields of the manifest that it does not know, and keeps them', async () => {
+    const extended = { ...manifest, colour: 'green' };
+    await writeTask(root, extended, networks);
+    expect(await readManifest(root, 'digits')).toEqual(extended);
+    const file = join(root, 'digits', 'bonsai.json');
+    await writeFile(file, (await readFile(file, 'utf8')).replace('green', 'greeN'));
+    await expect(readManifest(root, 'digits')).rejects.toMatchObject({ field: DIGEST_FIELD });
+  });
+
+  it('speaks of the whole document where no field is to blame', async () => {
+    await mkdir(join(root, 'digits'));
+    await writeFile(join(root, 'digits', 'bonsai.json'), '[]');
+    await expect(readTask(root, 'digits')).rejects.toMatchObject({
+      field: undefined,
+      message: expect.stringMatching(/bonsai\.json: the whole document is no manifest/),
+    });
+  });
+
+  it('lists every folder, and tells one that cannot be read from one that is not there', async () => {
+    await writeTask(root, manifest, networks);
+    await mkdir(join(root, 'notes'));
+    await mkdir(join(root, '.hidden'));
+    await writeFile(join(root, 'README'), '');
+    await symlink('loop', join(root, 'loop'));
+    expect(await listFolders(root)).toEqual(['digits', 'loop', 'notes']);
+    expect(await listTasks(root)).toEqual(['digits']);
+    await expect(readTask(root, 'README')).rejects.toMatchObject({ code: 'model_not_found' });
+    await expect(readTask(root, 'loop')).rejects.toMatchObject({
+      code: 'corrupt_repository',
+      message: expect.stringMatching(/cannot be read \(ELOOP/),
     });
   });
 

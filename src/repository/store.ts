@@ -5,7 +5,7 @@ import { BonsaiError, InvalidArgumentError, messageOf, systemCodeOf } from '../b
 import { makeFolder } from '../base/make-folder.ts';
 import { checkDigest, digestOf } from './digest.ts';
 import { CorruptRepositoryError, ModelNotFoundError, VersionNotFoundError } from './errors.ts';
-import { parseManifest } from './manifest.ts';
+import { manifestText, type ParsedManifest, parseManifest } from './manifest.ts';
 import { checkTaskName, checkVersion, isTaskName, parseVersion } from './names.ts';
 import { LABELS_FILE, tritonConfigOf } from './triton-config.ts';
 import type { Profile, TaskManifest, Variant } from './types.ts';
@@ -15,6 +15,8 @@ export interface StoredTask {
   readonly task: string;
   /** Undefined for a folder in Triton's layout that Bonsai did not make: its accuracies are unknown. */
   readonly manifest?: TaskManifest;
+  /** Whether the manifest names its own digest, so that damage to it is noticed. Undefined without a manifest. */
+  readonly hasManifestDigest?: boolean;
   /** Ascending; those whose files are there. */
   readonly versions: readonly StoredVersion[];
   /** Versions that the manifest names but that are missing or of the wrong size. */
@@ -52,8 +54,9 @@ export async function writeTask(
   models: ReadonlyMap<number, Uint8Array | string>,
 ): Promise<void> {
   const folder = join(root, checkTaskName(manifest.task));
+  const text = manifestText(manifest);
   // What would not be read back is not written.
-  parseManifest(JSON.stringify(manifest), join(folder, MANIFEST_FILE));
+  parseManifest(text, join(folder, MANIFEST_FILE));
   for (const variant of manifest.variants) {
     const path = modelPathOf(root, manifest.task, variant.version);
     const given = models.get(variant.version) ?? path;
@@ -70,26 +73,40 @@ export async function writeTask(
     await writeAtomically(join(folder, LABELS_FILE), `${manifest.classes.join('\n')}\n`);
   }
   await writeAtomically(join(folder, CONFIG_FILE), tritonConfigOf(manifest));
-  await writeAtomically(join(folder, MANIFEST_FILE), `${JSON.stringify(manifest, null, 2)}\n`);
+  await writeAtomically(join(folder, MANIFEST_FILE), text);
 }
 
 /** The names of the folders that hold a task, in alphabetical order. An absent repository is an error, an empty one is not. */
 export async function listTasks(root: string): Promise<string[]> {
-  let entries: string[];
+  const tasks: string[] = [];
+  for (const name of (await listFolders(root)).filter(isTaskName)) {
+    const contents = await readdir(join(root, name)).catch(() => []);
+    if (contents.some((entry) => entry === MANIFEST_FILE || parseVersion(entry) !== undefined))
+      tasks.push(name);
+  }
+  return tasks;
+}
+
+/**
+ * The names of all folders of a repository, tasks or not, in alphabetical order; hidden ones are left out. A link that
+ * leads nowhere counts, since it was meant to lead to a folder.
+ * @throws BonsaiError `missing_file` if there is no repository
+ */
+export async function listFolders(root: string): Promise<string[]> {
+  let names: string[];
   try {
-    entries = await readdir(root);
+    names = await readdir(root);
   } catch (cause) {
     throw new BonsaiError('missing_file', `Cannot read the model repository ${root}: ${messageOf(cause)}`, {
       cause,
     });
   }
-  const tasks: string[] = [];
-  for (const name of entries.filter(isTaskName)) {
-    const contents = await readdir(join(root, name)).catch(() => []);
-    if (contents.some((entry) => entry === MANIFEST_FILE || parseVersion(entry) !== undefined))
-      tasks.push(name);
+  const folders: string[] = [];
+  for (const name of names.filter((entry) => !entry.startsWith('.'))) {
+    const status = await stat(join(root, name)).catch(() => undefined);
+    if (status === undefined || status.isDirectory()) folders.push(name);
   }
-  return tasks.sort();
+  return folders.sort();
 }
 
 /**
@@ -100,10 +117,19 @@ export async function listTasks(root: string): Promise<string[]> {
  */
 export async function readTask(root: string, task: string): Promise<StoredTask> {
   if (!isTaskName(task)) throw new ModelNotFoundError(task);
-  const folders = await readdir(join(root, task)).catch(() => undefined);
-  if (folders === undefined) throw new ModelNotFoundError(task);
+  let folders: string[];
+  try {
+    folders = await readdir(join(root, task));
+  } catch (cause) {
+    if (ABSENT.has(systemCodeOf(cause))) throw new ModelNotFoundError(task);
+    throw new CorruptRepositoryError({
+      file: join(root, task),
+      problem: `cannot be read (${messageOf(cause)}).`,
+      cause,
+    });
+  }
   if (!folders.includes(MANIFEST_FILE)) return readForeignTask(root, task, folders);
-  const manifest = await readManifest(root, task);
+  const { manifest, hasDigest } = await readManifestFile(root, task);
   const versions: StoredVersion[] = [];
   const problems: VersionProblem[] = [];
   for (const variant of manifest.variants) {
@@ -127,24 +153,32 @@ export async function readTask(root: string, task: string): Promise<StoredTask> 
       problems.push({ version: variant.version, error });
     }
   }
-  return { task, manifest, versions, problems };
+  return { task, manifest, hasManifestDigest: hasDigest, versions, problems };
 }
+
+/** System codes that say that something is not there, rather than that it cannot be read. */
+const ABSENT: ReadonlySet<string | undefined> = new Set(['ENOENT', 'ENOTDIR']);
 
 /**
  * Reads only the manifest of a task.
  * @throws ModelNotFoundError if there is none, CorruptRepositoryError if it is damaged
  */
 export async function readManifest(root: string, task: string): Promise<TaskManifest> {
+  return (await readManifestFile(root, task)).manifest;
+}
+
+async function readManifestFile(root: string, task: string): Promise<ParsedManifest> {
   if (!isTaskName(task)) throw new ModelNotFoundError(task);
   const file = join(root, task, MANIFEST_FILE);
   let text: string;
   try {
     text = await readFile(file, 'utf8');
   } catch (cause) {
-    if (systemCodeOf(cause) === 'ENOENT') throw new ModelNotFoundError(task);
+    if (ABSENT.has(systemCodeOf(cause))) throw new ModelNotFoundError(task);
     throw new CorruptRepositoryError({ file, problem: `cannot be read (${messageOf(cause)}).`, cause });
   }
-  const manifest = parseManifest(text, file);
+  const parsed = parseManifest(text, file);
+  const { manifest } = parsed;
   if (manifest.task !== task) {
     throw new CorruptRepositoryError({
       file,
@@ -152,7 +186,7 @@ export async function readManifest(root: string, task: string): Promise<TaskMani
       problem: `is "${manifest.task}"; the folder is "${task}".`,
     });
   }
-  return manifest;
+  return parsed;
 }
 
 /** Replaces or adds profiles, by version; the networks are left alone. @returns the manifest as written */
@@ -174,7 +208,7 @@ export async function updateProfiles(
       return { ...variant, profiles: { ...variant.profiles, [profile.target.fingerprint]: profile } };
     }),
   };
-  await writeAtomically(join(root, task, MANIFEST_FILE), `${JSON.stringify(updated, null, 2)}\n`);
+  await writeAtomically(join(root, task, MANIFEST_FILE), manifestText(updated));
   return updated;
 }
 

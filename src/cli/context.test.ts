@@ -1,0 +1,24 @@
+import { expect, it } from 'vitest';
+import { BonsaiError } from '../base/errors.ts';
+import { interruptible } from './context.ts';
+
+it('tells a stop as a stop, whatever the work happened to be doing, and how to go on', async () => {
+  const controller = new AbortController();
+  const work = async () => {
+    controller.abort(new BonsaiError('aborted', 'Stopped by SIGINT.'));
+    throw new BonsaiError('server_unreachable', 'POST /v2/repository/models/digits/load was given up.');
+  };
+  await expect(interruptible(controller.signal, 'Start it again.', work)).rejects.toMatchObject({
+    code: 'aborted',
+    message: 'Stopped by SIGINT. Start it again.',
+    cause: { code: 'server_unreachable' },
+  });
+});
+
+it('leaves results and other failures alone', async () => {
+  const { signal } = new AbortController();
+  expect(await interruptible(signal, '', async () => 3)).toBe(3);
+  await expect(interruptible(signal, '', () => Promise.reject(new Error('broken')))).rejects.toThrow(
+    /^broken$/,
+  );
+});

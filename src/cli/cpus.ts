@@ -1,0 +1,40 @@
+import { readFileSync } from 'node:fs';
+import { cpus } from 'node:os';
+import { InvalidArgumentError } from '../base/errors.ts';
+import { parseCpus } from './parse.ts';
+
+/** Where Linux lists the CPUs that are switched on, such as `0-3,8`. */
+const ONLINE_FILE = '/sys/devices/system/cpu/online';
+
+/**
+ * The CPUs that this machine has, ascending, whether or not this process may use them: a bound process may bind its
+ * children elsewhere. From Linux's list, else counted from 0.
+ */
+export function existingCpus(): number[] {
+  try {
+    return parseCpus(readFileSync(ONLINE_FILE, 'utf8').trim());
+  } catch {
+    return cpus().map((_, index) => index); // Another system, or one that does not tell.
+  }
+}
+
+/** @throws InvalidArgumentError if the machine has not all of these CPUs, naming those that it has */
+export function checkCpus(wanted: readonly number[], existing: readonly number[] = existingCpus()): void {
+  const absent = wanted.filter((cpu) => !existing.includes(cpu));
+  if (absent.length === 0) return;
+  throw new InvalidArgumentError(
+    `--cpus names ${absent.length === 1 ? 'CPU' : 'CPUs'} ${rangesOf(absent)}, which this machine does not have; ` +
+      `it has ${rangesOf(existing)}.`,
+  );
+}
+
+/** `0,1,2,5` → `0-2,5`. */
+function rangesOf(numbers: readonly number[]): string {
+  const ranges: [first: number, last: number][] = [];
+  for (const number of numbers) {
+    const last = ranges.at(-1);
+    if (last !== undefined && number === last[1] + 1) last[1] = number;
+    else ranges.push([number, number]);
+  }
+  return ranges.map(([first, last]) => (first === last ? first : `${first}-${last}`)).join(',');
+}
