@@ -1,7 +1,8 @@
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import pino from 'pino';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -121,6 +122,31 @@ describe('serve', () => {
     const { code, stdout, stderr } = await serve('rubbish');
     expect(stderr).toMatch(/Nothing in rubbish can be served:\n {2}digits.*: .+\n/);
     expect([code, stdout]).toEqual([1, '']);
+  });
+});
+
+describe('a server that ends with its parent', () => {
+  const start = async (task: string) => {
+    const root = join(folder, task);
+    await writeIdentity(root, task);
+    const args = [main, 'serve', '--exit-with-parent', root, '--port', '0', '--metrics-port', '0', '--json'];
+    const child = spawn(process.execPath, args, { stdio: ['pipe', 'pipe', 'ignore'] });
+    const ended = new Promise<number | null>((resolve) => child.once('exit', resolve));
+    for await (const line of createInterface({ input: child.stdout }))
+      if (line.startsWith('{"ready":true')) break;
+    return { child, ended };
+  };
+
+  it('ends when asked to, though the parent still holds its input', async () => {
+    const { child, ended } = await start('asked');
+    child.kill('SIGTERM');
+    expect(await ended).toBe(0);
+  });
+
+  it('ends when its input closes', async () => {
+    const { child, ended } = await start('orphaned');
+    child.stdin.end();
+    expect(await ended).toBe(0);
   });
 });
 

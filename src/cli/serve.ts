@@ -144,8 +144,7 @@ ${EXIT_CODE_HELP}`,
         adminToken,
       });
       await checkServing(server, repository);
-      if (options.exitWithParent)
-        process.stdin.resume().once('close', () => process.kill(process.pid, 'SIGTERM'));
+      const letParentGo = options.exitWithParent ? endWithParent() : undefined;
       const ready: ReadyLine = { ready: true, http: server.httpUrl, metrics: server.metricsUrl };
       process.stdout.write(
         options.json
@@ -176,8 +175,19 @@ ${EXIT_CODE_HELP}`,
         }
       } finally {
         await server.close();
+        letParentGo?.();
       }
     });
+}
+
+/**
+ * Stops this process when the one that holds the other end of its input ends.
+ * @returns stops listening: an input that is read keeps a process alive that has nothing left to do
+ */
+function endWithParent(): () => void {
+  const stop = () => process.kill(process.pid, 'SIGTERM');
+  process.stdin.resume().once('close', stop);
+  return () => process.stdin.off('close', stop).destroy();
 }
 
 /** Resolves at the first signal to stop. */
