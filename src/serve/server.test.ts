@@ -954,6 +954,15 @@ describe('the server', () => {
     await expect(request(`${server.httpUrl}/v2/health/live`)).rejects.toThrow();
   });
 
+  it('still answers what comes in just as it stops, and keeps no connection', async () => {
+    const server = await start(root);
+    const closed = server.close();
+    const { statusCode, headers, body } = await request(`${server.httpUrl}/v2/models/digits`);
+    await body.dump();
+    expect([statusCode, headers.connection]).toEqual([200, 'close']);
+    await closed;
+  });
+
   it('drops the waiting request of a client that has gone', async () => {
     const server = await start(root);
     try {

@@ -1,6 +1,7 @@
 import type { Server } from 'node:http';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import type { Clock } from '../base/clock.ts';
@@ -110,6 +111,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     let closing: Promise<void> | undefined;
     const close = async () => {
       isReady = false;
+      // Balancers see that it is not ready, and requests that clients have sent already come in and are answered.
+      await delay(LAME_DUCK_MS);
       rest.closeIdleConnections();
       if (!(await plane.drain(limits.drainTimeoutMs)))
         logger.warn('some requests were not answered before the stop');
@@ -195,6 +198,9 @@ function closeServer(server: Server): Promise<void> {
     setTimeout(() => server.closeAllConnections(), LINGER_MS).unref();
   });
 }
+
+/** How long a stopping server goes on taking requests, so that none is cut off between a client's send and its own reading. */
+export const LAME_DUCK_MS = 50;
 
 /** Time for the last answers to leave before connections are cut. */
 export const LINGER_MS = 100;

@@ -40,6 +40,8 @@ export function createRestServer(context: RestContext): Server {
       noDelay: true,
     },
     (request, response) => {
+      // A server that stops (or starts) does not keep a client's connection for a next request.
+      if (!context.isReady()) response.shouldKeepAlive = false;
       handle(context, request, response).catch((thrown: unknown) =>
         answerError(context, request, response, thrown),
       );
