@@ -1,3 +1,5 @@
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
 import { expect, it } from 'vitest';
 import { BonsaiError } from '../base/errors.ts';
 import { interruptible } from './context.ts';
@@ -21,4 +23,17 @@ it('leaves results and other failures alone', async () => {
   await expect(interruptible(signal, '', () => Promise.reject(new Error('broken')))).rejects.toThrow(
     /^broken$/,
   );
+});
+
+it('takes a signal that comes twice at once for one: `timeout` sends it to the process and to its group', async () => {
+  const code = `import { processContext } from ${JSON.stringify(new URL('../../dist/cli/context.js', import.meta.url).href)};
+    const { signal } = processContext({ quiet: true });
+    const alive = setInterval(() => {}, 1000);
+    signal.addEventListener('abort', () => setImmediate(() => {
+      process.kill(process.pid, 'SIGTERM');
+      setTimeout(() => { clearInterval(alive); console.log(signal.reason.message); }, 20);
+    }));
+    process.kill(process.pid, 'SIGTERM');`;
+  const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', code]);
+  expect(stdout).toBe('Stopped by SIGTERM.\n');
 });

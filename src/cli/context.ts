@@ -6,7 +6,7 @@ import { type Progress, silentProgress, terminalProgress } from './progress.ts';
 export interface Context {
   readonly clock: Clock;
   readonly progress: Progress;
-  /** Aborts on the first SIGINT or SIGTERM; a second one ends the process at once. */
+  /** Aborts on the first SIGINT or SIGTERM; one that comes later than `REPEAT_MS` ends the process at once. */
   readonly signal: AbortSignal;
   readonly json: boolean;
   /** Writes a result to standard output: the value as JSON under `--json`, the text otherwise. */
@@ -15,9 +15,16 @@ export interface Context {
 
 export function processContext(options: { json?: boolean; quiet?: boolean }): Context {
   const controller = new AbortController();
+  let firstMs = 0;
   const stop = (signal: NodeJS.Signals) => {
-    if (controller.signal.aborted) process.exit(130);
-    controller.abort(new BonsaiError('aborted', `Stopped by ${signal}.`));
+    if (!controller.signal.aborted) {
+      firstMs = systemClock.nowMs();
+      controller.abort(new BonsaiError('aborted', `Stopped by ${signal}.`));
+    } else if (systemClock.nowMs() - firstMs > REPEAT_MS) {
+      // Not process.exit: threads inside the engine would be torn down in mid-air.
+      process.removeAllListeners(signal);
+      process.kill(process.pid, signal);
+    }
   };
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);
@@ -32,6 +39,9 @@ export function processContext(options: { json?: boolean; quiet?: boolean }): Co
     },
   };
 }
+
+/** A signal that comes again this soon is the same one: `timeout` and terminals send it to the process and to its group. */
+export const REPEAT_MS = 500;
 
 /**
  * Does a command's work. Once a signal has come, whatever the work ends with is a consequence of it (a request given

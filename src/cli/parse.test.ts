@@ -7,7 +7,8 @@ describe('values of options', () => {
     expect(['400ms', '0.4s', '2h', '90', '1.5 min'].map(parseDurationMs)).toEqual([
       400, 400, 7_200_000, 90, 90_000,
     ]);
-    expect(() => parseDurationMs('soon')).toThrow('Expected a duration such as 400ms');
+    expect(() => parseDurationMs('0ms')).toThrow('Expected a duration above 0');
+    expect(() => parseDurationMs('soon')).toThrow('Expected a duration above 0 such as 400ms');
   });
 
   it('are CPUs in any order, each once', () => {

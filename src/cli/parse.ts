@@ -3,8 +3,8 @@ import { InvalidArgumentError } from '../base/errors.ts';
 /** `400ms`, `0.4s`, `2h`, `90` (in the unit given) → ms. */
 export function parseDurationMs(text: string): number {
   const match = /^(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)?$/.exec(text.trim());
-  if (match === null) {
-    throw new InvalidArgumentError(`Expected a duration such as 400ms, 0.4s or 2h, got "${text}".`);
+  if (match === null || Number(match[1]) === 0) {
+    throw new InvalidArgumentError(`Expected a duration above 0 such as 400ms, 0.4s or 2h, got "${text}".`);
   }
   return Number(match[1]) * MS_PER_UNIT[(match[2] ?? 'ms') as keyof typeof MS_PER_UNIT];
 }

@@ -72,7 +72,10 @@ describe('a ResNet', () => {
   });
 
   it('refuses what makes no network', () => {
-    expect(() => resNet('x', { widths: [8], blocksPerStage: [1, 1] })).toThrow(/one positive width/);
+    expect(() => resNet('x', { widths: [8], blocksPerStage: [1, 1] })).toThrow(
+      /one width and block count from 1/,
+    );
+    expect(() => resNet('x', { widths: [1e6], blocksPerStage: [1] })).toThrow(/from 1 to 8192/);
     expect(() => backbone('resnet:widths=8-x')).toThrow(/widths=8-x/);
     expect(() => backbone('vgg')).toThrow(/no backbone "vgg".*resnet-8/);
     expect(() => backbone('resnet-8').build({ ...target, inputShape: [3, 8, 8] })).toThrow(

@@ -22,6 +22,8 @@ export interface ResNetOptions {
 
 /** BatchNormalization's share of the old running average; short trainings need averages that forget quickly. */
 export const BATCH_NORM_MOMENTUM = 0.9;
+/** Kernels between two stages of this width would hold 600 million weights, more than a typed array of floats should. */
+export const MAX_WIDTH = 8192;
 /** Keeps the division by a channel's deviation finite; the value every framework uses. */
 export const BATCH_NORM_EPSILON = 1e-5;
 
@@ -33,10 +35,12 @@ export const BATCH_NORM_EPSILON = 1e-5;
  */
 export function resNet(name: string, options: ResNetOptions): Backbone {
   const { widths, blocksPerStage, stemStride = 1 } = options;
-  const positive = [...widths, ...blocksPerStage, stemStride].every((n) => Number.isInteger(n) && n > 0);
+  const positive = [...widths, ...blocksPerStage, stemStride].every(
+    (n) => Number.isInteger(n) && n > 0 && n <= MAX_WIDTH,
+  );
   if (widths.length === 0 || widths.length !== blocksPerStage.length || !positive) {
     throw new InvalidArgumentError(
-      `A ResNet needs one positive width and block count for each stage, got widths ${widths.join('-')} ` +
+      `A ResNet needs one width and block count from 1 to ${MAX_WIDTH} for each stage, got widths ${widths.join('-')} ` +
         `and blocks ${blocksPerStage.join('-')}.`,
     );
   }
