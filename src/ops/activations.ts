@@ -2,7 +2,8 @@ import { float, floatAttribute, stringAttribute } from '../graph/attributes.ts';
 import { passLabels } from './broadcast.ts';
 import { compound } from './compound.ts';
 import { requiredType } from './dims.ts';
-import { defineOp, type GradientContext } from './op.ts';
+import { foldElementWise } from './fold-element-wise.ts';
+import { defineOp, type GradientContext, type ShapeContext } from './op.ts';
 import { step } from './relu-gradient.ts';
 
 /*
@@ -97,21 +98,32 @@ export const Exp = unary('Exp', [1, 6, 13], (context) => times(context, context.
 export const Log = unary('Log', [1, 6, 13], ({ build, dy, x }) => build.op('Div', [dy[0]!, x(0)]));
 
 /** f' = 1 / (2y). */
-export const Sqrt = unary('Sqrt', [1, 6, 13], ({ build, dy, y }) =>
-  build.op('Div', [build.op('Mul', [dy[0]!, build.scalar(0.5)]), y(0)]),
+export const Sqrt = unary(
+  'Sqrt',
+  [1, 6, 13],
+  ({ build, dy, y }) => build.op('Div', [build.op('Mul', [dy[0]!, build.scalar(0.5)]), y(0)]),
+  Math.sqrt,
 );
 
-export const Neg = unary('Neg', [1, 6, 13], ({ build, dy }) => build.op('Neg', [dy[0]!]));
+export const Neg = unary('Neg', [1, 6, 13], ({ build, dy }) => build.op('Neg', [dy[0]!]), negated);
 
-export const Abs = unary('Abs', [1, 6, 13], (context) =>
-  times(context, context.build.op('Sign', [context.x(0)])),
+export const Abs = unary(
+  'Abs',
+  [1, 6, 13],
+  (context) => times(context, context.build.op('Sign', [context.x(0)])),
+  Math.abs,
 );
 
 /** f' = -1/x² = -y². */
-export const Reciprocal = unary('Reciprocal', [1, 6, 13], (context) => {
-  const { build, y } = context;
-  return times(context, build.op('Neg', [build.op('Mul', [y(0), y(0)])]));
-});
+export const Reciprocal = unary(
+  'Reciprocal',
+  [1, 6, 13],
+  (context) => {
+    const { build, y } = context;
+    return times(context, build.op('Neg', [build.op('Mul', [y(0), y(0)])]));
+  },
+  (x) => 1 / x,
+);
 
 /** f' = 2/√π · e^(-x²). */
 export const Erf = unary('Erf', [9, 13], (context) => {
@@ -142,18 +154,31 @@ export const Gelu = unary('Gelu', [20], (context) => {
   return times(context, build.op('Add', [below, build.op('Mul', [x(0), density])]));
 });
 
-/** A row: dx is the gradient of the input, called only where somebody needs it. */
+/**
+ * A row: dx is the gradient of the input, called only where somebody needs it; `fold` is the function of a number for
+ * those that float64 computes exactly enough to round to what the engine computes (scales of attention, weights).
+ */
 function unary<const Name extends string>(
   name: Name,
   since: readonly number[],
   dx: (context: GradientContext) => string,
+  fold?: (x: number) => number,
 ) {
   return defineOp({
     schema: { name, since, inputs: [1, 1], outputs: [1, 1] },
     shape: ({ node, inputs }) => [requiredType(node, inputs, 0)],
     gradient: (context) => [context.needs(0) ? dx(context) : undefined],
     coupling: passLabels,
+    ...(fold !== undefined && {
+      fold: (context: ShapeContext) =>
+        foldElementWise(context, (x) => (typeof x === 'number' ? fold(x) : null)),
+    }),
   });
+}
+
+/** An integer 0 has no sign, which JavaScript's -0 would bring. */
+function negated(x: number): number {
+  return x === 0 ? 0 : -x;
 }
 
 /** dy · factor. */

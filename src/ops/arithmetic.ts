@@ -3,8 +3,8 @@ import { coupleBroadcast } from './broadcast.ts';
 import { broadcastShapes, requiredType } from './dims.ts';
 import { reduceTo } from './emit.ts';
 import { ShapeError } from './errors.ts';
+import { type ElementFunction, foldElementWise } from './fold-element-wise.ts';
 import { defineOp, type GradientContext, type ShapeContext } from './op.ts';
-import { elementsAt, MAX_FOLDED_ELEMENTS, type PartialTensor } from './partial.ts';
 
 /*
  * Binary element-wise operators, one row each. Gradients are with respect to the broadcast operands a and b and are
@@ -43,6 +43,11 @@ interface Row {
 }
 
 function arithmetic<const Name extends string>(name: Name, row: Row) {
+  const compute = namesThrough(
+    row.fold,
+    name === 'Mul' || name === 'Div' ? 1 : 0,
+    name === 'Mul' || name === 'Add',
+  );
   return defineOp({
     schema: { name, since: [1, 6, 7, 13, 14], inputs: [2, 2], outputs: [1, 1] },
     shape: binaryShape,
@@ -54,7 +59,7 @@ function arithmetic<const Name extends string>(name: Name, row: Row) {
       ];
     },
     coupling: coupleBroadcast,
-    fold: (context) => foldBinary(context, row.fold, name),
+    fold: (context) => foldElementWise(context, compute),
   });
 }
 
@@ -65,27 +70,11 @@ function binaryShape({ node, inputs }: ShapeContext): ValueType[] {
   return [{ dtype: a.dtype, shape: broadcastShapes(node, [a.shape, b.shape]) }];
 }
 
-/** Element by element on scalars and vectors, which is what shape arithmetic is made of. */
-function foldBinary(context: ShapeContext, compute: Row['fold'], name: string): PartialTensor | undefined {
-  const a = elementsAt(context, 0);
-  const b = elementsAt(context, 1);
-  if (a === undefined || b === undefined) return undefined;
-  const shape = broadcastShapes(context.node, [a.shape, b.shape]) as readonly number[]; // Both are numbers throughout.
-  if (shape.length > 1) return undefined;
-  const count = shape[0] ?? 1;
-  if (count > MAX_FOLDED_ELEMENTS) return undefined;
-  const isInteger = !a.dtype.startsWith('float');
-  const round = a.dtype === 'float32' ? Math.fround : (value: number) => value;
-  const neutral = name === 'Mul' || name === 'Div' ? 1 : 0;
-  const elements = Array.from({ length: count }, (_, i) => {
-    const left = a.elements[a.elements.length === 1 ? 0 : i]!;
-    const right = b.elements[b.elements.length === 1 ? 0 : i]!;
-    if (typeof left === 'number' && typeof right === 'number') {
-      const value = compute(left, right, isInteger);
-      return value === undefined ? null : round(value);
-    }
-    // A named size survives only what leaves it alone: N · 1, N + 0, N / 1.
-    return typeof left === 'string' && right === neutral ? left : null;
-  });
-  return { dtype: a.dtype, shape, elements };
+/** The function of two numbers; a size that has only a name survives what leaves it alone: N · 1, N + 0, N / 1. */
+function namesThrough(compute: Row['fold'], neutral: number, isSymmetric: boolean): ElementFunction {
+  return (a, b, _, isInteger) => {
+    if (typeof a === 'number' && typeof b === 'number') return compute(a, b, isInteger) ?? null;
+    if (typeof a === 'string' && b === neutral) return a;
+    return isSymmetric && typeof b === 'string' && a === neutral ? b : null;
+  };
 }

@@ -1,5 +1,5 @@
 import { elementCount } from '../base/tensor.ts';
-import { float, floatAttribute } from '../graph/attributes.ts';
+import { float, floatAttribute, intAttribute } from '../graph/attributes.ts';
 import type { GraphBuilder } from '../graph/build.ts';
 import { channelSum } from './channel-sum.ts';
 import { alongAxis, labelsAlong } from './channels.ts';
@@ -15,9 +15,10 @@ import { defineOp } from './op.ts';
  */
 export const BatchNormalization = defineOp({
   schema: { name: 'BatchNormalization', since: [1, 6, 7, 9, 14, 15], inputs: [5, 5], outputs: [1, 5] },
-  shape({ node, inputs: [x, ...parameters] }) {
+  shape({ node, opset, inputs: [x, ...parameters] }) {
     const channels = x?.shape?.[1];
-    for (const [i, parameter] of parameters.entries()) {
+    const isSpatial = opset >= WITHOUT_SPATIAL || intAttribute(node, 'spatial', 1) !== 0;
+    for (const [i, parameter] of isSpatial ? parameters.entries() : []) {
       const size = parameter?.shape?.[0];
       if (parameter?.shape !== undefined && parameter.shape.length !== 1) {
         throw new ShapeError(node, i + 1, `has rank ${parameter.shape.length}, expected a vector`);
@@ -70,23 +71,32 @@ export const BatchNormalization = defineOp({
   },
   coupling(context) {
     const x = context.xShape(0);
-    const channels = context.constant(1)?.shape[0];
+    const channels = context.constant(1)?.shape.length === 1 ? context.constant(1)!.shape[0] : undefined;
     const labels = context.labels(0);
     if (labels === undefined) return;
     if (x === undefined || channels === undefined || ![1, 2, 3, 4].every((i) => context.isParameter(i))) {
-      context.freeze(labels.data, 'a BatchNormalization whose parameters are not stored is left alone');
+      context.freeze(
+        labels.data,
+        'a BatchNormalization whose parameters are not stored for each channel is left alone',
+      );
       return;
     }
     const along = labelsAlong(context, 0, 1, channels);
     if (along === undefined) return;
     for (const input of [1, 2, 3, 4]) context.bind(input, 0, along);
     context.produce(0, alongAxis(along, 1, x.length));
+    // Statistics that the training form puts out, one for each channel.
+    for (let output = 1; output < context.node.outputs.length; output++)
+      context.produce(output, alongAxis(along, 0, 1));
   },
   // Folded into the convolution before it when ONNX Runtime loads the file; standing alone, one multiply-add each.
   cost({ outputs: [y] }) {
     return { macs: elementCount(y!) };
   },
 });
+
+/** Before this opset, `spatial` = 0 asked for statistics of each position, [C, H, W]. */
+const WITHOUT_SPATIAL = 9;
 
 /** ONNX's defaults for the attributes. */
 export const DEFAULT_EPSILON = 1e-5;

@@ -1,11 +1,13 @@
 import { DTYPES, type DType } from '../base/dtype.ts';
 import { BonsaiError } from '../base/errors.ts';
+import { elementCount, isNumeric, numbersOf, type Tensor } from '../base/tensor.ts';
 import { describeNode, intAttribute } from '../graph/attributes.ts';
 import type { Node } from '../graph/model.ts';
 import { passLabels } from './broadcast.ts';
 import { requiredType } from './dims.ts';
 import { defineOp } from './op.ts';
-import { elementsAt } from './partial.ts';
+import { completed, elementsAt } from './partial.ts';
+import { MAX_DATA_ELEMENTS } from './strided.ts';
 
 /** Another element type. Differentiable between floating types only. */
 export const Cast = defineOp({
@@ -17,15 +19,45 @@ export const Cast = defineOp({
   fold: (context) => {
     const x = elementsAt(context, 0);
     const dtype = targetOf(context.node);
-    if (x === undefined) return undefined;
     const convert = CONVERSIONS[dtype];
     if (convert === undefined) return undefined;
+    if (x === undefined) return convertedData(context.constant(0), dtype, convert);
     const elements = x.elements.map((element) =>
       typeof element === 'number' ? convert(element) : dtype === 'bool' ? null : element,
     );
     return { dtype, shape: x.shape, elements };
   },
 });
+
+/** Stored data, as weights that a file keeps in half precision to be smaller; undefined where there is none, or too much. */
+function convertedData(
+  tensor: Tensor | undefined,
+  dtype: DType,
+  convert: (value: number) => number,
+): Tensor | undefined {
+  if (tensor === undefined || !isNumeric(tensor.dtype)) return undefined;
+  if (elementCount(tensor.shape) > MAX_DATA_ELEMENTS) return undefined;
+  const decode = DECODERS[tensor.dtype];
+  const numbers = decode === undefined ? numbersOf(tensor) : numbersOf(tensor).map(decode);
+  return completed({ dtype, shape: tensor.shape, elements: numbers.map(convert) });
+}
+
+/** The numbers that 16-bit floats stand for; their tensors hold them as raw bits. */
+const DECODERS: Partial<Record<DType, (bits: number) => number>> = {
+  float16: (bits) => {
+    const sign = bits & 0x8000 ? -1 : 1;
+    const exponent = (bits >> 10) & 0x1f;
+    const fraction = bits & 0x3ff;
+    if (exponent === 0x1f) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
+    // Below the smallest exponent the leading 1 is gone: fraction · 2^-24.
+    return exponent === 0 ? sign * fraction * 2 ** -24 : sign * (1024 + fraction) * 2 ** (exponent - 25);
+  },
+  bfloat16: (bits) => {
+    const view = new DataView(new ArrayBuffer(4));
+    view.setUint16(0, bits);
+    return view.getFloat32(0);
+  },
+};
 
 /** How shape arithmetic converts; other types are left to the engine. */
 const CONVERSIONS: Partial<Record<DType, (value: number) => number>> = {

@@ -15,7 +15,13 @@ export function labelsAlong(
   const fits =
     labels.shape.every((count, i) => count === (i === axis ? size : 1)) && axis < labels.shape.length;
   if (fits) return labels.data;
-  context.freeze(labels.data, `${context.node.opType} mixes channels that do not lie along its axis ${axis}`);
+  const isOne = size > 1 && labels.data.length === 1;
+  context.freeze(
+    labels.data,
+    isOne
+      ? 'are all one unit, which cannot go without leaving nothing'
+      : `${context.node.opType} mixes channels that do not lie along its axis ${axis}`,
+  );
   return undefined;
 }
 
@@ -30,4 +36,13 @@ export function freezeInputs(context: CouplingContext, reason: string): void {
     const labels = context.labels(i);
     if (labels !== undefined) context.freeze(labels.data, reason);
   }
+}
+
+/** Labels that do not vary over space go through an operator that works on each channel by itself, like pooling. */
+export function passOverSpace(context: CouplingContext): void {
+  const labels = context.labels(0);
+  if (labels === undefined) return;
+  if (labels.shape.slice(2).every((size) => size === 1)) context.produce(0, labels);
+  else
+    context.freeze(labels.data, `${context.node.opType} mixes positions that belong to different channels`);
 }

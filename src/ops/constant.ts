@@ -1,6 +1,4 @@
-import { BonsaiError } from '../base/errors.ts';
 import { float32Tensor, int64Tensor, scalarTensor, type Tensor } from '../base/tensor.ts';
-import { describeNode } from '../graph/attributes.ts';
 import type { Node } from '../graph/model.ts';
 import { defineOp } from './op.ts';
 
@@ -9,14 +7,14 @@ export const Constant = defineOp({
   schema: { name: 'Constant', since: [1, 9, 11, 12, 13, 19, 21], inputs: [0, 0], outputs: [1, 1] },
   shape: ({ node }) => {
     const value = constantValue(node);
-    return [{ dtype: value.dtype, shape: value.shape }];
+    return value === undefined ? [] : [{ dtype: value.dtype, shape: value.shape }];
   },
   coupling: () => {},
   fold: ({ node }) => constantValue(node),
 });
 
-/** The tensor that a Constant node stands for. @throws BonsaiError `unsupported` for sparse values. */
-export function constantValue(node: Node): Tensor {
+/** The tensor that a Constant node stands for; undefined for sparse values, which are carried along as they are. */
+export function constantValue(node: Node): Tensor | undefined {
   for (const [name, attribute] of node.attributes) {
     if (name === 'value' && attribute.kind === 'tensor') return attribute.value;
     if (name === 'value_float' && attribute.kind === 'float') return scalarTensor(attribute.value);
@@ -33,8 +31,5 @@ export function constantValue(node: Node): Tensor {
       return { dtype: 'string', shape: [strings.length], bytes: new Uint8Array(0), strings };
     }
   }
-  throw new BonsaiError(
-    'unsupported',
-    `${describeNode(node)} has no dense value (attributes: ${[...node.attributes.keys()].join(', ') || 'none'}).`,
-  );
+  return undefined;
 }

@@ -1,6 +1,6 @@
 import { elementCount } from '../base/tensor.ts';
 import { intAttribute } from '../graph/attributes.ts';
-import type { GraphBuilder } from '../graph/build.ts';
+import type { AttributeValues, GraphBuilder } from '../graph/build.ts';
 import type { Node } from '../graph/model.ts';
 import { defineCompound } from './compound.ts';
 import { flip, matMulTransposed, pad, reduceSum, reshape, slice, transpose } from './emit.ts';
@@ -249,4 +249,22 @@ export function convGeometry(
     output: [y[2]!, y[3]!],
     windows: windowsOf(node, x.slice(2), kernel),
   };
+}
+
+/** Windows written out for two spatial axes; one axis is treated as two of which the first has size 1. */
+export function planarAttributes(windows: Windows, group: number): AttributeValues {
+  const two = (values: readonly number[], filler: number) =>
+    values.length === 2 ? values : [filler, values[0]!];
+  return {
+    group,
+    kernel_shape: two(windows.kernel, 1),
+    strides: two(windows.strides, 1),
+    dilations: two(windows.dilations, 1),
+    pads: [...two(windows.padsBegin, 0), ...two(windows.padsEnd, 0)],
+  };
+}
+
+/** A value of one spatial axis ([N, C, L] or a kernel) as one of two, [N, C, 1, L]. */
+export function planar(build: GraphBuilder, value: string, shape: readonly number[]): string {
+  return shape.length === 3 ? reshape(build, value, [shape[0]!, shape[1]!, 1, shape[2]!]) : value;
 }

@@ -1,12 +1,12 @@
 import { elementCount } from '../base/tensor.ts';
 import { intAttribute } from '../graph/attributes.ts';
-import type { AttributeValues, GraphBuilder } from '../graph/build.ts';
 import type { Dim, Node } from '../graph/model.ts';
 import { alongAxis, freezeInputs, labelsAlong } from './channels.ts';
 import { compound } from './compound.ts';
+import { planar, planarAttributes } from './conv-gradients.ts';
 import { reshape } from './emit.ts';
 import { MissingRuleError, ShapeError } from './errors.ts';
-import { type CouplingContext, defineOp, type GradientContext } from './op.ts';
+import { type CouplingContext, defineOp } from './op.ts';
 import { outputSizes, windowsOf } from './windows.ts';
 
 /** Y[n,o,y,x] = Σ X[n,c,y·s−p+i·d,x·s−p+j·d] · W[o,c,i,j] + B[o], within each of `group` equal channel ranges. */
@@ -45,10 +45,11 @@ export const Conv = defineOp({
     if (dy === undefined) return [];
     const rank = context.xShape(0).length;
     if (rank !== 3 && rank !== 4) throw new MissingRuleError(node, 'gradient');
-    const attributes = planarAttributes(context);
-    const x = lift(build, context.x(0), context.xShape(0));
-    const w = lift(build, context.x(1), context.xShape(1));
-    const g = lift(build, dy, context.yShape(0));
+    const windows = windowsOf(node, context.xShape(0).slice(2), context.xShape(1).slice(2));
+    const attributes = planarAttributes(windows, intAttribute(node, 'group', 1));
+    const x = planar(build, context.x(0), context.xShape(0));
+    const w = planar(build, context.x(1), context.xShape(1));
+    const g = planar(build, dy, context.yShape(0));
     const lower = (value: string, input: number) =>
       rank === 3 ? reshape(build, value, context.xShape(input)) : value;
     return [
@@ -64,28 +65,11 @@ export const Conv = defineOp({
   },
 });
 
-/** The node's windows written out for two spatial axes; one axis is treated as two of which the first has size 1. */
-function planarAttributes(context: GradientContext): AttributeValues {
-  const windows = windowsOf(context.node, context.xShape(0).slice(2), context.xShape(1).slice(2));
-  const two = (values: readonly number[], filler: number) =>
-    values.length === 2 ? values : [filler, values[0]!];
-  return {
-    group: intAttribute(context.node, 'group', 1),
-    kernel_shape: two(windows.kernel, 1),
-    strides: two(windows.strides, 1),
-    dilations: two(windows.dilations, 1),
-    pads: [...two(windows.padsBegin, 0), ...two(windows.padsEnd, 0)],
-  };
-}
-
-function lift(build: GraphBuilder, value: string, shape: readonly number[]): string {
-  return shape.length === 3 ? reshape(build, value, [shape[0]!, shape[1]!, 1, shape[2]!]) : value;
-}
-
 /**
  * group = 1: the input's labels bind the weight's axis 1, fresh labels its axis 0, the bias and the output.
- * group > 1: a group's inputs and outputs are one unit and go together, and `group` shrinks by the units that went.
- * For a depthwise convolution a unit is one input channel with its outputs.
+ * Depthwise (one input channel per group): a channel goes together with its outputs, and `group` shrinks with them.
+ * Grouped: the channels at the same place of every group are one, for inputs and for outputs, so that all groups stay
+ * equally wide: [g0c0 g0c1 | g1c0 g1c1] has two units, {g0c0, g1c0} and {g0c1, g1c1}.
  */
 function couple(context: CouplingContext): void {
   const { node } = context;
@@ -100,31 +84,46 @@ function couple(context: CouplingContext): void {
   const input = labelsAlong(context, 0, 1, perGroup * group);
   const bound = (labels: Int32Array) => {
     context.bind(1, 0, labels);
-    if (hasInput(node, 2)) {
-      if (context.isParameter(2)) context.bind(2, 0, labels);
-      else context.freeze(labels, 'the bias of a Conv is computed, not stored');
-    }
+    bindBias(context, labels);
     context.produce(0, alongAxis(labels, 1, rank));
   };
-  if (group === 1) {
-    if (input !== undefined) context.bind(1, 1, input);
-    bound(context.fresh(filters));
+  if (group > 1 && perGroup === 1 && input !== undefined) {
+    bound(eachRepeated(input, filters / group));
+    context.rewrite(({ kept }) => ({
+      attributes: new Map([...node.attributes, ['group', { kind: 'int', value: BigInt(kept(input)) }]]),
+    }));
     return;
   }
-  if (input === undefined) return;
-  const heads = Int32Array.from({ length: group }, (_, g) => input[g * perGroup]!);
-  if (perGroup > 1) {
-    context.unite(
-      input,
-      Int32Array.from(input, (_, i) => heads[Math.floor(i / perGroup)]!),
-    );
-  }
-  bound(Int32Array.from({ length: filters }, (_, i) => heads[Math.floor(i / (filters / group))]!));
-  context.rewrite(({ kept }) => ({
-    attributes: new Map([...node.attributes, ['group', { kind: 'int', value: BigInt(kept(heads)) }]]),
-  }));
+  if (input !== undefined) context.bind(1, 1, sameInEveryGroup(context, input, group));
+  // One filter for each of several groups cannot go without its group, so there is nothing to choose from.
+  if (group > 1 && filters === group) return;
+  bound(tiled(context.fresh(filters / group), group));
 }
 
-function hasInput(node: Node, index: number): boolean {
+/** The bias (input 2) of a convolution goes with the filters; one that is not stored keeps them all. */
+export function bindBias(context: CouplingContext, labels: Int32Array): void {
+  if (!hasInput(context.node, 2)) return;
+  if (context.isParameter(2)) context.bind(2, 0, labels);
+  else context.freeze(labels, `the bias of a ${context.node.opType} is computed, not stored`);
+}
+
+/** Unites the labels at the same place of every group; returns those of the first group. */
+export function sameInEveryGroup(context: CouplingContext, labels: Int32Array, group: number): Int32Array {
+  const first = labels.slice(0, labels.length / group);
+  if (group > 1) context.unite(labels, tiled(first, group));
+  return first;
+}
+
+/** [a, b] twice is [a, b, a, b]. */
+export function tiled(labels: Int32Array, times: number): Int32Array {
+  return Int32Array.from({ length: labels.length * times }, (_, i) => labels[i % labels.length]!);
+}
+
+/** [a, b] each twice is [a, a, b, b]. */
+export function eachRepeated(labels: Int32Array, times: number): Int32Array {
+  return Int32Array.from({ length: labels.length * times }, (_, i) => labels[Math.floor(i / times)]!);
+}
+
+export function hasInput(node: Node, index: number): boolean {
   return (node.inputs[index] ?? '') !== '';
 }

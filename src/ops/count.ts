@@ -1,3 +1,4 @@
+import type { DType } from '../base/dtype.ts';
 import { BonsaiError } from '../base/errors.ts';
 import { elementCount } from '../base/tensor.ts';
 import { describeNode } from '../graph/attributes.ts';
@@ -60,10 +61,15 @@ export function countCost(model: Model, options: CountOptions = {}): GraphCost {
 export function countParameters(model: Model): number {
   let parameters = 0;
   for (const [name, { dtype, shape }] of model.graph.initializers) {
-    const isFloat = dtype.startsWith('float') || dtype === 'bfloat16';
-    if (isFloat && !name.startsWith(NORMALIZATION_PREFIX)) parameters += elementCount(shape);
+    if (isCountedParameter(name, dtype)) parameters += elementCount(shape);
   }
   return parameters;
+}
+
+/** Whether an initialiser counts as parameters. */
+export function isCountedParameter(name: string, dtype: DType): boolean {
+  const isFloat = dtype.startsWith('float') || dtype === 'bfloat16';
+  return isFloat && !name.startsWith(NORMALIZATION_PREFIX);
 }
 
 function sizeOf(size: Shape[number]): number {

@@ -24,7 +24,11 @@ export const Dropout = defineOp({
   gradient: ({ build, dy, kept, needs }) => [
     needs(0) && dy[0] !== undefined ? build.op('Mul', [dy[0], kept('factor')]) : undefined,
   ],
-  coupling: passLabels,
+  coupling: (context) => {
+    passLabels(context);
+    const labels = context.labels(0);
+    if (labels !== undefined && context.node.outputs[1]) context.produce(1, labels); // The mask.
+  },
 });
 
 /** The number of float32 in ONNX's list of types, as Cast wants it. */

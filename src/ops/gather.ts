@@ -1,10 +1,14 @@
-import { int64Tensor, numbersOf } from '../base/tensor.ts';
+import { BITS_PER_ELEMENT } from '../base/dtype.ts';
+import { elementCount, int64Tensor, numbersOf, type Tensor } from '../base/tensor.ts';
 import { intAttribute } from '../graph/attributes.ts';
+import type { Node } from '../graph/model.ts';
+import { alongAxis } from './channels.ts';
 import { axisOf, requiredType } from './dims.ts';
 import { ShapeError } from './errors.ts';
 import { gatherLabels, labelledAxes } from './label-tensor.ts';
 import { type CouplingContext, defineOp } from './op.ts';
 import { elementsAt, integersAt } from './partial.ts';
+import { MAX_DATA_ELEMENTS } from './strided.ts';
 
 /** The slices of the data at given indices along an axis: data axes before, the indices' axes, data axes after. */
 export const Gather = defineOp({
@@ -26,7 +30,11 @@ export const Gather = defineOp({
     const data = elementsAt(context, 0);
     const indices = integersAt(context, 1);
     const shape = elementsAt(context, 1)?.shape;
-    if (data?.shape.length !== 1 || indices === undefined || shape === undefined) return undefined;
+    if (indices === undefined || shape === undefined) return undefined;
+    if (data?.shape.length !== 1) {
+      const table = context.constant(0);
+      return table && lookedUp(context.node, table, indices, shape);
+    }
     const elements = indices.map((index) => {
       const at = index < 0 ? index + data.elements.length : index;
       const element = data.elements[at];
@@ -43,22 +51,59 @@ export const Gather = defineOp({
   },
 });
 
-/** Channels may be picked and reordered by a constant vector of indices, which then follows what is left. */
+/** The slices of a stored tensor at known indices (a relative position bias); undefined where that is too large. */
+function lookedUp(
+  node: Node,
+  table: Tensor,
+  indices: readonly number[],
+  indexShape: readonly number[],
+): Tensor | undefined {
+  const axis = axisOf(node, intAttribute(node, 'axis', 0), table.shape.length);
+  const size = table.shape[axis]!;
+  const [outer, inner] = [table.shape.slice(0, axis), table.shape.slice(axis + 1)];
+  const rowBytes = (elementCount(inner) * BITS_PER_ELEMENT[table.dtype]) / 8;
+  const shape = [...outer, ...indexShape, ...inner];
+  if (BITS_PER_ELEMENT[table.dtype] < 8 || elementCount(shape) > MAX_DATA_ELEMENTS) return undefined;
+  const bytes = new Uint8Array(elementCount(outer) * indices.length * rowBytes);
+  let at = 0;
+  for (let block = 0; block < elementCount(outer); block++) {
+    for (const index of indices) {
+      const position = index < 0 ? index + size : index;
+      if (position < 0 || position >= size) {
+        throw new ShapeError(node, 1, `holds index ${index}, axis ${axis} of input 0 has ${size} positions`);
+      }
+      const from = (block * size + position) * rowBytes;
+      bytes.set(table.bytes.subarray(from, from + rowBytes), at);
+      at += rowBytes;
+    }
+  }
+  return { dtype: table.dtype, shape, bytes };
+}
+
+/**
+ * Channels may be picked and reordered by a constant vector of indices, which then follows what is left. Along another
+ * axis they pass: the axis gives way to those of the indices. A stored table that is looked up (an embedding) makes
+ * channels of its last axis.
+ */
 function coupleGather(context: CouplingContext): void {
   const labels = context.labels(0);
-  if (labels === undefined) return;
+  const indexRank = context.xShape(1)?.length;
+  if (labels === undefined) {
+    coupleLookup(context, indexRank);
+    return;
+  }
   const rank = labels.shape.length;
   const axis = axisOf(context.node, intAttribute(context.node, 'axis', 0), rank);
   const indices = context.constant(1);
   const axes = labelledAxes(labels);
   if (axes.length === 0 || !axes.includes(axis)) {
-    // Another axis than the channels': the output's rank is the input's where the indices are a vector.
-    const indexRank = context.xShape(1)?.length;
-    if (axes.length === 0 || indexRank !== 1) {
+    if (axes.length === 0 || indexRank === undefined) {
       context.freeze(labels.data, 'is gathered from along another axis');
       return;
     }
-    context.produce(0, labels);
+    const ones = new Array<number>(indexRank).fill(1);
+    const shape = [...labels.shape.slice(0, axis), ...ones, ...labels.shape.slice(axis + 1)];
+    context.produce(0, { shape, data: labels.data });
     return;
   }
   if (indices?.shape.length !== 1 || !context.isParameter(1) || axes.length > 1) {
@@ -74,4 +119,14 @@ function coupleGather(context: CouplingContext): void {
     const kept = pruned.keptIndices(gathered.data).map((at) => rankOf.get(positions[at]!)!);
     return { constants: new Map([[1, int64Tensor(kept)]]) };
   });
+}
+
+function coupleLookup(context: CouplingContext, indexRank: number | undefined): void {
+  const table = context.constant(0);
+  const axis = intAttribute(context.node, 'axis', 0);
+  const isLookup = table?.shape.length === 2 && axis === 0 && table.dtype.startsWith('float');
+  if (!isLookup || !context.isParameter(0) || indexRank === undefined) return;
+  const units = context.fresh(table.shape[1]!);
+  context.bind(0, 1, units);
+  context.produce(0, alongAxis(units, indexRank, indexRank + 1));
 }

@@ -1,6 +1,6 @@
 import { elementCount } from '../base/tensor.ts';
 import { float, floatAttribute, intAttribute } from '../graph/attributes.ts';
-import { alongAxis, freezeInputs, labelsAlong } from './channels.ts';
+import { coupleContraction } from './contraction.ts';
 import { reduceTo } from './emit.ts';
 import { ShapeError } from './errors.ts';
 import { defineOp } from './op.ts';
@@ -47,27 +47,7 @@ export const Gemm = defineOp({
       (node.inputs[2] ?? '') !== '' && context.needs(2) ? dC() : undefined,
     ];
   },
-  coupling(context) {
-    const { node } = context;
-    const b = context.constant(1);
-    if (b === undefined || !context.isParameter(1) || intAttribute(node, 'transA', 0) !== 0) {
-      freezeInputs(context, 'a Gemm is pruned only where A is an activation as it is and B a stored weight');
-      return;
-    }
-    const transB = intAttribute(node, 'transB', 0);
-    const input = labelsAlong(context, 0, 1, b.shape[transB ? 1 : 0]!);
-    if (input !== undefined) context.bind(1, transB ? 1 : 0, input);
-    const units = context.fresh(b.shape[transB ? 0 : 1]!);
-    context.bind(1, transB ? 0 : 1, units);
-    if ((node.inputs[2] ?? '') !== '') {
-      const c = context.constant(2);
-      if (c === undefined || !context.isParameter(2))
-        context.freeze(units, 'the bias of a Gemm is computed, not stored');
-      // A bias of size 1 along the last axis broadcasts over the units and stays.
-      else if (c.shape.at(-1) === units.length) context.bind(2, c.shape.length - 1, units);
-    }
-    context.produce(0, alongAxis(units, 1, 2));
-  },
+  coupling: coupleContraction,
   cost({ node, inputs: [a], outputs: [y] }) {
     const inner = a?.[intAttribute(node, 'transA', 0) ? 0 : 1] ?? 0;
     return { macs: elementCount(y!) * inner };

@@ -1,5 +1,6 @@
 import { elementCount } from '../base/tensor.ts';
 import { intsAttribute } from '../graph/attributes.ts';
+import { passOverSpace } from './channels.ts';
 import { compound, defineCompound } from './compound.ts';
 import { expand } from './emit.ts';
 import { ShapeError } from './errors.ts';
@@ -24,12 +25,7 @@ export const GlobalAveragePool = defineOp({
     const attributes = { spatial: context.xShape(0).slice(2) };
     return [compound(build, 'GlobalAveragePoolGradient', [dy], attributes)];
   },
-  coupling(context) {
-    const labels = context.labels(0);
-    if (labels === undefined) return;
-    if (labels.shape.slice(2).every((size) => size === 1)) context.produce(0, labels);
-    else context.freeze(labels.data, 'GlobalAveragePool mixes positions that belong to different channels');
-  },
+  coupling: passOverSpace,
 });
 
 /** dy [N, C, 1…] → dx [N, C, spatial…]: each position gets its share of the mean's gradient. Attribute `spatial`: the sizes. */

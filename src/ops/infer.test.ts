@@ -120,12 +120,66 @@ test.each([
   expect(() => inferTypes(modelOf(b.finish()))).toThrow(ShapeError);
 });
 
+test('a size without a name is the same wherever it comes to', () => {
+  const b = new GraphBuilder('unnamed');
+  const x = b.input('x', 'float32', [null, 4, 6]);
+  const batch = b.op('Slice', [b.op('Shape', [b.op('Relu', [x])]), b.ints([0]), b.ints([1])]);
+  const target = b.op('Concat', [batch, b.ints([-1])], { axis: 0 });
+  const flat = b.op('Reshape', [x, target]);
+  b.op('Add', [b.op('Relu', [flat]), flat], {}, { outputs: ['y'] });
+  const { types } = inferTypes(modelOf(b.finish()));
+  expect(types.get('x')?.shape).toEqual(['x:0', 4, 6]);
+  expect(types.get('y')?.shape).toEqual(['x:0', 24]);
+});
+
+test('an expansion that keeps sizes where it is told -1 is known next to a batch of any size', () => {
+  // What exporters write for x.expand(batch, -1, -1): -1 gives way to 1, at which the value's own size is taken.
+  const b = new GraphBuilder('expand');
+  const x = b.input('x', 'float32', ['N', 3, 4, 4]);
+  const token = b.initializer('token', float32Tensor([1, 1, 6], new Float32Array(6)));
+  const batch = b.op('Slice', [b.op('Shape', [x]), b.ints([0]), b.ints([1])]);
+  const asked = b.op('Concat', [batch, b.ints([-1, -1])], { axis: 0 });
+  const minus = b.op('Mul', [
+    b.op('ConstantOfShape', [b.ints([3])], { value: int64Tensor([1]) }),
+    b.op('Constant', [], { value_int: -1 }),
+  ]);
+  const ones = b.op('ConstantOfShape', [b.ints([3])], { value: int64Tensor([1]) });
+  const sizes = b.op('Where', [b.op('Equal', [asked, minus]), ones, asked]);
+  b.op('Expand', [token, sizes], {}, { outputs: ['y'] });
+  const { types, partials } = inferTypes(modelOf(b.finish()));
+  expect(partials.get(sizes)?.elements).toEqual(['N', 1, 1]);
+  expect(types.get('y')?.shape).toEqual(['N', 1, 6]);
+});
+
+test.each([
+  ['Equal', -1, 0],
+  ['Less', -1, 0],
+  ['Greater', -1, 1],
+  ['GreaterOrEqual', 0, undefined],
+  ['Equal', 4, undefined],
+] as const)('%s of a named size and %d is %s', (name, constant, expected) => {
+  const b = new GraphBuilder('compare');
+  const batch = b.op('Shape', [b.input('x', 'float32', ['N'])]);
+  b.op(name, [batch, b.ints([constant])], {}, { outputs: ['y'] });
+  const { constants } = inferTypes(modelOf(b.finish()));
+  expect(constants.get('y')?.bytes[0]).toBe(expected);
+});
+
 test('sizes that are computed from data stay unknown', () => {
   const b = new GraphBuilder('dynamic');
   const x = b.input('x', 'float32', [2, 6]);
   const target = b.input('target', 'int64', [3]);
   b.op('Reshape', [x, target], {}, { outputs: ['y'] });
   expect(inferTypes(modelOf(b.finish())).types.get('y')?.shape).toEqual([null, null, null]);
+});
+
+test('a sparse constant has no type, and what uses it none either', () => {
+  const b = new GraphBuilder('sparse');
+  b.input('x', 'float32', [2]);
+  const sparse = b.op('Constant', [], { sparse_value: { kind: 'opaque', value: { onnx: undefined } } });
+  b.op('Add', ['x', sparse], {}, { outputs: ['y'] });
+  const { types, constants } = inferTypes(modelOf(b.finish()));
+  expect(types.has(sparse) || types.has('y') || constants.has(sparse)).toBe(false);
 });
 
 test('initialisers pass through Identity and Constant without being copied', () => {

@@ -21,7 +21,8 @@ export interface InferOptions {
 
 /**
  * Walks the graph once and asks each operator's record for the types of its outputs, evaluating shape arithmetic
- * (Shape, Gather, Concat, …) on the way. Sizes may be names ("N"). An operator without a record, or with an input of
+ * (Shape, Gather, Concat, …) on the way. Sizes may be names ("N"); sizes of inputs that have none are named after their
+ * place ("image:0"), because whatever they are, they are the same everywhere. An operator without a record, or with an input of
  * unknown type, gives its outputs the type that the file states, else none: never a guess.
  * @throws ShapeError where an operator does not admit its inputs
  */
@@ -34,8 +35,9 @@ export function inferTypes(model: Model, options: InferOptions = {}): InferredTy
   for (const output of graph.outputs) if (!stated.has(output.name)) stated.set(output.name, output);
 
   for (const { name, type } of graph.inputs) {
-    const shape = options.inputs?.[name];
-    if (type !== undefined) types.set(name, shape === undefined ? type : { ...type, shape });
+    const shape = options.inputs?.[name] ?? type?.shape;
+    if (type !== undefined)
+      types.set(name, { ...type, shape: shape?.map((size, axis) => size ?? `${name}:${axis}`) });
   }
   for (const [name, tensor] of graph.initializers) {
     types.set(name, { dtype: tensor.dtype, shape: tensor.shape });

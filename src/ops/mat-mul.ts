@@ -1,6 +1,6 @@
 import { elementCount } from '../base/tensor.ts';
 import type { Dim, Node, Shape } from '../graph/model.ts';
-import { alongAxis, freezeInputs, labelsAlong } from './channels.ts';
+import { coupleContraction } from './contraction.ts';
 import { matMulTransposed, reduceTo, reshape } from './emit.ts';
 import { ShapeError } from './errors.ts';
 import { defineOp } from './op.ts';
@@ -49,25 +49,7 @@ export const MatMul = defineOp({
     };
     return [context.needs(0) ? dA() : undefined, context.needs(1) ? dB() : undefined];
   },
-  coupling(context) {
-    const rank = context.xShape(0)?.length;
-    const b = context.constant(1);
-    if (
-      b === undefined ||
-      !context.isParameter(1) ||
-      b.shape.length !== 2 ||
-      rank === undefined ||
-      rank < 2
-    ) {
-      freezeInputs(context, 'a MatMul is pruned only where its right side is a stored matrix');
-      return;
-    }
-    const input = labelsAlong(context, 0, rank - 1, b.shape[0]!);
-    if (input !== undefined) context.bind(1, 0, input);
-    const units = context.fresh(b.shape[1]!);
-    context.bind(1, 1, units);
-    context.produce(0, alongAxis(units, rank - 1, rank));
-  },
+  coupling: coupleContraction,
   cost({ inputs: [a], outputs: [y] }) {
     return { macs: elementCount(y!) * (a?.at(-1) ?? 0) };
   },

@@ -122,6 +122,14 @@ export interface CouplingContext {
   yShape(output: number): Shape | undefined;
   /** The value of a constant input (initialiser or folded), else undefined. */
   constant(input: number): Tensor | undefined;
+  /** Like `constant`, for small values of which only some elements are known ([batch, 64, 7, 7]). */
+  partial(input: number): PartialTensor | undefined;
+  /** The value of any name of the graph where it is constant: for operands of neighbouring nodes. */
+  constantNamed(name: string): Tensor | undefined;
+  /** The node that computes an input; undefined for inputs of the graph and initialisers. */
+  producer(input: number): Node | undefined;
+  /** The nodes that use an output. */
+  consumers(output: number): readonly Node[];
   /** Whether an input is a parameter stored in the graph (initialiser or Constant node) that pruning may slice. */
   isParameter(input: number): boolean;
   /** Labels of an activation input; undefined: nothing prunable flows in here. */
@@ -137,6 +145,16 @@ export interface CouplingContext {
   bind(input: number, axis: number, labels: Int32Array): void;
   /** Sets the labels of an output. Outputs that are not set carry none. */
   produce(output: number, labels: Labels): void;
+  /**
+   * Says that these labels may go, but that what stays then computes something else (a mean over the channels has
+   * fewer terms): such groups are pruned, and left out of the comparison with the masked network.
+   */
+  inexact(labels: Int32Array, reason: string): void;
+  /**
+   * Where this node splits an axis of channels into several: the axis of its output along which channels are pruned,
+   * as far as the rest of the network says (the axis of the heads in attention); undefined: the last one.
+   */
+  factorAxis(): number | undefined;
   /** Never prune these labels; the reason is shown to the user. */
   freeze(labels: Int32Array, reason: string): void;
   /**

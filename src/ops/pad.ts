@@ -101,16 +101,22 @@ function couplePad(context: CouplingContext): void {
   const after = pads[axis + rank]!;
   const isPlain = stringAttribute(node, 'mode', 'constant') === 'constant' && before >= 0 && after >= 0;
   const isRewritable = opset < 11 || context.isParameter(1);
-  if (!isPlain || !isRewritable || axes.length > 1 || node.inputs[3]) {
+  if (!isPlain || !isRewritable || axes.length > 1) {
     context.freeze(labels.data, 'is padded on the channel axis in a way that cannot be rewritten');
     return;
   }
+  const named = node.inputs[3]
+    ? numbersOf(context.constant(3)!).map((other) => axisOf(node, other, rank, 3)) // Known, as the pads are.
+    : undefined;
   const shape = (size: number) => labels.shape.with(axis, size);
   const head: Labels = { shape: shape(before), data: context.fresh(before) };
   const tail: Labels = { shape: shape(after), data: context.fresh(after) };
   context.produce(0, concatLabels([head, labels, tail], axis));
   context.rewrite((pruned) => {
-    const kept = pads.with(axis, pruned.kept(head.data)).with(axis + rank, pruned.kept(tail.data));
+    const all = pads.with(axis, pruned.kept(head.data)).with(axis + rank, pruned.kept(tail.data));
+    // Where the node names axes, its pads are of those alone.
+    const kept =
+      named === undefined ? all : [...named, ...named.map((other) => other + rank)].map((i) => all[i]!);
     return opset < 11
       ? { attributes: new Map([...node.attributes, ['pads', { kind: 'ints', value: kept.map(BigInt) }]]) }
       : { constants: new Map([[1, int64Tensor(kept)]]) };

@@ -67,6 +67,6 @@ function toInt64(value: number): bigint {
 }
 
 /** 16-bit floats travel as raw bits, which are not their numbers. */
-function isHalf(dtype: DType): boolean {
+export function isHalf(dtype: DType): boolean {
   return dtype === 'float16' || dtype === 'bfloat16';
 }

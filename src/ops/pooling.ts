@@ -1,9 +1,12 @@
 import { elementCount, float32Tensor } from '../base/tensor.ts';
 import { intAttribute, intsAttribute } from '../graph/attributes.ts';
-import type { Node, ValueType } from '../graph/model.ts';
+import type { Dim, Node, ValueType } from '../graph/model.ts';
+import { freezeInputs, passOverSpace } from './channels.ts';
+import { requiredType } from './dims.ts';
 import { reshape } from './emit.ts';
 import { ShapeError } from './errors.ts';
-import { type CouplingContext, defineOp, type ShapeContext } from './op.ts';
+import { defineOp, type ShapeContext } from './op.ts';
+import { integersAt } from './partial.ts';
 import { outputSizes, transposedAttributes, type Windows, windowsOf } from './windows.ts';
 
 /** The largest value under each window; padding counts as −∞. The second output, if asked for, says where it was. */
@@ -34,7 +37,11 @@ export const MaxPool = defineOp({
     );
     return [reshape(build, flat, shape)];
   },
-  coupling: passChannels,
+  coupling: (context) => {
+    // Positions are counted through all channels of a sample, so that they change when channels go.
+    if (context.node.outputs[1]) freezeInputs(context, 'MaxPool tells positions that count these channels');
+    else passOverSpace(context);
+  },
 });
 
 /** The mean under each window; padding counts as zeros if `count_include_pad` is 1 and is left out otherwise. */
@@ -66,7 +73,38 @@ export const AveragePool = defineOp({
     );
     return [reshape(build, spread, input)];
   },
-  coupling: passChannels,
+  coupling: passOverSpace,
+});
+
+/** (Σ |x|^p)^(1/p) under each window. */
+export const LpPool = defineOp({
+  schema: { name: 'LpPool', since: [1, 2, 11, 18, 22], inputs: [1, 1], outputs: [1, 1] },
+  shape: pooled,
+  coupling: passOverSpace,
+});
+
+/**
+ * Puts values back where MaxPool found them, zeros elsewhere. The positions count through all channels, so that none
+ * may go. With a stated output size the shape is that, else what MaxPool's input must have been.
+ */
+export const MaxUnpool = defineOp({
+  schema: { name: 'MaxUnpool', since: [9, 11, 22], inputs: [2, 3], outputs: [1, 1] },
+  shape: (context) => {
+    const { node, inputs } = context;
+    const { dtype, shape } = requiredType(node, inputs, 0);
+    if (shape === undefined) return [{ dtype }];
+    if (node.inputs[2]) return [{ dtype, shape: integersAt(context, 2) ?? shape.map(() => null) }];
+    const rank = shape.length - 2;
+    const kernel = intsAttribute(node, 'kernel_shape', []);
+    const strides = intsAttribute(node, 'strides', new Array<number>(rank).fill(1));
+    const pads = intsAttribute(node, 'pads', new Array<number>(2 * rank).fill(0));
+    const spatial = shape.slice(2).map((size, i): Dim => {
+      if (typeof size !== 'number') return null;
+      return (size - 1) * strides[i]! + kernel[i]! - pads[i]! - pads[i + rank]!;
+    });
+    return [{ dtype, shape: [shape[0]!, shape[1]!, ...spatial] }];
+  },
+  coupling: (context) => freezeInputs(context, 'MaxUnpool reads positions that count these channels'),
 });
 
 function pooled({ node, inputs: [x] }: ShapeContext): ValueType[] {
@@ -99,13 +137,4 @@ function inverseCounts(node: Node, windows: Windows, input: readonly number[], o
     [1, 1, ...output.slice(2)],
     counts.map((count) => 1 / count),
   );
-}
-
-/** Pooling works on each channel by itself: labels that do not vary over space go through. */
-function passChannels(context: CouplingContext): void {
-  const labels = context.labels(0);
-  if (labels === undefined) return;
-  if (labels.shape.slice(2).every((size) => size === 1)) context.produce(0, labels);
-  else
-    context.freeze(labels.data, `${context.node.opType} mixes positions that belong to different channels`);
 }

@@ -3,6 +3,7 @@ import { intAttribute, intsAttribute } from '../graph/attributes.ts';
 import type { Dim, Node } from '../graph/model.ts';
 import { expand, reshape } from './emit.ts';
 import { ShapeError } from './errors.ts';
+import { isNormalisation } from './normalised.ts';
 import { defineOp } from './op.ts';
 
 /** The mean over some axes (an attribute before opset 18, an input since), which stay with size 1 if `keepdims`. */
@@ -40,16 +41,22 @@ export const ReduceMean = defineOp({
     const axes = reducedAxes(node, labels.shape.length, context.constant(1));
     if (axes?.every((axis) => labels.shape[axis] === 1)) {
       context.produce(0, { shape: reduced(labels.shape, axes, keepsAxes(node)), data: labels.data });
+    } else if (keepsAxes(node) && isNormalisation(context)) {
+      context.inexact(labels.data, 'ReduceMean normalises over these channels');
     } else context.freeze(labels.data, 'ReduceMean averages over these channels');
   },
 });
 
-function keepsAxes(node: Node): boolean {
+export function keepsAxes(node: Node): boolean {
   return intAttribute(node, 'keepdims', 1) !== 0;
 }
 
 /** Undefined where the axes are computed at run time. No axes at all mean every axis, or none at all by the flag. */
-function reducedAxes(node: Node, rank: number, input: Tensor | undefined): readonly number[] | undefined {
+export function reducedAxes(
+  node: Node,
+  rank: number,
+  input: Tensor | undefined,
+): readonly number[] | undefined {
   const dynamic = (node.inputs[1] ?? '') !== '';
   if (dynamic && input === undefined) return undefined;
   const given = dynamic && input !== undefined ? numbersOf(input) : intsAttribute(node, 'axes', []);
@@ -58,6 +65,10 @@ function reducedAxes(node: Node, rank: number, input: Tensor | undefined): reado
   return Array.from({ length: rank }, (_, axis) => axis);
 }
 
-function reduced<D extends Dim>(shape: readonly D[], axes: readonly number[], keep: boolean): (D | 1)[] {
+export function reduced<D extends Dim>(
+  shape: readonly D[],
+  axes: readonly number[],
+  keep: boolean,
+): (D | 1)[] {
   return shape.flatMap((size, axis): (D | 1)[] => (axes.includes(axis) ? (keep ? [1] : []) : [size]));
 }

@@ -24,21 +24,7 @@ export const Reshape = defineOp({
   ],
   coupling: (context) => {
     const out = coupleReshape(context);
-    if (out === undefined) return;
-    const target = context.constant(1);
-    if (target === undefined || out.data.length === 1) return;
-    const values = numbersOf(target);
-    const axes = labelledAxes(out).filter((axis) => values[axis]! > 0);
-    if (axes.length === 0) return; // -1 and 0 follow the input by themselves.
-    if (!context.isParameter(1)) {
-      context.freeze(out.data, 'is counted in a shape that the graph computes');
-      return;
-    }
-    context.rewrite((pruned) => {
-      const sizes = [...values];
-      for (const axis of axes) sizes[axis] = pruned.kept(alongAxis(out, axis));
-      return { constants: new Map([[1, int64Tensor(sizes)]]) };
-    });
+    if (out !== undefined) retarget(context, out);
   },
   fold: (context) => {
     const data = context.constant(0);
@@ -66,8 +52,10 @@ function reshaped(node: Node, input: Shape | undefined, target: readonly Dim[]):
     return input?.[axis] ?? null;
   });
   const open = sizes.indexOf(-1);
-  const from = input && productOf(input);
-  const to = productOf(sizes.filter((_, axis) => axis !== open));
+  // Copied sizes are the same on both sides, whatever they are.
+  const isCopied = (axis: number) => copiesZero && target[axis] === 0;
+  const from = input && productOf(input.filter((_, axis) => !isCopied(axis)));
+  const to = productOf(sizes.filter((_, axis) => axis !== open && !isCopied(axis)));
   if (from === undefined || to === undefined) {
     return open < 0 ? sizes : sizes.with(open, null);
   }
@@ -98,9 +86,10 @@ function reshaped(node: Node, input: Shape | undefined, target: readonly Dim[]):
 }
 
 /**
- * Coupling of an operator that keeps the elements in order and changes the axes: labels are filled to all sizes,
- * reshaped, and reduced again. Where an axis of channels is split ([N, C] to [N, g, C/g]) the result must stay
- * rectangular, so the parts are united: each loses the same positions.
+ * Coupling of an operator that keeps the elements in order and changes the axes: labels are filled along the axes that
+ * are merged or split, reshaped, and reduced again. Where an axis of channels is split ([N, C] to [N, g, C/g]) the
+ * result must stay rectangular, so the labels are united along all the new axes but one: along the rows of a channel
+ * shuffle, where every row loses the same positions; within the heads of attention, which go as a whole.
  * @returns the output's labels, undefined where there are none
  */
 export function coupleReshape(context: CouplingContext): Labels | undefined {
@@ -108,37 +97,140 @@ export function coupleReshape(context: CouplingContext): Labels | undefined {
   if (labels === undefined) return undefined;
   const from = context.xShape(0);
   const to = context.yShape(0);
-  const once = from && to && reshapeLabels(labels, from, to, 1);
-  // Sizes without a number (the batch) may be anything: the labels must come out the same for two of them.
-  const twice = from && to && reshapeLabels(labels, from, to, 2);
-  if (once === undefined || twice === undefined || !isSame(once, twice)) {
+  const blocks = from && to && reshapeBlocks(from, to, copiedAxes(context));
+  const reshapedLabels = blocks && reshapeLabels(labels, from, to, blocks);
+  if (reshapedLabels === undefined) {
     context.freeze(labels.data, 'is reshaped in a way that mixes channels with sizes unknown here');
     return undefined;
   }
-  const out = rectangular(context, once);
+  const out = rectangular(context, reshapedLabels);
   context.produce(0, out);
   return out;
 }
 
-/** @param unnamed the number to take for every size that is not a number */
-function reshapeLabels(labels: Labels, from: Shape, to: Shape, unnamed: number): Labels | undefined {
-  const numberOf = (size: Dim) => (typeof size === 'number' ? size : unnamed);
-  const filled = expandLabels(labels, from.map(numberOf));
-  if (filled === undefined) return undefined;
-  const shape = to.map(numberOf);
-  const open = to.indexOf(null);
-  if (open >= 0) {
-    shape[open] = 1;
-    shape[open] = filled.data.length / elementCount(shape);
-  }
-  if (elementCount(shape) !== filled.data.length) return undefined;
-  return contractLabels({ shape, data: filled.data });
+/** Axes of the input that become axes of the output, all together: the same elements in the same order. */
+export interface ReshapeBlock {
+  readonly from: readonly number[];
+  readonly to: readonly number[];
 }
 
-/** Unites along all labelled axes but the last, so that the same positions go everywhere. */
+/**
+ * The smallest runs of axes that a reshape turns into one another. [N, 64, 7, 7] to [N, 8, 8, 49]: N is N, 64 becomes
+ * (8, 8), and (7, 7) becomes 49. Sizes without a number are matched by name, from both ends; what lies between the
+ * known ends is one run.
+ * @param copied axes that the output is told to take from the input, with the same index
+ * @returns undefined where the known sizes contradict each other
+ */
+export function reshapeBlocks(
+  from: Shape,
+  to: Shape,
+  copied: ReadonlySet<number> = new Set(),
+): readonly ReshapeBlock[] | undefined {
+  let [low, lowTo, high, highTo] = [0, 0, from.length, to.length];
+  const isEqual = (i: number, o: number) =>
+    (from[i] !== null && from[i] === to[o]) || (i === o && copied.has(i));
+  const front: ReshapeBlock[] = [];
+  for (;;) {
+    const run = isEqualAt(low, lowTo) ? [1, 1] : closedRun(low, lowTo, 1);
+    if (run === undefined) break;
+    front.push({ from: range(low, low + run[0]!), to: range(lowTo, lowTo + run[1]!) });
+    low += run[0]!;
+    lowTo += run[1]!;
+  }
+  const back: ReshapeBlock[] = [];
+  for (;;) {
+    const run = isEqualAt(high - 1, highTo - 1) ? [1, 1] : closedRun(high - 1, highTo - 1, -1);
+    if (run === undefined) break;
+    back.unshift({ from: range(high - run[0]!, high), to: range(highTo - run[1]!, highTo) });
+    high -= run[0]!;
+    highTo -= run[1]!;
+  }
+  const middle = { from: range(low, high), to: range(lowTo, highTo) };
+  if (middle.from.length === 0 && middle.to.length === 0) return [...front, ...back];
+  const [before, after] = [middle.from.map((axis) => from[axis]!), middle.to.map((axis) => to[axis]!)];
+  const isKnown = [...before, ...after].every((size) => typeof size === 'number');
+  if (isKnown && elementCount(before as number[]) !== elementCount(after as number[])) return undefined;
+  return [...front, middle, ...back];
+
+  function isEqualAt(i: number, o: number): boolean {
+    return i >= low && i < high && o >= lowTo && o < highTo && isEqual(i, o);
+  }
+
+  /** How many axes on either side, from here in this direction, have the same product; undefined: none found. */
+  function closedRun(i: number, o: number, step: 1 | -1): [number, number] | undefined {
+    let [product, productTo, count, countTo] = [1, 1, 0, 0];
+    const next = (sizes: Shape, at: number, first: number, end: number): number | undefined => {
+      const size = at >= first && at < end ? sizes[at] : undefined;
+      return typeof size === 'number' ? size : undefined;
+    };
+    do {
+      const isShort = product < productTo || (product === productTo && count <= countTo);
+      const size = isShort
+        ? next(from, i + step * count, low, high)
+        : next(to, o + step * countTo, lowTo, highTo);
+      if (size === undefined) {
+        // Axes of size 1 at an end have no partner: they stand alone.
+        return product === 1 && productTo === 1 && count + countTo > 0 ? [count, countTo] : undefined;
+      }
+      if (isShort) {
+        product *= size;
+        count++;
+      } else {
+        productTo *= size;
+        countTo++;
+      }
+    } while (product !== productTo || count === 0 || countTo === 0);
+    return [count, countTo];
+  }
+}
+
+function range(start: number, end: number): number[] {
+  return Array.from({ length: end - start }, (_, i) => start + i);
+}
+
+/** Axes where a Reshape's target says 0: the input's size there, whatever it is. */
+function copiedAxes(context: CouplingContext): Set<number> {
+  if (context.node.opType !== 'Reshape' || intAttribute(context.node, 'allowzero', 0) !== 0) return new Set();
+  const target = targetOf(context) ?? [];
+  return new Set(target.flatMap((size, axis) => (size === 0 ? [axis] : [])));
+}
+
+/** Labels that depend on the axes of a run are written out along it; undefined: its sizes are not all known. */
+function reshapeLabels(
+  labels: Labels,
+  from: Shape,
+  to: Shape,
+  blocks: readonly ReshapeBlock[],
+): Labels | undefined {
+  const filled = new Array<number>(from.length).fill(1);
+  const shape = new Array<number>(to.length).fill(1);
+  for (const block of blocks) {
+    if (block.from.every((axis) => labels.shape[axis] === 1)) continue;
+    // One axis that stays one needs no size: its labels tell.
+    if (block.from.length === 1 && block.to.length === 1) {
+      filled[block.from[0]!] = shape[block.to[0]!] = labels.shape[block.from[0]!]!;
+      continue;
+    }
+    const [open, ...more] = block.to.filter((axis) => typeof to[axis] !== 'number');
+    if (more.length > 0 || block.from.some((axis) => typeof from[axis] !== 'number')) return undefined;
+    for (const axis of block.from) filled[axis] = from[axis] as number; // All were just checked to be numbers.
+    for (const axis of block.to) shape[axis] = axis === open ? 1 : (to[axis] as number);
+    const rest = (side: readonly number[], sizes: number[]) => elementCount(side.map((axis) => sizes[axis]!));
+    if (open !== undefined) shape[open] = rest(block.from, filled) / rest(block.to, shape);
+  }
+  const expanded = expandLabels(labels, filled);
+  if (expanded === undefined || elementCount(shape) !== expanded.data.length) return undefined;
+  return contractLabels({ shape, data: expanded.data });
+}
+
+/** Unites along all labelled axes but one, so that the same positions go everywhere. */
 function rectangular(context: CouplingContext, labels: Labels): Labels {
+  const axes = labelledAxes(labels);
+  const wanted = context.factorAxis();
+  const kept = wanted !== undefined && axes.includes(wanted) ? wanted : axes.at(-1);
   let result = labels;
-  for (const axis of labelledAxes(labels).slice(0, -1)) {
+  for (const axis of axes) {
+    if (axis === kept) continue;
     let first = sliceLabels(result, axis, 0, 1);
     for (let i = 1; i < result.shape[axis]!; i++) {
       first = uniteLabels(context, first, sliceLabels(result, axis, i, i + 1));
@@ -148,14 +240,74 @@ function rectangular(context: CouplingContext, labels: Labels): Labels {
   return result;
 }
 
+/** Elements of a Reshape's target, names and nulls where they are computed. */
+function targetOf(context: CouplingContext): readonly Dim[] | undefined {
+  const constant = context.constant(1);
+  return constant === undefined ? context.partial(1)?.elements : numbersOf(constant);
+}
+
+/**
+ * Makes a Reshape's target follow what is left of the channels. A target that the graph computes from the batch
+ * ([N, -1, 12, 64]) becomes a constant where it can be told without a number: a size that the input has on the same
+ * axis is 0 in ONNX's notation, one other unknown size is -1.
+ */
+function retarget(context: CouplingContext, out: Labels): void {
+  const axes = labelledAxes(out);
+  if (axes.length === 0) return;
+  const values = targetOf(context);
+  const from = context.xShape(0) ?? [];
+  const before = context.labels(0)!; // There are some, or the output would carry none.
+  const isCopy = (axis: number) =>
+    axis < before.shape.length && alongAxis(before, axis).join() === alongAxis(out, axis).join();
+  // -1 follows by itself, and so does 0 where it copies the very channels.
+  const counted = axes.filter((axis) => values?.[axis] !== -1 && !(values?.[axis] === 0 && isCopy(axis)));
+  const isMiscopied = (size: Dim, axis: number) =>
+    size === 0 && out.shape[axis] === 1 && (before.shape[axis] ?? 1) !== 1;
+  const miscopied = values?.flatMap((size, axis) => (isMiscopied(size, axis) ? [axis] : [])) ?? [];
+  if (values !== undefined && counted.length === 0 && miscopied.length === 0) return;
+  const copiesZero = intAttribute(context.node, 'allowzero', 0) === 0;
+  const explicit = values?.map((size, axis) => (miscopied.includes(axis) ? from[axis]! : size));
+  const sizes = explicit && settledTarget(explicit, from, copiesZero);
+  if (sizes === undefined) {
+    context.freeze(out.data, 'is counted in a shape that the graph computes');
+    return;
+  }
+  context.rewrite((pruned) => {
+    const target = [...sizes];
+    for (const axis of counted) target[axis] = pruned.kept(alongAxis(out, axis));
+    return { constants: new Map([[1, int64Tensor(target)]]) };
+  });
+}
+
+/**
+ * A target of which some sizes are names or unknown, told without them: a name that the input has on the same axis is 0
+ * in ONNX's notation, one other unknown size is -1. ['N', -1, 12, 64] from ['N', 197, 768] is [0, -1, 12, 64].
+ * @returns undefined where that is not enough
+ */
+export function settledTarget(
+  target: readonly Dim[],
+  from: Shape | undefined,
+  copiesZero: boolean,
+): number[] | undefined {
+  let isOpen = target.includes(-1);
+  const settled: number[] = [];
+  for (const [axis, size] of target.entries()) {
+    if (typeof size === 'number') settled.push(size);
+    else if (copiesZero && size !== null && from?.[axis] === size) settled.push(0);
+    else if (isOpen) return undefined;
+    else {
+      isOpen = true;
+      settled.push(-1);
+    }
+  }
+  // What -1 stands for cannot be told next to a size of 0 that is meant as such.
+  return !copiesZero && settled.includes(0) && isOpen ? undefined : settled;
+}
+
 function alongAxis(labels: Labels, axis: number): Int32Array {
   let result = labels;
   for (let other = 0; other < labels.shape.length; other++) {
     if (other !== axis) result = sliceLabels(result, other, 0, 1);
   }
   return result.data;
-}
-
-function isSame(a: Labels, b: Labels): boolean {
-  return a.shape.join() === b.shape.join() && a.data.every((label, i) => label === b.data[i]);
 }

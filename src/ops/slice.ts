@@ -1,10 +1,11 @@
 import { int64Tensor } from '../base/tensor.ts';
 import { intsAttribute } from '../graph/attributes.ts';
 import type { Dim } from '../graph/model.ts';
+import { uniteLabels } from './broadcast.ts';
 import { axisOf, requiredType } from './dims.ts';
 import { ShapeError } from './errors.ts';
-import { labelledAxes, sliceLabels } from './label-tensor.ts';
-import { type CouplingContext, defineOp, type ShapeContext } from './op.ts';
+import { gatherLabels, labelledAxes, sliceLabels } from './label-tensor.ts';
+import { type CouplingContext, defineOp, type Labels, type ShapeContext } from './op.ts';
 import { elementsAt, integersAt } from './partial.ts';
 
 /** A part along some axes; starts, ends, axes are attributes before opset 10, and inputs (with steps) since. */
@@ -86,7 +87,11 @@ function rangeOf({ start, end, step }: Cut, size: number): number[] {
   return Array.from({ length: count }, (_, i) => from + i * step);
 }
 
-/** A range of channels keeps its labels; its bounds follow what is left of the channels before and inside it. */
+/**
+ * A range of channels keeps its labels; its bounds follow what is left of the channels before and inside it. With a
+ * step s, channels go in blocks of s, counted from channel 0, so that every s-th of those that stay is still the right
+ * one: of [0 1 | 2 3 | 4 5] at step 2, removing block 1 leaves [0 1 | 4 5], of which 0 and 4 are taken.
+ */
 function coupleSlice(context: CouplingContext): void {
   const { node, opset } = context;
   const labels = context.labels(0);
@@ -104,19 +109,29 @@ function coupleSlice(context: CouplingContext): void {
   }
   const isRewritable = opset < 10 || (context.isParameter(1) && context.isParameter(2));
   const cut = cuts[at];
-  if (cut === undefined || axes.length > 1 || cut.step !== 1 || !isRewritable) {
+  if (cut === undefined || axes.length > 1 || !isRewritable) {
     context.freeze(labels.data, 'is sliced in a way that cannot be rewritten');
     return;
   }
-  const range = rangeOf(cut, labels.shape[cut.axis]!);
-  const start = range[0] ?? 0;
-  const before = sliceLabels(labels, cut.axis, 0, start);
-  const inside = sliceLabels(labels, cut.axis, start, start + range.length);
+  const { axis, step } = cut;
+  const size = labels.shape[axis]!;
+  const range = rangeOf(cut, size);
+  if (range.length === 0) return;
+  const block = Math.abs(step);
+  const offset = range[0]! % block;
+  uniteBlocks(context, labels, axis, block);
+  const inside = gatherLabels(labels, axis, range);
+  const before = sliceLabels(labels, axis, 0, Math.min(range[0]!, range.at(-1)!) - offset);
   context.produce(0, inside);
   context.rewrite((pruned) => {
-    const from = pruned.kept(before.data);
-    const starts = cuts.map((other) => other.start).with(at, from);
-    const ends = cuts.map((other) => other.end).with(at, from + pruned.kept(inside.data));
+    const lowest = pruned.kept(before.data) + offset;
+    const span = Math.max(0, pruned.kept(inside.data) - 1) * block;
+    const isEmpty = pruned.kept(inside.data) === 0;
+    const start = step > 0 ? lowest : lowest + span;
+    const end = isEmpty ? start : step > 0 ? lowest + span + 1 : lowest - 1;
+    const starts = cuts.map((other) => other.start).with(at, start);
+    // An end of -1 would count from the back; one far below 0 means "down to the first".
+    const ends = cuts.map((other) => other.end).with(at, end < 0 ? BEFORE_FIRST : end);
     return opset < 10
       ? { attributes: new Map([...node.attributes, bounds('starts', starts), bounds('ends', ends)]) }
       : {
@@ -126,6 +141,19 @@ function coupleSlice(context: CouplingContext): void {
           ]),
         };
   });
+}
+
+/** Below every -size - 1, and exact in every integer type that bounds may have. */
+const BEFORE_FIRST = -(2 ** 31);
+
+/** Unites the labels within each block of `block` positions; the last block may be shorter. */
+function uniteBlocks(context: CouplingContext, labels: Labels, axis: number, block: number): void {
+  const size = labels.shape[axis]!;
+  const first = (position: number) => position - (position % block);
+  const positions = Array.from({ length: size }, (_, position) => position);
+  const later = positions.filter((position) => position % block !== 0);
+  if (later.length === 0) return;
+  uniteLabels(context, gatherLabels(labels, axis, later.map(first)), gatherLabels(labels, axis, later));
 }
 
 function bounds(name: string, values: readonly number[]): [string, { kind: 'ints'; value: bigint[] }] {

@@ -68,7 +68,10 @@ function equalParts(size: number, count: number): number[] {
   return Array.from({ length: count }, (_, i) => Math.max(0, Math.min(part, size - i * part)));
 }
 
-/** Each part keeps its range of labels. Stated sizes follow; equal parts must stay equal, so they lose the same. */
+/**
+ * Each part keeps its range of labels. Stated sizes follow; equal parts must stay equal, so they lose the same; where
+ * the last of unstated parts is smaller, the sizes are stated from then on.
+ */
 function coupleSplit(context: CouplingContext): void {
   const { node, opset } = context;
   const labels = context.labels(0);
@@ -89,7 +92,8 @@ function coupleSplit(context: CouplingContext): void {
       : target && context.isParameter(1)
         ? numbersOf(target)
         : undefined;
-  if (sizes === undefined || axes.length !== 1 || (!isStated && size % node.outputs.length !== 0)) {
+  const isEqual = !isStated && size % node.outputs.length === 0;
+  if (sizes === undefined || axes.length !== 1) {
     context.freeze(labels.data, 'is split in a way that cannot be rewritten');
     return;
   }
@@ -101,13 +105,16 @@ function coupleSplit(context: CouplingContext): void {
   });
   for (const [output, part] of parts.entries()) {
     context.produce(output, part);
-    if (!isStated && output > 0) uniteLabels(context, parts[0]!, part);
+    if (isEqual && output > 0) uniteLabels(context, parts[0]!, part);
   }
-  if (!isStated) return;
+  if (isEqual) return;
   context.rewrite((pruned) => {
     const kept = parts.map((part) => pruned.kept(part.data));
     return opset < 13
       ? { attributes: new Map([...node.attributes, ['split', { kind: 'ints', value: kept.map(BigInt) }]]) }
-      : { constants: new Map([[1, int64Tensor(kept)]]) };
+      : {
+          attributes: new Map([...node.attributes].filter(([name]) => name !== 'num_outputs')),
+          constants: new Map([[1, int64Tensor(kept)]]),
+        };
   });
 }

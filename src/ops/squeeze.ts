@@ -47,7 +47,7 @@ export const Squeeze = defineOp({
     coupleReshape(context);
   },
   fold: (context) => {
-    const x = elementsAt(context, 0);
+    const x = context.constant(0) ?? elementsAt(context, 0);
     if (x === undefined) return undefined;
     const axes =
       context.opset < 13

@@ -4,6 +4,7 @@ import { requiredType } from './dims.ts';
 import { ShapeError } from './errors.ts';
 import { transposeLabels } from './label-tensor.ts';
 import { defineOp } from './op.ts';
+import { stridesOf, walked } from './strided.ts';
 
 /** Axis i of the output is axis perm[i] of the input; without `perm` the axes are reversed. */
 export const Transpose = defineOp({
@@ -23,6 +24,16 @@ export const Transpose = defineOp({
     const labels = context.labels(0);
     if (labels === undefined) return;
     context.produce(0, transposeLabels(labels, orderOf(context.node, labels.shape.length)));
+  },
+  fold: (context) => {
+    const x = context.constant(0);
+    if (x === undefined) return undefined;
+    const order = orderOf(context.node, x.shape.length);
+    const strides = stridesOf(x.shape);
+    return walked(x, {
+      shape: order.map((axis) => x.shape[axis]!),
+      strides: order.map((axis) => strides[axis]!),
+    });
   },
 });
 

@@ -25,7 +25,7 @@ export const Unsqueeze = defineOp({
     coupleReshape(context);
   },
   fold: (context) => {
-    const x = elementsAt(context, 0);
+    const x = context.constant(0) ?? elementsAt(context, 0);
     const axes = axesOf(context);
     if (x === undefined || axes === undefined) return undefined;
     return { ...x, shape: unsqueezed(context.node, x.shape, axes) };

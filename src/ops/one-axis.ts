@@ -1,0 +1,109 @@
+import { intAttribute, intsAttribute } from '../graph/attributes.ts';
+import type { Dim, ValueType } from '../graph/model.ts';
+import { axisOf, requiredType } from './dims.ts';
+import { type CouplingContext, defineOp, type ShapeContext } from './op.ts';
+import { elementsAt, integersAt } from './partial.ts';
+
+/*
+ * Operators that compute along one axis (or some) and keep the others apart: channels pass where they lie on another
+ * axis, and are frozen on it, because each of its positions depends on all of them.
+ */
+
+export const ArgMax = argument('ArgMax');
+export const ArgMin = argument('ArgMin');
+
+/** The k largest (or smallest) along the axis, and where they were. */
+export const TopK = defineOp({
+  schema: { name: 'TopK', since: [1, 10, 11, 24], inputs: [1, 2], outputs: [2, 2] },
+  shape: (context) => {
+    const { node, opset, inputs } = context;
+    const { dtype, shape } = requiredType(node, inputs, 0);
+    if (shape === undefined) return [{ dtype }, { dtype: 'int64' }];
+    const axis = axisOf(node, intAttribute(node, 'axis', -1), shape.length);
+    const k = opset < 10 ? intAttribute(node, 'k') : integersAt(context, 1)?.[0];
+    const chosen = shape.with(axis, k ?? null);
+    return [
+      { dtype, shape: chosen },
+      { dtype: 'int64', shape: chosen },
+    ];
+  },
+  coupling: (context) => coupleOneAxis(context, intAttribute(context.node, 'axis', -1)),
+});
+
+/** The sum of all up to each position of the axis, which is an input. */
+export const CumSum = defineOp({
+  schema: { name: 'CumSum', since: [11, 14], inputs: [2, 2], outputs: [1, 1] },
+  shape: ({ node, inputs }) => [requiredType(node, inputs, 0)],
+  coupling: (context) =>
+    coupleOneAxis(context, Number(elementsAt({ ...context, inputs: [] }, 1)?.elements[0])),
+});
+
+/** 1 in the largest position of the axis (before opset 13: of the axis and all that follow, as one), else 0. */
+export const Hardmax = defineOp({
+  schema: { name: 'Hardmax', since: [1, 11, 13], inputs: [1, 1], outputs: [1, 1] },
+  shape: ({ node, inputs }) => [requiredType(node, inputs, 0)],
+  coupling: (context) => {
+    const { node, opset } = context;
+    const from = intAttribute(node, 'axis', opset < 13 ? 1 : -1);
+    const rank = context.labels(0)?.shape.length ?? 0;
+    const first = from < 0 ? from + rank : from;
+    const axes = opset < 13 ? Array.from({ length: rank - first }, (_, i) => first + i) : [first];
+    coupleOneAxis(context, ...axes);
+  },
+});
+
+/** Divided by the L1 or L2 norm along the axis. */
+export const LpNormalization = defineOp({
+  schema: { name: 'LpNormalization', since: [1, 22], inputs: [1, 1], outputs: [1, 1] },
+  shape: ({ node, inputs }) => [requiredType(node, inputs, 0)],
+  coupling: (context) => coupleOneAxis(context, intAttribute(context.node, 'axis', -1)),
+});
+
+/** Less the mean and divided by the deviation over some axes, by default all but the channels'. */
+export const MeanVarianceNormalization = defineOp({
+  schema: { name: 'MeanVarianceNormalization', since: [9, 13], inputs: [1, 1], outputs: [1, 1] },
+  shape: ({ node, inputs }) => [requiredType(node, inputs, 0)],
+  coupling: (context) => coupleOneAxis(context, ...intsAttribute(context.node, 'axes', [0, 2, 3])),
+});
+
+function argument<const Name extends string>(name: Name) {
+  return defineOp({
+    schema: { name, since: [1, 11, 12, 13], inputs: [1, 1], outputs: [1, 1] },
+    shape: argumentShape,
+    coupling: (context) => {
+      const { node } = context;
+      const axis = intAttribute(node, 'axis', 0);
+      const keeps = intAttribute(node, 'keepdims', 1) !== 0;
+      coupleOneAxis({ ...context, produce: produceReduced }, axis);
+
+      function produceReduced(output: number, labels: { shape: readonly number[]; data: Int32Array }): void {
+        const at = axis < 0 ? axis + labels.shape.length : axis;
+        const shape = keeps ? labels.shape : labels.shape.toSpliced(at, 1);
+        context.produce(output, { shape, data: labels.data });
+      }
+    },
+  });
+}
+
+function argumentShape({ node, inputs }: ShapeContext): ValueType[] {
+  const { shape } = requiredType(node, inputs, 0);
+  if (shape === undefined) return [{ dtype: 'int64' }];
+  const axis = axisOf(node, intAttribute(node, 'axis', 0), shape.length);
+  const keeps = intAttribute(node, 'keepdims', 1) !== 0;
+  const reduced: Dim[] = keeps ? shape.with(axis, 1) : shape.toSpliced(axis, 1);
+  return [{ dtype: 'int64', shape: reduced }];
+}
+
+/** @param axes counted from either end; NaN where the axis is not known */
+function coupleOneAxis(context: CouplingContext, ...axes: readonly number[]): void {
+  const labels = context.labels(0);
+  if (labels === undefined) return;
+  const rank = labels.shape.length;
+  const isApart = (axis: number) => labels.shape[axis < 0 ? axis + rank : axis] === 1;
+  if (labels.data.length === 1 || !axes.every(isApart)) {
+    context.freeze(labels.data, `${context.node.opType} computes over these channels`);
+    return;
+  }
+  for (const [output, name] of context.node.outputs.entries())
+    if (name !== '') context.produce(output, labels);
+}

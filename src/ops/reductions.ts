@@ -1,0 +1,152 @@
+import { elementCount } from '../base/tensor.ts';
+import type { Dim, Node } from '../graph/model.ts';
+import { requiredType } from './dims.ts';
+import { expand, reshape } from './emit.ts';
+import { ShapeError } from './errors.ts';
+import {
+  type CouplingContext,
+  defineOp,
+  type GradientContext,
+  type ShapeContext,
+  type TrainingContext,
+} from './op.ts';
+import { elementsAt, type PartialTensor } from './partial.ts';
+import { keepsAxes, reduced, reducedAxes } from './reduce-mean.ts';
+
+/*
+ * Reductions other than the mean, one row each: the versions in which they changed, the gradient before it is spread
+ * over the axes again, and the function of two numbers where sizes are reduced by it. Over the axis of channels they
+ * compute something else once channels are gone, hence those are frozen; along other axes channels pass.
+ */
+
+export const ReduceSum = reduction('ReduceSum', [1, 11, 13], {
+  dx: ({ dy }) => dy,
+  // In a training graph (opset 17) its axes are an input, and only its; before opset 13 they were an attribute.
+  training: ({ node, build, x, xShape }) => {
+    const axes = node.inputs[1] ? x(1) : build.ints(reducedAxes(node, xShape(0).length, undefined) ?? []);
+    const attributes = { keepdims: keepsAxes(node) ? 1 : 0, noop_with_empty_axes: 1 };
+    build.op('ReduceSum', [x(0), axes], attributes, { outputs: [node.outputs[0]!], name: node.name });
+  },
+  fold: { start: 0, step: (a, b) => a + b },
+});
+
+/** The gradient goes to the elements that are the largest. */
+export const ReduceMax = reduction('ReduceMax', [1, 11, 12, 13, 18, 20], {
+  dx: atResult,
+  fold: { start: Number.NEGATIVE_INFINITY, step: Math.max },
+});
+
+export const ReduceMin = reduction('ReduceMin', [1, 11, 12, 13, 18, 20], {
+  dx: atResult,
+  fold: { start: Number.POSITIVE_INFINITY, step: Math.min },
+});
+
+export const ReduceProd = reduction('ReduceProd', [1, 11, 13, 18], {
+  fold: { start: 1, step: (a, b) => a * b },
+});
+
+export const ReduceL1 = reduction('ReduceL1', [1, 11, 13, 18], {
+  dx: ({ build, x, dy }) => build.op('Mul', [dy, build.op('Sign', [x])]),
+});
+
+/** d/dx = x / y. */
+export const ReduceL2 = reduction('ReduceL2', [1, 11, 13, 18], {
+  dx: ({ build, x, dy, y }) => build.op('Mul', [build.op('Div', [dy, y]), x]),
+});
+
+export const ReduceSumSquare = reduction('ReduceSumSquare', [1, 11, 13, 18], {
+  dx: ({ build, x, dy }) => build.op('Mul', [build.op('Mul', [dy, build.scalar(2)]), x]),
+});
+
+export const ReduceLogSum = reduction('ReduceLogSum', [1, 11, 13, 18]);
+export const ReduceLogSumExp = reduction('ReduceLogSumExp', [1, 11, 13, 18]);
+
+interface Row {
+  /** From the gradient and the result (both with the reduced axes at size 1); may broadcast to the input. */
+  readonly dx?: (context: {
+    readonly build: GradientContext['build'];
+    readonly x: string;
+    readonly y: string;
+    readonly dy: string;
+  }) => string;
+  readonly training?: (context: TrainingContext) => void;
+  readonly fold?: { readonly start: number; readonly step: (a: number, b: number) => number };
+}
+
+function atResult({ build, x, y, dy }: Parameters<NonNullable<Row['dx']>>[0]): string {
+  return build.op('Where', [build.op('Equal', [x, y]), dy, build.scalar(0)]);
+}
+
+function reduction<const Name extends string>(name: Name, since: readonly number[], row: Row = {}) {
+  const { dx, fold, training } = row;
+  return defineOp({
+    schema: { name, since, inputs: [1, 2], outputs: [1, 1] },
+    shape: (context) => {
+      const { node, inputs } = context;
+      const { dtype, shape } = requiredType(node, inputs, 0);
+      if (shape === undefined) return [{ dtype }];
+      const axes = reducedAxes(node, shape.length, context.constant(1));
+      // Axes that are computed at run time: the rank is known only where it does not change.
+      if (axes === undefined) return [{ dtype, shape: keepsAxes(node) ? shape.map(() => null) : undefined }];
+      return [{ dtype, shape: reduced<Dim>(shape, checked(node, axes, shape.length), keepsAxes(node)) }];
+    },
+    ...(dx !== undefined && {
+      gradient: (context: GradientContext) => {
+        const { build, node, needs, x, xShape, y } = context;
+        const dy = context.dy[0];
+        if (!needs(0) || dy === undefined) return [];
+        const shape = xShape(0);
+        const axes = reducedAxes(node, shape.length, context.constant(1)) ?? [];
+        const ones = shape.map((size, axis) => (axes.includes(axis) ? 1 : size));
+        const kept = (value: string) => (keepsAxes(node) ? value : reshape(build, value, ones));
+        return [expand(build, dx({ build, x: x(0), y: kept(y(0)), dy: kept(dy) }), shape)];
+      },
+    }),
+    ...(training !== undefined && { training }),
+    coupling: coupleReduction,
+    ...(fold !== undefined && { fold: (context: ShapeContext) => folded(context, fold) }),
+  });
+}
+
+function coupleReduction(context: CouplingContext): void {
+  const { node } = context;
+  const labels = context.labels(0);
+  if (labels === undefined) return;
+  const axes = reducedAxes(node, labels.shape.length, context.constant(1));
+  if (axes === undefined || labels.data.length === 1 || !axes.every((axis) => labels.shape[axis] === 1)) {
+    context.freeze(labels.data, `${node.opType} reduces over these channels`);
+    return;
+  }
+  context.produce(0, { shape: reduced(labels.shape, axes, keepsAxes(node)), data: labels.data });
+}
+
+/** Of integers, which no order of summation changes. */
+function folded(context: ShapeContext, { start, step }: NonNullable<Row['fold']>): PartialTensor | undefined {
+  const { node } = context;
+  const x = elementsAt(context, 0);
+  if (x === undefined || x.dtype.startsWith('float')) return undefined;
+  const { shape, elements } = x;
+  const axes = reducedAxes(node, shape.length, context.constant(1));
+  if (axes === undefined) return undefined;
+  checked(node, axes, shape.length);
+  const ones = reduced(shape, axes, true);
+  const results = new Array<Dim>(elementCount(ones)).fill(start);
+  for (const [index, element] of elements.entries()) {
+    let [rest, at, stride] = [index, 0, 1];
+    for (let axis = shape.length - 1; axis >= 0; axis--) {
+      if (!axes.includes(axis)) at += (rest % shape[axis]!) * stride;
+      rest = Math.floor(rest / shape[axis]!);
+      stride *= ones[axis]!;
+    }
+    const sum = results[at]!;
+    results[at] = typeof sum === 'number' && typeof element === 'number' ? step(sum, element) : null;
+  }
+  return { dtype: x.dtype, shape: reduced(shape, axes, keepsAxes(node)), elements: results };
+}
+
+function checked(node: Node, axes: readonly number[], rank: number): readonly number[] {
+  if (axes.some((axis) => axis < 0 || axis >= rank)) {
+    throw new ShapeError(node, 0, `has rank ${rank}, too few for the axes to reduce`);
+  }
+  return axes;
+}
