@@ -1,6 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { gunzipSync } from 'node:zlib';
 import { BonsaiError } from '../src/base/errors.ts';
+import { elementCount } from '../src/base/tensor.ts';
+import type { Model } from '../src/graph/model.ts';
 import { readModel } from '../src/graph/onnx/read.ts';
 import { fillWeights } from '../src/transform/prune/networks.fixture.ts';
 import { prune } from '../src/transform/prune/prune.ts';
@@ -57,11 +59,11 @@ for (const [path, peer] of Object.entries(PEER)) {
       const result = prune(model, { ratio: 0.5, align: 1, rounding: 'down' });
       seconds.push((performance.now() - start) / 1000);
       if (run < RUNS) continue;
-      const { parameters, macs, groups, frozen } = result;
+      const { macs, groups, frozen } = result;
       line(
         path.replace(/^\w+\//, ''),
-        (parameters.before / 1e6).toFixed(3),
-        (parameters.after / 1e6).toFixed(3),
+        (trained(model) / 1e6).toFixed(3),
+        (trained(result.model) / 1e6).toFixed(3),
         peer?.toFixed(3) ?? '-',
         macs === undefined ? '?' : `${((100 * macs.after) / macs.before).toFixed(1)} %`,
         String(groups.length),
@@ -74,4 +76,16 @@ for (const [path, peer] of Object.entries(PEER)) {
     if (!(error instanceof BonsaiError)) throw error;
     line(path.replace(/^\w+\//, ''), error.message.slice(0, 90));
   }
+}
+
+/** Parameters as the peer counts them: without BatchNormalization's running averages, and without constants of arithmetic. */
+function trained({ graph }: Model): number {
+  const counted = new Set<string>();
+  for (const node of graph.nodes) {
+    for (const [input, name] of node.inputs.entries()) {
+      const isStatistic = node.opType === 'BatchNormalization' && input >= 3;
+      if (graph.initializers.get(name)?.dtype === 'float32' && !isStatistic) counted.add(name);
+    }
+  }
+  return [...counted].reduce((sum, name) => sum + elementCount(graph.initializers.get(name)!.shape), 0);
 }

@@ -7,6 +7,11 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 const main = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
 
+const COMMANDS = [
+  ...['train', 'inspect', 'prune', 'quantize', 'port', 'profile', 'repo', 'serve'],
+  ...['orchestrate', 'stress', 'demo'],
+];
+
 let folder: string;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'bonsai-cli-'));
@@ -25,20 +30,17 @@ describe('bonsai', () => {
   it('lists its commands', async () => {
     const { code, stdout } = await bonsai('--help');
     expect(code).toBe(0);
-    for (const command of ['train', 'port', 'profile', 'repo', 'serve', 'orchestrate', 'stress', 'demo']) {
+    for (const command of COMMANDS) {
       expect(stdout).toContain(`  ${command} `);
     }
   });
 
-  it.each(['train', 'port', 'profile', 'repo', 'serve', 'orchestrate', 'stress', 'demo'])(
-    'explains %s with an example and the exit codes',
-    async (command) => {
-      const { code, stdout } = await bonsai(command, '--help');
-      expect(code).toBe(0);
-      expect(stdout).toMatch(new RegExp(`\\$ bonsai ${command}`));
-      expect(stdout).toContain('Exit codes');
-    },
-  );
+  it.each(COMMANDS)('explains %s with an example and the exit codes', async (command) => {
+    const { code, stdout } = await bonsai(command, '--help');
+    expect(code).toBe(0);
+    expect(stdout).toMatch(new RegExp(`\\$ bonsai ${command}`));
+    expect(stdout).toContain('Exit codes');
+  });
 
   it.each([
     [['serv'], /unknown command 'serv'/],

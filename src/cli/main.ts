@@ -5,9 +5,12 @@ import { BonsaiError, messageOf } from '../base/errors.ts';
 import { CONFIG_FILE, installOptionSources } from './config.ts';
 import { demoCommand } from './demo.ts';
 import { EXIT, EXIT_CODE_HELP, exitCodeOf } from './exit-codes.ts';
+import { inspectCommand } from './inspect.ts';
 import { orchestrateCommand } from './orchestrate.ts';
 import { portCommand } from './port.ts';
 import { profileCommand } from './profile.ts';
+import { pruneCommand } from './prune.ts';
+import { quantizeCommand } from './quantize.ts';
 import { repoCommand } from './repo.ts';
 import { serveCommand } from './serve.ts';
 import { stressCommand } from './stress.ts';
@@ -28,6 +31,8 @@ const program = new Command('bonsai')
 Examples:
   $ bonsai demo                                        the whole story in five minutes
   $ bonsai train --data mnist --out digits.onnx        train a network
+  $ bonsai inspect resnet18.onnx                       what a network consists of, what of it can be pruned
+  $ bonsai prune resnet18.onnx --out smaller.onnx --verify     remove half of the channels
   $ bonsai port digits.onnx --data mnist --out models  grow it into a family
   $ bonsai serve models --cpus 0                       serve the family
   $ bonsai orchestrate models --server http://127.0.0.1:8000   move it along its family as demand changes
@@ -38,6 +43,9 @@ ${EXIT_CODE_HELP}`,
 
 const commands = [
   trainCommand(),
+  inspectCommand(),
+  pruneCommand(),
+  quantizeCommand(),
   portCommand(),
   profileCommand(),
   repoCommand(),

@@ -12,6 +12,11 @@ import type { TrainingProgress } from '../port/train/train.ts';
 import { checkTaskName } from '../repository/names.ts';
 import { writeTask } from '../repository/store.ts';
 import { MANIFEST_SCHEMA_VERSION, type TaskManifest, type TensorSpec } from '../repository/types.ts';
+import { foldConstants } from '../transform/passes/fold-constants.ts';
+import { batchOfInputs, freeBatch } from '../transform/passes/free-batch.ts';
+import { CRITERIA, type CriterionName } from '../transform/prune/importance/table.ts';
+import { pruneDefaults, SCOPES } from '../transform/prune/prune.ts';
+import { iterationDefaults, type PruningSchedule, SCHEDULES } from '../transform/prune/schedule.ts';
 import { type Context, interruptible, processContext } from './context.ts';
 import { checkCpus } from './cpus.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
@@ -37,7 +42,10 @@ interface PortCommandOptions {
   readonly out: string;
   readonly task?: string;
   readonly ratios: number[];
-  readonly criterion: 'l1' | 'l2';
+  readonly criterion: CriterionName;
+  readonly scope: (typeof SCOPES)[number];
+  readonly schedule: PruningSchedule;
+  readonly iterations: number;
   readonly chain: 'previous' | 'base';
   readonly align?: number;
   readonly epochs: TrainingRecipe['phases'];
@@ -45,6 +53,7 @@ interface PortCommandOptions {
   readonly learningRate: number;
   readonly augment?: Augmentation;
   readonly slo?: number;
+  readonly int8?: boolean;
   readonly cpus: number[];
   readonly threads: number;
   readonly seed: number;
@@ -71,8 +80,26 @@ export function portCommand(): Command {
     )
     .addOption(
       new Option('--criterion <name>', 'what makes a channel unimportant')
-        .choices(['l1', 'l2'])
-        .default('l2'),
+        .choices(CRITERIA)
+        .default(pruneDefaults.criterion),
+    )
+    .addOption(
+      new Option('--scope <name>', 'every group of channels loses the ratio, or the network as a whole')
+        .choices(SCOPES)
+        .default(pruneDefaults.scope),
+    )
+    .addOption(
+      new Option('--schedule <name>', 'how a variant gets from its parent to its ratio')
+        .choices(SCHEDULES)
+        .default(iterationDefaults.schedule),
+    )
+    .addOption(
+      new Option(
+        '--iterations <n>',
+        'rounds of pruning and fine-tuning of linear and agp; the epochs are spread evenly over them',
+      )
+        .argParser(parseInteger(1, 1000))
+        .default(iterationDefaults.iterations),
     )
     .addOption(
       new Option('--chain <from>', 'prune each variant from the one before it, or all from the base')
@@ -98,6 +125,10 @@ export function portCommand(): Command {
     .addOption(augmentOption())
     .addOption(
       new Option('--slo <duration>', 'latency objective to note with the task').argParser(parseDurationMs),
+    )
+    .option(
+      '--int8',
+      'also try each variant in 8-bit integers; it joins the family if it measures faster than its parent',
     )
     .addOption(cpusOption())
     .addOption(threadsOption())
@@ -132,7 +163,7 @@ ${EXIT_CODE_HELP}`,
       checkCpus(options.cpus);
       if (options.task !== undefined) checkTaskName(options.task);
       const workDirectory = join(options.work, 'port');
-      const model = await readModelFile(file);
+      const model = withOpenBatch(await readModelFile(file));
       await checkWritableFolder(options.out);
       await checkWritableFolder(workDirectory);
       const dataset = await loadData(context, options);
@@ -155,6 +186,11 @@ ${EXIT_CODE_HELP}`,
     });
 }
 
+/** A file written for one batch size as one for any, so that it can be fine-tuned; itself where that cannot be. */
+function withOpenBatch(model: Model): Model {
+  return batchOfInputs(model.graph) === undefined ? model : (freeBatch(foldConstants(model)) ?? model);
+}
+
 /** `mnist` of `mnist:PATH`: what a task is called unless somebody names it. */
 export function taskNameOf(dataset: Dataset): string {
   return dataset.name.split(':')[0]!;
@@ -164,7 +200,10 @@ export interface PortToRepositoryOptions {
   readonly out: string;
   readonly task: string;
   readonly ratios: readonly number[];
-  readonly criterion: 'l1' | 'l2';
+  readonly criterion: CriterionName;
+  readonly scope?: (typeof SCOPES)[number];
+  readonly schedule?: PruningSchedule;
+  readonly iterations?: number;
   /** What each next variant is pruned from. */
   readonly chain: 'previous' | 'base';
   readonly align?: number;
@@ -172,6 +211,8 @@ export interface PortToRepositoryOptions {
   readonly latencyRuns?: number;
   readonly throughputMs?: number;
   readonly sloMs?: number;
+  /** Try a twin of each variant in 8-bit integers. */
+  readonly int8?: boolean;
   readonly cpus: readonly number[];
   readonly threads: number;
   readonly seed: number;
@@ -200,8 +241,13 @@ export async function portToRepository(
       {
         ratios: options.ratios,
         chain: options.chain,
-        pruning: { criterion: options.criterion, align },
+        pruning: { criterion: options.criterion, scope: options.scope, align },
+        iterations: {
+          schedule: options.schedule ?? iterationDefaults.schedule,
+          iterations: options.iterations ?? iterationDefaults.iterations,
+        },
         recipe: options.recipe,
+        int8: options.int8,
         seed,
         target,
         workDirectory: options.workDirectory,
@@ -264,9 +310,13 @@ function tensorSpec({ name, type }: ValueInfo): TensorSpec {
 }
 
 const STEP_NAMES: Readonly<Record<PortProgress['step'], string>> = {
+  importance: 'Gathering importance for',
+  reestimate: 'Re-estimating BatchNorm of',
   'fine-tune': 'Fine-tuning',
   evaluate: 'Scoring',
   latency: 'Measuring latency',
+  quantize: 'Quantising',
+  compare: 'Comparing INT8 of',
   throughput: 'Measuring throughput',
 };
 

@@ -36,6 +36,7 @@ interface TrainOptions {
   readonly warmup: number;
   readonly momentum: number;
   readonly weightDecay: number;
+  readonly scaleL1?: number;
   readonly labelSmoothing: number;
   readonly shift: number;
   readonly augment?: Augmentation;
@@ -124,6 +125,12 @@ export function trainCommand(): Command {
         .argParser(parseNumber(0))
         .default(5e-4),
     )
+    .addOption(
+      new Option(
+        '--scale-l1 <l>',
+        'makes BatchNorm scales sparse, for pruning by --criterion slim; 1e-4 to 1e-5 (default: off)',
+      ).argParser(parseNumber(0)),
+    )
     .addOption(new Option('--label-smoothing <s>', '').argParser(parseNumber(0, 1)).default(0))
     .addOption(
       new Option(
@@ -164,6 +171,7 @@ ${EXIT_CODE_HELP}`,
         momentum: options.momentum,
         nesterov: true,
         weightDecay: options.weightDecay,
+        scaleL1: options.scaleL1,
         labelSmoothing: options.labelSmoothing,
         augmentation: augmentationOf(options),
         earlyStopping: options.patience === undefined ? undefined : { patienceEpochs: options.patience },

@@ -11,8 +11,11 @@ await serveJob<EvaluationInput, never, Evaluation>(
   parentPort,
   workerData,
   async ({ input, isStopRequested }) => {
-    const { split, batch } = input;
+    const { split } = input;
     const session = await Session.create(input.model, { intraOpThreads: input.threads });
+    // Many exporters write a network for one image at a time only.
+    const fixed = session.inputs[0]?.type?.shape?.[0];
+    const batch = typeof fixed === 'number' ? fixed : input.batch;
     const shape = imageShapeOf(session.inputs[0]?.type?.shape);
     if (split.images.length !== split.count * elementCount(shape)) {
       throw new BonsaiError(

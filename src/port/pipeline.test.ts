@@ -136,6 +136,40 @@ test.each(['base', 'previous'] as const)(
   },
 );
 
+test('criteria that see data are gathered once for each network and kept; rounds share the epochs', async () => {
+  const steps = { ...standardSteps({ threads: 1, latencyRuns: 1 }), write: async () => {} };
+  const states: string[] = [];
+  const epochs: number[] = [];
+  const options = optionsWith({
+    ratios: [0.5],
+    pruning: { align: 1, criterion: 'taylor', scope: 'global' },
+    iterations: { schedule: 'linear', iterations: 2 },
+    onProgress: ({ step, state }: PortProgress) => void states.push(`${step} ${state}`),
+  });
+  const given = {
+    ...steps,
+    train: async (...args: Parameters<typeof steps.train>) => {
+      epochs.push(args[2].phases[0]!.epochs);
+      return steps.train(...args);
+    },
+  };
+  const first = await portFamily(base, dataset, options, given);
+  const finished = (step: string) => states.filter((state) => state === `${step} finished`).length;
+  // The base's scores serve for the outlook and for the first round.
+  expect(finished('importance')).toBe(2);
+  expect(finished('reestimate')).toBe(2);
+  expect(finished('fine-tune')).toBe(2);
+  expect(epochs).toEqual([0.5, 0.5]);
+  expect(first.variants.map(({ lineage }) => lineage.pruning).filter(Boolean)).toEqual([
+    { criterion: 'taylor', scope: 'global', ratio: 0.5, align: 1 },
+  ]);
+  states.length = 0;
+  expect(await portFamily(base, dataset, options, given)).toEqual(first);
+  expect(states.filter((state) => !state.endsWith('reused'))).toEqual([]);
+  const without = { ...steps, importance: undefined };
+  await expect(portFamily(base, dataset, options, without)).rejects.toThrow(/step `importance`/);
+});
+
 test('bad ratios and an abort are typed errors', async () => {
   const steps = { ...standardSteps({ threads: 1 }), write: async () => {} };
   for (const ratios of [[0.5, 0.25], [0], [1]]) {
@@ -169,3 +203,36 @@ function stripes(): Dataset {
     normalization: { mean: [0, 0], std: [1, 1] },
   };
 }
+
+test('a twin in integers joins the family only if it measures faster than its parent', async () => {
+  const notices: string[] = [];
+  const standard = standardSteps({ threads: 1, latencyRuns: 2 });
+  const measured = (median: number) => ({ count: 2, mean: median, median, min: median, max: median });
+  let comparisons = 0;
+  const steps = {
+    ...standard,
+    // The twin of the base, which comes first, takes half the time; that of ratio 0.5 takes longer.
+    compare: async () => (comparisons++ === 0 ? [measured(2), measured(1)] : [measured(1), measured(1.1)]),
+    write: async () => {},
+  };
+  const given = optionsWith({ ratios: [0.5], int8: true, onNotice: (message) => notices.push(message) });
+  const family = await portFamily(base, dataset, given, steps);
+  const { variants, models } = family;
+  expect(variants).toHaveLength(3);
+  const [twin, ...others] = variants.filter(({ lineage }) => lineage.quantization !== undefined);
+  expect(others).toEqual([]);
+  const parent = variants.find(({ lineage }) => lineage.parent === undefined)!;
+  expect(twin).toMatchObject({
+    macs: parent.macs,
+    parameters: parent.parameters,
+    lineage: { parent: parent.digest, quantization: { method: 'min-max', samples: dataset.train.count } },
+  });
+  const operators = readModel(models.get(twin!.version)!).graph.nodes.map((node) => node.opType);
+  expect(operators).toContain('QuantizeLinear');
+  expect(notices).toEqual([
+    expect.stringMatching(/INT8 does not pay for ratio 0.5: 1.10 ms against 1.00 ms/),
+  ]);
+  // What was measured is kept: the second run compares nothing.
+  expect(await portFamily(base, dataset, given, steps)).toEqual(family);
+  expect(comparisons).toBe(2);
+});

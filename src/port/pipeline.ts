@@ -7,10 +7,33 @@ import { writeModel } from '../graph/onnx/write.ts';
 import { countCost } from '../ops/count.ts';
 import { frontierOf } from '../repository/frontier.ts';
 import type { CostMetric, Lineage, Measurement, Target, Variant } from '../repository/types.ts';
-import { type PruneOptions, type PruneResult, prune, pruneDefaults } from '../transform/prune/prune.ts';
+import { foldConstants } from '../transform/passes/fold-constants.ts';
+import { dependencyGroups } from '../transform/prune/groups.ts';
+import {
+  type Criterion,
+  type GroupOptions,
+  recordedCriterion,
+} from '../transform/prune/importance/criterion.ts';
+import {
+  type CriterionName,
+  type DataCriterionName,
+  isDataCriterion,
+} from '../transform/prune/importance/table.ts';
+import {
+  type PruneOptions,
+  type PruneResult,
+  prune,
+  pruneDefaults,
+  pruningOf,
+} from '../transform/prune/prune.ts';
+import { type IterationOptions, ratiosBetween } from '../transform/prune/schedule.ts';
 import { BACKBONE_METADATA_KEY } from './backbones/backbone.ts';
+import { hasBatchNorm, reestimateBatchNorm } from './batch-norm.ts';
+import { quantizationOf, quantizeNetwork } from './calibrate/quantize-network.ts';
 import type { Dataset, Split } from './data/data-module.ts';
 import { evaluate } from './evaluate.ts';
+import { gatherCriterion } from './importance/gather.ts';
+import { compareLatency } from './profile/compare-latency.ts';
 import { profileLatency } from './profile/latency.ts';
 import { digestOf, openStepCache, type StepCache } from './step-cache.ts';
 import type { TrainingRecipe } from './train/recipe.ts';
@@ -40,7 +63,8 @@ export async function portFamily(
   let [baseWidths, widthsBefore] = ['', ''];
   for (const [index, ratio] of options.ratios.entries()) {
     const parent = options.chain === 'base' ? candidates[0]! : candidates.at(-1)!;
-    const pruned = prune(parent.model, { ...options.pruning, ratio });
+    const criterion = await criterionFor(port, index + 1, parent.model);
+    const pruned = prune(parent.model, { ...options.pruning, criterion, ratio });
     if (baseWidths === '') baseWidths = widthsBefore = widthsOf(pruned, 'channels');
     const widths = widthsOf(pruned, 'kept');
     if (widths === widthsBefore) {
@@ -48,10 +72,11 @@ export async function portFamily(
       continue;
     }
     widthsBefore = widths;
-    const tuned = await fineTune(port, index + 1, pruned.model);
+    const tuned = await pruneAndTune(port, index + 1, parent.model, pruned);
     candidates.push(await finish(port, index + 1, tuned.model, lineageOf(port, parent, ratio, tuned.recipe)));
   }
 
+  if (options.int8) candidates.push(...(await fasterTwins(port, candidates)));
   const family = inOrder(candidates, options.frontierMetric ?? 'flops');
   await steps.write(family);
   if (steps.throughput === undefined) return family;
@@ -68,9 +93,18 @@ export interface PortOptions {
    * fewest epochs since each step removes little; 'base': the base, so that variants do not depend on each other.
    */
   readonly chain?: 'previous' | 'base';
-  readonly pruning?: Omit<PruneOptions, 'ratio'>;
+  readonly pruning?: Omit<PruneOptions, 'ratio' | 'kept'>;
+  /**
+   * Rounds in which each variant is pruned and fine-tuned, its epochs spread evenly over them. Default: one round.
+   */
+  readonly iterations?: IterationOptions;
   /** How to fine-tune the variant of a ratio; part of the key under which the result is kept. */
   readonly recipe: (ratio: number) => TrainingRecipe;
+  /**
+   * Whether a twin of each variant in 8-bit integers is tried. It joins the family only if it measures faster than the
+   * variant itself. Default false.
+   */
+  readonly int8?: boolean;
   readonly seed: number;
   readonly target: Target;
   /** Where finished steps leave their results. */
@@ -103,8 +137,32 @@ export interface PortSteps {
     split: Split,
     options: { readonly signal?: AbortSignal },
   ): Promise<{ readonly accuracy: number; readonly count: number }>;
+  /** A criterion gathered from data. Needed for criteria that see data. */
+  importance?(
+    name: DataCriterionName,
+    model: Model,
+    split: Split,
+    options: GroupOptions & { readonly seed: number; readonly signal?: AbortSignal },
+  ): Promise<Criterion>;
+  /** BatchNormalization's running averages measured anew, after pruning. Absent: they stay. */
+  reestimate?(
+    model: Model,
+    split: Split,
+    options: { readonly seed: number; readonly signal?: AbortSignal },
+  ): Promise<Model>;
   /** Called for one variant at a time, while nothing else runs. */
   latency(model: Uint8Array, options: { readonly signal?: AbortSignal }): Promise<Measurement>;
+  /** The network in 8-bit integers, and how it was made. Needed for `int8`. */
+  quantize?(
+    model: Model,
+    dataset: Dataset,
+    options: { readonly seed: number; readonly signal?: AbortSignal },
+  ): Promise<{ readonly model: Model }>;
+  /** Latencies of networks that take turns. Needed for `int8`; called while nothing else runs. */
+  compare?(
+    models: readonly Uint8Array[],
+    options: { readonly signal?: AbortSignal },
+  ): Promise<readonly Measurement[]>;
   /** Puts the family into a repository. Called again with profiles once throughput is known. */
   write(family: Family): Promise<void>;
   /** Maximal throughput of a variant that was written, through the server. */
@@ -118,9 +176,14 @@ export function standardSteps(options: {
   readonly latencyRuns?: number;
   /** For training's time left. */
   readonly clock?: Clock;
-}): Pick<PortSteps, 'train' | 'evaluate' | 'latency'> {
+}): Pick<PortSteps, 'train' | 'evaluate' | 'importance' | 'reestimate' | 'latency' | 'quantize' | 'compare'> {
   const { threads, latencyRuns, clock } = options;
   return {
+    quantize: (model, dataset, given) => quantizeNetwork(model, dataset, { ...given, threads }),
+    compare: (models, given) =>
+      compareLatency(models, { ...given, ...(latencyRuns !== undefined && { runs: latencyRuns }) }),
+    importance: (name, model, split, given) => gatherCriterion(name, model, split, { ...given, threads }),
+    reestimate: (model, split, given) => reestimateBatchNorm(model, split, { ...given, threads }),
     train: (model, dataset, recipe, given) =>
       trainNetwork(model, dataset, recipe, { ...given, threads, clock }),
     evaluate: (model, split, given) => evaluate(model, split, { ...given, threads }),
@@ -146,7 +209,15 @@ export interface Family {
 }
 
 export interface PortProgress {
-  readonly step: 'fine-tune' | 'evaluate' | 'latency' | 'throughput';
+  readonly step:
+    | 'importance'
+    | 'reestimate'
+    | 'fine-tune'
+    | 'evaluate'
+    | 'latency'
+    | 'quantize'
+    | 'compare'
+    | 'throughput';
   /** Position of the variant (0: the base; n: the n-th ratio; for throughput, version - 1), and how many were asked for. */
   readonly variant: number;
   readonly variants: number;
@@ -185,13 +256,82 @@ function uselessRatio({ ratios, pruning }: PortOptions, index: number, isBase: b
     : `Ratio ${ratios[index]} removes nothing more than ratio ${ratios[index - 1]} at alignment ${align}: skipped.`;
 }
 
-async function fineTune(
+/** What a network's channels are scored by: gathered where the criterion sees data, else as the options say. */
+async function criterionFor(
   port: Port,
   index: number,
-  pruned: Model,
-): Promise<{ model: Model; recipe: TrainingRecipe }> {
+  model: Model,
+): Promise<CriterionName | Criterion | undefined> {
   const { options, steps, cache, dataset, datasetDigest } = port;
-  const recipe = options.recipe(options.ratios[index - 1]!);
+  const { criterion, importance } = options.pruning ?? {};
+  if (typeof criterion !== 'string' || !isDataCriterion(criterion)) return criterion;
+  const { seed, signal } = options;
+  const gather = steps.importance;
+  if (gather === undefined) {
+    throw new InvalidArgumentError(
+      `The criterion "${criterion}" sees data: the step \`importance\` has to be given.`,
+    );
+  }
+  const network = digestOf(writeModel(model));
+  const key = cache.key('importance', { network, dataset: datasetDigest, criterion, importance, seed });
+  const scores = await run(port, 'importance', index, cache.json<Record<string, number[]>>(key), async () => {
+    const gathered = await gather(criterion, model, dataset.train, { ...importance, seed, signal });
+    const { groups } = dependencyGroups(foldConstants(model));
+    return Object.fromEntries(groups.map((group) => [group.key, Array.from(gathered.scores(group))]));
+  });
+  return recordedCriterion(criterion, scores);
+}
+
+/**
+ * The pruned network, repaired: with one round, BatchNormalization re-estimated and fine-tuned; with more, pruned
+ * anew from the parent along the schedule, each round with its share of the epochs.
+ */
+async function pruneAndTune(
+  port: Port,
+  index: number,
+  parent: Model,
+  pruned: PruneResult,
+): Promise<{ model: Model; recipe: TrainingRecipe }> {
+  const { options } = port;
+  const ratio = options.ratios[index - 1]!;
+  const recipe = options.recipe(ratio);
+  const iterations = options.iterations ?? { schedule: 'one-shot', iterations: 1 };
+  const rounds = ratiosBetween(pruningOf(parent)?.ratio ?? 0, ratio, iterations);
+  if (rounds.length === 1) {
+    return {
+      model: await fineTune(port, index, await reestimate(port, index, pruned.model), recipe),
+      recipe,
+    };
+  }
+  const phases = recipe.phases.map((phase) => ({ ...phase, epochs: phase.epochs / rounds.length }));
+  let model = parent;
+  for (const target of rounds) {
+    const criterion = await criterionFor(port, index, model);
+    model = prune(model, { ...options.pruning, criterion, ratio: target }).model;
+    model = await reestimate(port, index, model);
+    model = await fineTune(port, index, model, { ...recipe, phases });
+  }
+  return { model, recipe };
+}
+
+async function reestimate(port: Port, index: number, pruned: Model): Promise<Model> {
+  const { options, steps, cache, dataset, datasetDigest } = port;
+  const { seed, signal } = options;
+  const measure = steps.reestimate;
+  if (measure === undefined || !hasBatchNorm(pruned)) return pruned;
+  const key = cache.key('reestimate', {
+    network: digestOf(writeModel(pruned)),
+    dataset: datasetDigest,
+    seed,
+  });
+  const bytes = await run(port, 'reestimate', index, cache.model(key), async () =>
+    writeModel(await measure(pruned, dataset.train, { seed, signal })),
+  );
+  return readModel(bytes);
+}
+
+async function fineTune(port: Port, index: number, pruned: Model, recipe: TrainingRecipe): Promise<Model> {
+  const { options, steps, cache, dataset, datasetDigest } = port;
   const key = cache.key('fine-tune', {
     network: digestOf(writeModel(pruned)),
     dataset: datasetDigest,
@@ -208,11 +348,17 @@ async function fineTune(
     return writeModel(model);
   });
   await cache.dropCheckpoint(key);
-  return { model: readModel(bytes), recipe };
+  return readModel(bytes);
 }
 
 /** Scores a trained network, writes its lineage into it, counts and times it. */
-async function finish(port: Port, index: number, trained: Model, lineage: Lineage): Promise<Candidate> {
+async function finish(
+  port: Port,
+  index: number,
+  trained: Model,
+  lineage: Lineage,
+  cost?: Pick<Variant, 'macs' | 'parameters'>,
+): Promise<Candidate> {
   const { options, steps, cache, dataset, datasetDigest } = port;
   const { signal } = options;
   const scoreKey = cache.key('evaluate', { network: digestOf(writeModel(trained)), dataset: datasetDigest });
@@ -236,13 +382,59 @@ async function finish(port: Port, index: number, trained: Model, lineage: Lineag
   const latencyMs = await run(port, 'latency', index, cache.json<Measurement>(latencyKey), () =>
     steps.latency(bytes, { signal }),
   );
-  const { macs, parameters } = countCost(model);
+  const { macs, parameters } = cost ?? countCost(model);
   return {
     model,
     bytes,
     latencyMs,
     variant: { digest, sizeBytes: bytes.byteLength, accuracy, macs, parameters, lineage, profiles: {} },
   };
+}
+
+/** How many times as fast as its float parent a twin in integers has to be: less is within the noise of measuring. */
+export const INT8_MIN_SPEEDUP = 1.03;
+
+/** The twins in 8-bit integers that measure faster than the variants they are made from. */
+async function fasterTwins(port: Port, candidates: readonly Candidate[]): Promise<Candidate[]> {
+  const { options, steps, cache, dataset, datasetDigest } = port;
+  const { quantize, compare } = steps;
+  if (quantize === undefined || compare === undefined) {
+    throw new InvalidArgumentError('With `int8`, the steps `quantize` and `compare` have to be given.');
+  }
+  const { signal, seed } = options;
+  const twins: Candidate[] = [];
+  for (const [index, parent] of candidates.entries()) {
+    const { lineage, digest, macs, parameters } = parent.variant;
+    const name = lineage.pruning === undefined ? 'the base' : `ratio ${lineage.pruning.ratio}`;
+    const key = cache.key('quantize', { network: digest, dataset: datasetDigest, seed });
+    const bytes = await run(port, 'quantize', index, cache.model(key), async () =>
+      writeModel((await quantize(parent.model, dataset, { seed, signal })).model),
+    );
+    const compareKey = cache.key('compare', {
+      networks: [digest, digestOf(bytes)],
+      target: options.target.fingerprint,
+    });
+    const [float, integer] = await run(
+      port,
+      'compare',
+      index,
+      cache.json<readonly Measurement[]>(compareKey),
+      () => compare([parent.bytes, bytes], { signal }),
+    );
+    const speedup = float!.median / integer!.median;
+    if (!(speedup >= INT8_MIN_SPEEDUP)) {
+      options.onNotice?.(
+        `INT8 does not pay for ${name}: ${integer!.median.toPrecision(3)} ms against ` +
+          `${float!.median.toPrecision(3)} ms in floating point. Left out.`,
+      );
+      continue;
+    }
+    const model = readModel(bytes);
+    const quantization = quantizationOf(model);
+    const made = { ...lineage, parent: digest, ...(quantization && { quantization }) };
+    twins.push(await finish(port, index, model, made, { macs, parameters }));
+  }
+  return twins;
 }
 
 function inOrder(candidates: readonly Candidate[], metric: CostMetric): Family {

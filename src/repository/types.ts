@@ -57,6 +57,13 @@ export interface Lineage {
     readonly ratio: number;
     readonly align: number;
   };
+  /** Present where the network computes in 8-bit integers. */
+  readonly quantization?: {
+    /** How ranges were found. */
+    readonly method: string;
+    /** Training examples that they were found on. */
+    readonly samples: number;
+  };
 }
 
 /** A piece of hardware with a CPU budget, on which variants are profiled. */

@@ -87,3 +87,9 @@ export function measureNormalization(split: Split, shape: Dataset['shape']): Dat
   }
   return { mean, std };
 }
+
+/** `count` examples drawn without repetition (all of them where there are fewer), in the order of the draw. */
+export function drawExamples(source: Split, count: number, random: Random): Split {
+  const drawn = permutation(source.count, random).slice(0, count);
+  return takeExamples(source, drawn, source.images.length / Math.max(1, source.count));
+}

@@ -1,13 +1,12 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { systemClock } from '../../base/clock.ts';
-import { byteLengthOf } from '../../base/dtype.ts';
-import { BonsaiError, InvalidArgumentError } from '../../base/errors.ts';
-import { type Random, seededRandom } from '../../base/random.ts';
-import { elementCount, float32Tensor, isNumeric, type Tensor } from '../../base/tensor.ts';
+import { BonsaiError } from '../../base/errors.ts';
+import { seededRandom } from '../../base/random.ts';
 import { Session } from '../../engine/session.ts';
-import type { ValueInfo } from '../../graph/model.ts';
 import { serveJob } from '../worker-job.ts';
 import type { LatencyOrder } from './latency.ts';
+import { seededInput } from './seeded-input.ts';
+import { threadWaitMs } from './thread-wait.ts';
 
 /** The thread that `profileLatency` starts: runs one network again and again, answers once, ends. */
 await serveJob<LatencyOrder, never, Float64Array>(parentPort, workerData, ({ input, isStopRequested }) =>
@@ -19,7 +18,7 @@ async function measure(order: LatencyOrder, isStopRequested: () => boolean): Pro
   try {
     const random = seededRandom(order.seed);
     const feeds = Object.fromEntries(
-      session.inputs.map((info) => [info.name, inputFor(info, order, random)]),
+      session.inputs.map((info) => [info.name, seededInput(info, random, order.shapes)]),
     );
     for (let run = 0; run < order.warmup; run++) await session.run(feeds);
     const latenciesMs = new Float64Array(order.runs);
@@ -27,38 +26,14 @@ async function measure(order: LatencyOrder, isStopRequested: () => boolean): Pro
     for (let run = 0; run < order.runs; run++) {
       if (isStopRequested())
         throw new BonsaiError('aborted', `Profiling was stopped after ${run} of ${order.runs} runs.`);
+      const waitedMs = order.undisturbed ? threadWaitMs() : 0;
       const startMs = systemClock.nowMs();
       await session.run(feeds);
-      latenciesMs[run] = systemClock.nowMs() - startMs;
+      const endMs = systemClock.nowMs();
+      latenciesMs[run] = endMs - startMs - (order.undisturbed ? threadWaitMs() - waitedMs : 0);
     }
     return latenciesMs;
   } finally {
     await session.release();
   }
-}
-
-/** Uniform values in [0, 1) for floats, as images have; zeros for everything else (indices are valid at 0). */
-function inputFor(info: ValueInfo, order: LatencyOrder, random: Random): Tensor {
-  const { name, type } = info;
-  const shape =
-    order.shapes?.[name] ??
-    (type?.shape ?? []).map((dim, axis) => (typeof dim !== 'number' && axis === 0 ? 1 : dim));
-  const sizes = shape.map((size) => {
-    if (typeof size === 'number') return size;
-    throw new InvalidArgumentError(
-      `Input "${name}" has the shape [${shape.join(', ')}]; give its sizes in \`shapes\`.`,
-    );
-  });
-  const count = elementCount(sizes);
-  if (type?.dtype === 'float32')
-    return float32Tensor(
-      sizes,
-      Float32Array.from({ length: count }, () => random.uniform()),
-    );
-  if (type !== undefined && isNumeric(type.dtype)) {
-    return { dtype: type.dtype, shape: sizes, bytes: new Uint8Array(byteLengthOf(type.dtype, count)) };
-  }
-  throw new InvalidArgumentError(
-    `Input "${name}" is of type ${type?.dtype ?? 'unknown'}, which profiling cannot fill.`,
-  );
 }

@@ -37,6 +37,11 @@ export interface LatencyOptions {
   readonly seed?: number;
   /** Sizes for inputs that leave more than the batch open, by input name, batch included. */
   readonly shapes?: Readonly<Record<string, readonly number[]>>;
+  /**
+   * Leaves out the time that the thread waited for a CPU while others had it: what the machine would take if it did
+   * nothing else. Has an effect on Linux only, and counts the calling thread, so use it with one thread.
+   */
+  readonly undisturbed?: boolean;
   readonly signal?: AbortSignal;
 }
 
@@ -57,4 +62,5 @@ export interface LatencyOrder {
   readonly threads: number;
   readonly seed: number;
   readonly shapes?: Readonly<Record<string, readonly number[]>>;
+  readonly undisturbed?: boolean;
 }

@@ -199,6 +199,7 @@ function stepOf(
     momentum: recipe.momentum,
     nesterov: recipe.nesterov,
     weightDecay: recipe.weightDecay,
+    scaleL1: recipe.scaleL1,
     labelSmoothing: recipe.labelSmoothing ?? 0,
   });
 }

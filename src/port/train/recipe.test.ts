@@ -43,6 +43,7 @@ describe('a recipe', () => {
     [{ learningRate: Number.NaN }, /learningRate is NaN/],
     [{ momentum: 1 }, /momentum is 1/],
     [{ labelSmoothing: -0.1 }, /labelSmoothing is -0\.1/],
+    [{ scaleL1: -1 }, /scaleL1 is -1/],
     [{ augmentation: { shiftPixels: 0.5 } }, /shiftPixels is 0\.5/],
     [{ augmentation: { rotateDegrees: 181 } }, /rotateDegrees is 181, expected a number from 0 to 180/],
   ])('names a field that is wrong: %j', (changes, message) => {

@@ -15,6 +15,11 @@ export interface TrainingRecipe {
   readonly momentum: number;
   readonly nesterov: boolean;
   readonly weightDecay: number;
+  /**
+   * Weight of Σ|γ| over the scales of BatchNormalization in the objective, so that the criterion "slim" finds channels
+   * that it can spare; 1e-4 to 1e-5 in Liu et al. 2017. Off where absent.
+   */
+  readonly scaleL1?: number;
   /** Share of each target spread evenly over all classes, in [0, 1). */
   readonly labelSmoothing?: number;
   /** Off where absent. */
@@ -52,6 +57,8 @@ export function checkRecipe(recipe: TrainingRecipe): void {
   need(recipe.learningRate >= 0, 'learningRate', recipe.learningRate, 'a number of at least 0');
   need(recipe.momentum >= 0 && recipe.momentum < 1, 'momentum', recipe.momentum, 'a number in [0, 1)');
   need(recipe.weightDecay >= 0, 'weightDecay', recipe.weightDecay, 'a number of at least 0');
+  const scaleL1 = recipe.scaleL1 ?? 0;
+  need(scaleL1 >= 0 && Number.isFinite(scaleL1), 'scaleL1', scaleL1, 'a number of at least 0');
   for (const field of ['warmupShare', 'labelSmoothing'] as const) {
     const value = recipe[field] ?? 0;
     need(value >= 0 && value < 1, field, value, 'a number in [0, 1)');

@@ -188,7 +188,7 @@ describe('training', () => {
     const plain = buildTrainingStep(model, { batch: 4, ...PLAIN });
     const full = buildTrainingStep(model, { batch: 4, momentum: 0.9, nesterov: true, weightDecay: 0.1 });
     const feeds = examples(4, [2, 8, 8], seededRandom(8));
-    let gradient = new Float32Array();
+    let gradient: Float32Array = new Float32Array();
     await usingStep(model, plain, async (run, start) => {
       gradient = Float32Array.from(floatsOf((await run(feeds, start.parameters)).velocity_next!));
     });
@@ -250,6 +250,38 @@ describe('parameters', () => {
     );
     expect(readParameters(moved, step).parameters).toEqual(parameters.map((p) => p + 1));
     expect(readParameters(model, step).parameters).toEqual(parameters);
+  });
+});
+
+describe('sparse scales', () => {
+  it('add λ · sign(γ) to the gradient of every BatchNormalization scale, and to nothing else', async () => {
+    const model = residualNetwork('Relu');
+    const scaleL1 = 0.25;
+    const gradientWith = async (more: { scaleL1?: number }) => {
+      const step = buildTrainingStep(model, { batch: 4, ...PLAIN, ...more });
+      let gradient: Float32Array = new Float32Array();
+      await usingStep(model, step, async (run, start) => {
+        gradient = floatsOf(
+          (await run(examples(4, [2, 8, 8], seededRandom(3)), start.parameters)).velocity_next!,
+        );
+      });
+      return { step, gradient };
+    };
+    const [{ step, gradient: plain }, { gradient: sparse }] = [
+      await gradientWith({}),
+      await gradientWith({ scaleL1 }),
+    ];
+    const { parameters } = readParameters(model, step);
+    let scales = 0;
+    for (const { name, offset, size } of step.parameters) {
+      const isScale = name.endsWith('bn/scale');
+      if (isScale) scales++;
+      for (let i = offset; i < offset + size; i++) {
+        expect(sparse[i]! - plain[i]!).toBeCloseTo(isScale ? scaleL1 * Math.sign(parameters[i]!) : 0, 6);
+      }
+    }
+    expect(scales).toBe(4);
+    expect(() => buildTrainingStep(model, { batch: 4, ...PLAIN, scaleL1: -1 })).toThrow(/scaleL1/);
   });
 });
 

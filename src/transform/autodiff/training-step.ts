@@ -23,6 +23,11 @@ export interface TrainingStepOptions {
   readonly nesterov: boolean;
   /** Added to the gradient as weightDecay · w, for tensors of rank 2 and more only (not biases and scales). */
   readonly weightDecay: number;
+  /**
+   * λ of λ·Σ|γ| over the scales of BatchNormalization, which the objective gains (network slimming, Liu et al. 2017):
+   * their gradient gains λ·sign(γ). Default 0.
+   */
+  readonly scaleL1?: number;
   /** Parameters to leave as they are, besides those that the network's metadata names. */
   readonly frozen?: (parameter: string) => boolean;
 }
@@ -97,13 +102,17 @@ export function buildTrainingStep(network: Model, options: TrainingStepOptions):
   const forward = { nodes: graph.nodes, opset, types, constants, kept };
   const gradients = addBackward(build, forward, new Map([[logits, gradient]]), trained);
 
+  const scaleL1 = options.scaleL1 ?? 0;
+  const scales = new Set(scaleL1 > 0 ? scalesOf(model) : []);
   const flat = slots.map(({ name, shape, size }) => {
     const raw =
       gradients.get(name) ?? build.constant(float32Tensor(shape, new Float32Array(size)), 'no_gradient');
     const decays = options.weightDecay > 0 && shape.length >= 2;
     const whole = decays
       ? build.op('Add', [raw, build.op('Mul', [name, build.scalar(options.weightDecay)])])
-      : raw;
+      : scales.has(name)
+        ? build.op('Add', [raw, build.op('Mul', [build.op('Sign', [name]), build.scalar(scaleL1)])])
+        : raw;
     return build.op('Reshape', [whole, build.ints([-1])]);
   });
   const all = build.op('Concat', flat, { axis: 0 });
@@ -134,7 +143,13 @@ export function buildTrainingStep(network: Model, options: TrainingStepOptions):
   return { model: step, parameters: slots, parameterCount, state };
 }
 
-function checkOptions({ batch, momentum, weightDecay, labelSmoothing = 0 }: TrainingStepOptions): void {
+function checkOptions({
+  batch,
+  momentum,
+  weightDecay,
+  labelSmoothing = 0,
+  scaleL1 = 0,
+}: TrainingStepOptions): void {
   if (!Number.isInteger(batch) || batch < 1) {
     throw new InvalidArgumentError(`The batch should be a whole number of at least 1, got ${batch}.`);
   }
@@ -142,8 +157,9 @@ function checkOptions({ batch, momentum, weightDecay, labelSmoothing = 0 }: Trai
     if (!(value >= 0 && value < 1))
       throw new InvalidArgumentError(`${name} should be in [0, 1), got ${value}.`);
   }
-  if (!(weightDecay >= 0))
-    throw new InvalidArgumentError(`weightDecay should be at least 0, got ${weightDecay}.`);
+  for (const [name, value] of Object.entries({ weightDecay, scaleL1 })) {
+    if (!(value >= 0)) throw new InvalidArgumentError(`${name} should be at least 0, got ${value}.`);
+  }
 }
 
 /**
@@ -177,15 +193,19 @@ const ONLY_WIDENED: ReadonlySet<string> = new Set([
   'BatchNormalization',
   'Concat',
   'Conv',
+  'ConvTranspose',
+  'DepthToSpace',
   'Div',
   'Elu',
   'Exp',
   'Flatten',
   'Gemm',
   'GlobalAveragePool',
+  'GlobalMaxPool',
   'HardSigmoid',
   'HardSwish',
   'Identity',
+  'InstanceNormalization',
   'LeakyRelu',
   'Log',
   'MatMul',
@@ -194,6 +214,7 @@ const ONLY_WIDENED: ReadonlySet<string> = new Set([
   'Relu',
   'Reshape',
   'Sigmoid',
+  'SpaceToDepth',
   'Sqrt',
   'Sub',
   'Tanh',
@@ -210,6 +231,13 @@ function slotsOf(model: Model, frozen: (parameter: string) => boolean): Paramete
     offset += size;
     return [slot];
   });
+}
+
+/** The scales of BatchNormalization, by name. */
+function scalesOf(model: Model): string[] {
+  return model.graph.nodes.flatMap((node) =>
+    node.opType === 'BatchNormalization' && node.inputs[1] ? [node.inputs[1]] : [],
+  );
 }
 
 /** Cuts the flat vector into the network's parameters, under their own names. */

@@ -104,6 +104,24 @@ const CASES: readonly Case[] = [
       return [op('Sub', op('Tanh', conv(b, w(1), w(1), THREE)), build.scalar(0.1)), w(1)];
     },
   },
+  {
+    name: 'images that are shrunk and grown again',
+    body: ({ conv, norm, op, build }, image, w) => {
+      const random = seededRandom(9);
+      const kernel = (shape: readonly number[]) => build.constant(normalTensor(shape, 0.2, random), 'w');
+      const x = op('Tanh', norm(conv(image, 3, w(1), THREE), w(1)));
+      const a = op('Tanh', conv(x, w(1), w(2), HALVING, 'bias'));
+      const grown = build.op('ConvTranspose', [a, kernel([w(2), w(1), 2, 2]), kernel([w(1)])], {
+        kernel_shape: [2, 2],
+        strides: [2, 2],
+      });
+      const larger = build.op('Resize', [a, undefined, build.floats([1, 1, 2, 2])], { mode: 'linear' });
+      const both = op('Concat', grown, larger, x);
+      const b = conv(both, 2 * w(1) + w(2), 4 * w(1), { ...HALVING });
+      const c = build.op('DepthToSpace', [b], { blocksize: 2 });
+      return [op('Tanh', op('InstanceNormalization', c, kernel([w(1)]), kernel([w(1)]))), w(1)];
+    },
+  },
 ];
 
 let block = 1;

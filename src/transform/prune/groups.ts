@@ -13,23 +13,25 @@ export function dependencyGroups(model: Model): DependencyGroups {
 
 /** The same from a propagation that is already there. */
 export function groupsOf(propagation: Propagation): DependencyGroups {
-  const { model, roots, producers, frozen, bindings } = propagation;
+  const { model, roots, producers, frozen, inexact, unions, bindings } = propagation;
   const { nodes } = model.graph;
 
-  const producersOfUnit = new Map<number, Set<number>>();
+  // Plain arrays by class: large networks have tens of thousands of channels.
+  const producersOfClass: number[][] = [];
   for (let label = 0; label < roots.length; label++) {
-    const root = roots[label]!;
-    const set = producersOfUnit.get(root) ?? new Set();
-    set.add(producers[label]!);
-    producersOfUnit.set(root, set);
+    // Labels are numbered in graph order, so that a class meets its producers in that order.
+    const own = producersOfClass[roots[label]!];
+    if (own === undefined) producersOfClass[roots[label]!] = [producers[label]!];
+    else if (own.at(-1) !== producers[label]) own.push(producers[label]!);
   }
 
-  const drafts = new Map<string, { producers: number[]; units: number[]; members: Member[] }>();
-  const place = new Map<number, { draft: { members: Member[] }; position: number }>();
+  const drafts = new Map<string, Draft>();
+  const draftOf: (Draft | undefined)[] = [];
+  const positionOf = new Int32Array(roots.length);
   const stuck = new Map<string, FrozenProducer>();
-  // Map keeps the order of insertion, which is that of the smallest labels.
-  for (const [root, set] of producersOfUnit) {
-    const indices = [...set].sort((a, b) => a - b);
+  for (let root = 0; root < roots.length; root++) {
+    const indices = producersOfClass[root];
+    if (indices === undefined) continue;
     const freeze = frozen.get(root);
     if (freeze !== undefined) {
       for (const index of indices) {
@@ -40,26 +42,42 @@ export function groupsOf(propagation: Propagation): DependencyGroups {
       continue;
     }
     const key = indices.join();
-    const draft = drafts.get(key) ?? { producers: indices, units: [], members: [] };
-    place.set(root, { draft, position: draft.units.length });
+    let draft = drafts.get(key);
+    if (draft === undefined) {
+      draft = { producers: indices, units: [], members: [], couplings: new Map() };
+      drafts.set(key, draft);
+    }
+    draft.inexact ??= inexact.get(root);
+    draftOf[root] = draft;
+    positionOf[root] = draft.units.length;
     draft.units.push(root);
-    drafts.set(key, draft);
+  }
+
+  for (const { node, opType, weight, labels } of unions) {
+    const coupling = { node, opType, ...(weight !== undefined && { weight }) };
+    for (const draft of new Set(labels.map((label) => draftOf[roots[label]!]))) {
+      draft?.couplings.set(`${node}\n${weight}`, coupling);
+    }
   }
 
   for (const binding of bindings) {
-    const touched = new Map<object, { members: Member[]; indices: number[]; units: number[] }>();
+    const touched = new Map<Draft, { indices: number[]; units: number[] }>();
     for (let i = 0; i < binding.labels.length; i++) {
       const label = binding.labels[i]!;
-      const at = label < 0 ? undefined : place.get(roots[label]!);
-      if (at === undefined) continue;
-      const slices = touched.get(at.draft) ?? { members: at.draft.members, indices: [], units: [] };
+      const root = label < 0 ? -1 : roots[label]!;
+      const draft = draftOf[root];
+      if (draft === undefined) continue;
+      let slices = touched.get(draft);
+      if (slices === undefined) {
+        slices = { indices: [], units: [] };
+        touched.set(draft, slices);
+      }
       slices.indices.push(i);
-      slices.units.push(at.position);
-      touched.set(at.draft, slices);
+      slices.units.push(positionOf[root]!);
     }
     const node = nodes[binding.node]!;
-    for (const { members, indices, units } of touched.values()) {
-      members.push({
+    for (const [draft, { indices, units }] of touched) {
+      draft.members.push({
         node: nameOf(node),
         opType: node.opType,
         input: binding.input,
@@ -79,8 +97,18 @@ export function groupsOf(propagation: Propagation): DependencyGroups {
     channels: draft.units.length,
     units: Int32Array.from(draft.units),
     members: draft.members,
+    couplings: [...draft.couplings.values()],
+    ...(draft.inexact !== undefined && { inexact: `${draft.inexact.node}: ${draft.inexact.reason}` }),
   }));
   return { groups, frozen: [...stuck.values()] };
+}
+
+interface Draft {
+  readonly producers: number[];
+  readonly units: number[];
+  readonly members: Member[];
+  readonly couplings: Map<string, Coupling>;
+  inexact?: FrozenProducer | undefined;
 }
 
 export interface DependencyGroups {
@@ -104,6 +132,21 @@ export interface Group {
   /** The class (`Propagation.roots`) of each channel, ascending. */
   readonly units: Int32Array;
   readonly members: readonly Member[];
+  /** The nodes that tie channels of this group together, in graph order; empty where one producer's channels stand alone. */
+  readonly couplings: readonly Coupling[];
+  /**
+   * Why the pruned network is not the masked one, where what stays then computes something else (the mean over a
+   * normalised axis): the node and its reason.
+   */
+  readonly inexact?: string;
+}
+
+/** Why channels live and die together. */
+export interface Coupling {
+  readonly node: string;
+  readonly opType: string;
+  /** The weight that several nodes share, where that is what ties their channels. */
+  readonly weight?: string;
 }
 
 /** The part of a parameter that belongs to a group. */

@@ -1,10 +1,12 @@
 import { BonsaiError } from '../../base/errors.ts';
 import type { Tensor } from '../../base/tensor.ts';
-import type { Graph, Model, Node } from '../../graph/model.ts';
+import type { Graph, Model, Node, ValueType } from '../../graph/model.ts';
 import { opsetOf } from '../../graph/model.ts';
 import { inferTypes } from '../../ops/infer.ts';
 import type { CouplingContext, Labels, NodeChange, PrunedContext } from '../../ops/op.ts';
+import { dequantized, scaleAxis } from '../../ops/quantize-linear.ts';
 import { recordFor } from '../../ops/table.ts';
+import { type AttentionUnit, attentionAxes } from './attention.ts';
 
 /**
  * Runs every operator's coupling rule over the graph, in order, and gathers what they say: which channels are one,
@@ -12,31 +14,47 @@ import { recordFor } from '../../ops/table.ts';
  * Nothing is assumed about an operator without a rule: labels that reach it are frozen.
  * Source: PRUNING.md section 3 (label propagation, a generalisation of DepGraph's index mappings).
  */
-export function propagateLabels(model: Model): Propagation {
+export function propagateLabels(model: Model, options: PropagateOptions = {}): Propagation {
   const { graph } = model;
-  const { types, constants } = inferTypes(model);
+  const inferred = inferTypes(model);
+  const { types, constants, partials } = inferred;
+  const { producerOf, consumersOf } = wiringOf(graph);
+  const factorAxes = attentionAxes(model, inferred, options.attention ?? 'heads');
   const opset = opsetOf(model) ?? 1;
   const classes = new Classes();
   const values = new Map<string, Labels>();
   const producers: number[] = [];
   const bindings: Binding[] = [];
   const freezes: Freeze[] = [];
+  const inexact: Freeze[] = [];
+  const unions: Union[] = [];
   const rewrites: Rewrite[] = [];
-  const constantOf = (name: string) => graph.initializers.get(name) ?? constants.get(name);
+  const quantized = quantizedWeights(model, constants);
+  const constantOf = (name: string) =>
+    graph.initializers.get(name) ?? constants.get(name) ?? quantized.get(name)?.tensor;
 
   const freeze = (node: string, labels: Int32Array, reason: string): void => {
     if (labels.some((label) => label >= 0)) freezes.push({ node, labels, reason });
   };
-  const unite = (node: string, a: Int32Array, b: Int32Array): void => {
+  const unite = (
+    node: string,
+    a: Int32Array,
+    b: Int32Array,
+    because: Pick<Union, 'opType' | 'weight'>,
+  ): void => {
     if (a.length !== b.length) {
       throw new BonsaiError(
         'invalid_graph',
         `"${node}" unites ${a.length} channels with ${b.length}; the counts must agree.`,
       );
     }
+    const united: number[] = [];
     for (let i = 0; i < a.length; i++) {
-      const [left, right] = [a[i]!, b[i]!];
-      if (left >= 0 && right >= 0) classes.unite(left, right);
+      const left = a[i]!;
+      const right = b[i]!;
+      if (left >= 0 && right >= 0) {
+        if (classes.unite(left, right)) united.push(left);
+      }
       // One side is a position that no channel owns, so it cannot go; then its partner must stay as well.
       else if (left >= 0 || right >= 0) {
         freezes.push({
@@ -46,6 +64,7 @@ export function propagateLabels(model: Model): Propagation {
         });
       }
     }
+    if (united.length > 0) unions.push({ node, ...because, labels: united });
   };
 
   for (const [index, node] of graph.nodes.entries()) {
@@ -63,20 +82,28 @@ export function propagateLabels(model: Model): Propagation {
       continue;
     }
     const bound: Binding[] = [];
+    const looked = new Set<number>();
     const context: CouplingContext = {
       node,
       opset,
       xShape: (input) => types.get(node.inputs[input] ?? '')?.shape,
       yShape: (output) => types.get(node.outputs[output] ?? '')?.shape,
       constant: (input) => constantOf(node.inputs[input] ?? ''),
+      constantNamed: constantOf,
+      partial: (input) => partials.get(node.inputs[input] ?? ''),
+      producer: (input) => producerOf.get(node.inputs[input] ?? ''),
+      consumers: (output) => consumersOf.get(node.outputs[output] ?? '') ?? [],
       isParameter: (input) => constantOf(node.inputs[input] ?? '') !== undefined,
-      labels: (input) => values.get(node.inputs[input] ?? ''),
+      labels(input) {
+        looked.add(input);
+        return values.get(node.inputs[input] ?? '');
+      },
       fresh(count) {
         const first = producers.length;
         for (let i = 0; i < count; i++) producers.push(index);
         return Int32Array.from({ length: count }, (_, i) => first + i);
       },
-      unite: (a, b) => unite(name, a, b),
+      unite: (a, b) => unite(name, a, b, { opType: node.opType }),
       bind(input, axis, labels) {
         const parameter = node.inputs[input] ?? '';
         const tensor = constantOf(parameter);
@@ -94,9 +121,18 @@ export function propagateLabels(model: Model): Propagation {
         if (value) values.set(value, labels);
       },
       freeze: (labels, reason) => freeze(name, labels, reason),
+      inexact: (labels, reason) => inexact.push({ node: name, labels, reason }),
+      factorAxis: () => factorAxes.get(node.outputs[0] ?? ''),
       rewrite: (change) => rewrites.push({ node: index, change }),
     };
     coupling(context);
+    // Channels that a rule did not look at (as a computed kernel or index) are nothing that it knows about.
+    for (const [input, value] of node.inputs.entries()) {
+      const labels = looked.has(input) ? undefined : values.get(value);
+      if (labels !== undefined)
+        freeze(name, labels.data, `are input ${input} of ${node.opType}, where none are expected`);
+    }
+    if (bound.length === 0) continue;
     const leaving = new Set<number>();
     for (const output of node.outputs) for (const label of values.get(output)?.data ?? []) leaving.add(label);
     for (const binding of bound) {
@@ -113,13 +149,34 @@ export function propagateLabels(model: Model): Propagation {
   tieSharedWeights(model, bindings, unite, freeze);
 
   const roots = classes.roots(producers.length);
-  const frozen = new Map<number, Freeze>();
-  for (const entry of freezes) {
+  return {
+    model,
+    roots,
+    producers: Int32Array.from(producers),
+    bindings,
+    frozen: firstByClass(freezes, roots),
+    inexact: firstByClass(inexact, roots),
+    unions,
+    rewrites,
+    quantized,
+    values,
+    types,
+  };
+}
+
+function firstByClass(entries: readonly Freeze[], roots: Int32Array): Map<number, Freeze> {
+  const first = new Map<number, Freeze>();
+  for (const entry of entries) {
     for (const label of entry.labels) {
-      if (label >= 0 && !frozen.has(roots[label]!)) frozen.set(roots[label]!, entry);
+      if (label >= 0 && !first.has(roots[label]!)) first.set(roots[label]!, entry);
     }
   }
-  return { model, roots, producers: Int32Array.from(producers), bindings, frozen, rewrites, values };
+  return first;
+}
+
+export interface PropagateOptions {
+  /** What attention loses: whole heads (the default), or the same positions of every head. */
+  readonly attention?: AttentionUnit;
 }
 
 /** All that the coupling rules of a graph say. Labels are 0 … `roots.length` - 1. */
@@ -132,9 +189,17 @@ export interface Propagation {
   readonly bindings: readonly Binding[];
   /** Classes that must stay, with the first reason found. */
   readonly frozen: ReadonlyMap<number, Freeze>;
+  /** What made classes larger, in the graph's order. */
+  readonly unions: readonly Union[];
+  /** Classes that may go without the rest computing what the masked network computes, with the first reason found. */
+  readonly inexact: ReadonlyMap<number, Freeze>;
   readonly rewrites: readonly Rewrite[];
+  /** Weights that are stored as integers, by the value that DequantizeLinear makes of them. */
+  readonly quantized: ReadonlyMap<string, QuantizedWeight>;
   /** Labels of each value that carries some. */
   readonly values: ReadonlyMap<string, Labels>;
+  /** Types of all values of which one is known. */
+  readonly types: ReadonlyMap<string, ValueType>;
 }
 
 /** Slice i of a parameter along an axis lives and dies with label i (negative: always lives). */
@@ -157,9 +222,46 @@ export interface Freeze {
   readonly reason: string;
 }
 
+/** A node that made one class of two, for each of the labels. */
+export interface Union {
+  readonly node: string;
+  readonly opType: string;
+  /** The weight that several nodes share, where that is what ties their channels. */
+  readonly weight?: string;
+  readonly labels: readonly number[];
+}
+
 export interface Rewrite {
   readonly node: number;
   readonly change: (pruned: PrunedContext) => NodeChange;
+}
+
+export interface QuantizedWeight {
+  /** Index of the DequantizeLinear. */
+  readonly node: number;
+  /** Its inputs: integers, scales and perhaps zero points. */
+  readonly stored: readonly (Tensor | undefined)[];
+  /** The axis that has a scale for each slice; undefined: one scale for all. */
+  readonly scaleAxis: number | undefined;
+  /** The weight in floating point. */
+  readonly tensor: Tensor;
+}
+
+function quantizedWeights(
+  { graph }: Model,
+  constants: ReadonlyMap<string, Tensor>,
+): ReadonlyMap<string, QuantizedWeight> {
+  const weights = new Map<string, QuantizedWeight>();
+  for (const [index, node] of graph.nodes.entries()) {
+    if (node.opType !== 'DequantizeLinear' || node.domain !== '') continue;
+    const [x, scale, zeroPoint] = node.inputs.map((name) => constants.get(name));
+    if (x === undefined || scale === undefined || (node.inputs[2] && zeroPoint === undefined)) continue;
+    const tensor = dequantized(node, x, scale, zeroPoint);
+    if (tensor === undefined) continue;
+    const axis = scaleAxis(node, x.shape.length, scale.shape);
+    weights.set(node.outputs[0]!, { node: index, stored: [x, scale, zeroPoint], scaleAxis: axis, tensor });
+  }
+  return weights;
 }
 
 /** How people know a node: its name, or its first output where it has none. */
@@ -184,6 +286,24 @@ export function subgraphUses(node: Node): Set<string> {
   return uses;
 }
 
+/** Who computes and who uses each value. */
+function wiringOf(graph: Graph): {
+  readonly producerOf: ReadonlyMap<string, Node>;
+  readonly consumersOf: ReadonlyMap<string, readonly Node[]>;
+} {
+  const producerOf = new Map<string, Node>();
+  const consumersOf = new Map<string, Node[]>();
+  for (const node of graph.nodes) {
+    for (const output of node.outputs) if (output !== '') producerOf.set(output, node);
+    for (const input of new Set(node.inputs)) {
+      const users = consumersOf.get(input);
+      if (users === undefined) consumersOf.set(input, [node]);
+      else users.push(node);
+    }
+  }
+  return { producerOf, consumersOf };
+}
+
 /**
  * A weight (more than one axis longer than 1) that several nodes use stays one weight: the channels of its uses are
  * united, axis by axis. Vectors are not: exporters merge equal ones (all-ones BatchNorm scales) by accident, and the
@@ -192,7 +312,7 @@ export function subgraphUses(node: Node): Set<string> {
 function tieSharedWeights(
   model: Model,
   bindings: readonly Binding[],
-  unite: (node: string, a: Int32Array, b: Int32Array) => void,
+  unite: (node: string, a: Int32Array, b: Int32Array, because: Pick<Union, 'opType' | 'weight'>) => void,
   freeze: (node: string, labels: Int32Array, reason: string) => void,
 ): void {
   const uses = new Map<string, number>();
@@ -206,10 +326,14 @@ function tieSharedWeights(
     const total = uses.get(parameter) ?? 0;
     for (const sameAxis of grouped(all, (binding) => binding.axis).values()) {
       const [first, ...others] = sameAxis;
-      const name = nameOf(model.graph.nodes[first!.node]!);
+      const node = model.graph.nodes[first!.node]!;
+      const name = nameOf(node);
       for (const other of others) {
         const sameUse = other.node === first!.node && other.input === first!.input;
-        if (sameUse || isWeight) unite(name, first!.labels, other.labels);
+        if (sameUse || isWeight) {
+          const because = sameUse ? { opType: node.opType } : { opType: node.opType, weight: parameter };
+          unite(name, first!.labels, other.labels, because);
+        }
       }
       const bound = new Set(sameAxis.map((binding) => `${binding.node}:${binding.input}`)).size;
       if (isWeight && bound < total && bound > 0) {
@@ -237,9 +361,12 @@ function grouped<T, K>(items: readonly T[], keyOf: (item: T) => K): Map<K, T[]> 
 class Classes {
   readonly #parents: number[] = [];
 
-  unite(a: number, b: number): void {
+  /** @returns whether they were two classes before */
+  unite(a: number, b: number): boolean {
     const [left, right] = [this.#find(a), this.#find(b)];
-    if (left !== right) this.#parents[Math.max(left, right)] = Math.min(left, right);
+    if (left === right) return false;
+    this.#parents[Math.max(left, right)] = Math.min(left, right);
+    return true;
   }
 
   roots(count: number): Int32Array {

@@ -1,46 +1,155 @@
-import { BITS_PER_ELEMENT } from '../../base/dtype.ts';
-import type { Tensor } from '../../base/tensor.ts';
-import type { Model } from '../../graph/model.ts';
-import type { Propagation } from './labels.ts';
-import { removedTest } from './remove-channels.ts';
+import type { DType } from '../../base/dtype.ts';
+import { BonsaiError } from '../../base/errors.ts';
+import { elementCount, float32Tensor, type Tensor, tensorOf } from '../../base/tensor.ts';
+import type { Model, Node } from '../../graph/model.ts';
+import { coupleBroadcast } from '../../ops/broadcast.ts';
+import type { Labels } from '../../ops/op.ts';
+import { recordFor } from '../../ops/table.ts';
+import { nameOf, type Propagation } from './labels.ts';
+import { freshName, removedTest, takenNames } from './remove-channels.ts';
 
 /**
- * The oracle of pruning: the network at full size in which nothing reads the removed channels, because the slices
- * that consume them are zero. Whatever lies between producer and consumer, it computes what the network without
- * these channels has to compute. Source: PRUNING.md section 4 (masking at the consumer, which is always exact).
+ * The oracle of pruning: the network at full size in which nothing reads the removed channels. Wherever channels end
+ * (the input of a convolution that sums over them, the two sides of a matrix product that contracts them) the value is
+ * multiplied by 0 at the removed positions and by 1 at the others. Whatever lies between producer and consumer, it
+ * computes what the network without these channels has to compute, except where statistics are taken over channels
+ * (`Propagation.inexact`). Masking at the producer would not do: a Sigmoid or a bias on the way makes 0 something else.
+ * @param labels any labels of the classes that are removed
+ * @throws InvalidArgumentError if a class is frozen
+ * @throws BonsaiError `unsupported` where channels end in values that are no floats
  */
 export function maskChannels(propagation: Propagation, labels: Iterable<number>): Model {
-  const { model, bindings } = propagation;
-  const isRemoved = removedTest(propagation, labels);
-  const initializers = new Map(model.graph.initializers);
-  const nodes = model.graph.nodes.map((node) => ({ ...node, inputs: [...node.inputs] }));
-  for (const [index, binding] of bindings.entries()) {
-    if (!binding.consumes) continue;
-    const zeros = [...binding.labels.keys()].filter(
-      (i) => binding.labels[i]! >= 0 && isRemoved(binding.labels[i]!),
-    );
-    if (zeros.length === 0) continue;
-    const node = nodes[binding.node]!;
-    // A node may consume along two axes: mask what the first of them left.
-    const current = initializers.get(node.inputs[binding.input]!) ?? binding.tensor;
-    const name = `masked/${index}`;
-    initializers.set(name, zeroSlices(current, binding.axis, zeros));
-    node.inputs[binding.input] = name;
-  }
-  return { ...model, graph: { ...model.graph, nodes, initializers } };
+  const { model, masks } = maskable(propagation);
+  const { graph } = model;
+  const inputs = graph.inputs.slice(0, propagation.model.graph.inputs.length);
+  return {
+    ...model,
+    graph: {
+      ...graph,
+      inputs,
+      initializers: new Map([...graph.initializers, ...Object.entries(masks(labels))]),
+    },
+  };
 }
 
-function zeroSlices(tensor: Tensor, axis: number, positions: readonly number[]): Tensor {
-  const size = tensor.shape[axis]!;
-  const rowBytes = tensor.shape
-    .slice(axis + 1)
-    .reduce((product, length) => product * length, BITS_PER_ELEMENT[tensor.dtype] / 8);
-  const bytes = tensor.bytes.slice();
-  for (let block = 0; block * size * rowBytes < bytes.length; block++) {
-    for (const position of positions) {
-      const from = (block * size + position) * rowBytes;
-      bytes.fill(0, from, from + rowBytes);
-    }
+/**
+ * The same with the masks as further inputs of the network, so that one session answers for any set of channels.
+ * Other parts of the graph, its weights above all, are shared with the original.
+ */
+export function maskable(propagation: Propagation): Maskable {
+  const { model, types } = propagation;
+  const taken = takenNames(model);
+  const points = maskPoints(propagation).map((point) => ({
+    ...point,
+    mask: freshName(`mask/${point.node}/${point.input}`, taken),
+    masked: freshName(`masked/${point.node}/${point.input}`, taken),
+    dtype: types.get(point.value)?.dtype ?? 'float32',
+  }));
+  const nodes = model.graph.nodes.map((node): Node[] => [node]);
+  for (const { node: index, input, value, mask, masked } of points) {
+    const consumer = nodes[index]!.pop()!;
+    nodes[index]!.push(multiplication(value, mask, masked), {
+      ...consumer,
+      inputs: consumer.inputs.with(input, masked),
+    });
   }
-  return { ...tensor, bytes };
+  const inputs = points.map(({ mask, labels, dtype }) => ({
+    name: mask,
+    type: { dtype, shape: labels.shape },
+  }));
+  return {
+    model: {
+      ...model,
+      graph: { ...model.graph, nodes: nodes.flat(), inputs: [...model.graph.inputs, ...inputs] },
+    },
+    masks(removed) {
+      const isRemoved = removedTest(propagation, removed);
+      return Object.fromEntries(
+        points.map(({ mask, labels, dtype, value, node }) => {
+          const where = () => `"${value}" at ${nameOf(model.graph.nodes[node]!)}`;
+          return [mask, maskTensor(labels, isRemoved, dtype, where)];
+        }),
+      );
+    },
+  };
+}
+
+export interface Maskable {
+  readonly model: Model;
+  /** Values of the inputs that the model has beyond the original's. @param labels as for `maskChannels` */
+  masks(labels: Iterable<number>): Record<string, Tensor>;
+}
+
+/** An input of a node at which channels end. */
+interface MaskPoint {
+  readonly node: number;
+  readonly input: number;
+  readonly value: string;
+  /** The labels that end here; negative at positions that do not. */
+  readonly labels: Labels;
+}
+
+/**
+ * Where removed channels may end: labels of an input that none of the node's outputs carries. Labels that were only
+ * united with those of an output (a second part of Concat) count as ended too, which is harmless: what is masked there
+ * is removed, and masked again where it really ends.
+ */
+function maskPoints({ model, values, roots, frozen }: Propagation): MaskPoint[] {
+  return model.graph.nodes.flatMap((node, index) => {
+    // Element by element all operands' channels go on; a masked divisor would make what nobody can mask any more.
+    if (recordFor(node)?.coupling === coupleBroadcast) return [];
+    const leaving = new Set<number>();
+    for (const output of node.outputs) for (const label of values.get(output)?.data ?? []) leaving.add(label);
+    return node.inputs.flatMap((value, input) => {
+      const labels = values.get(value);
+      if (labels === undefined) return [];
+      const ended = labels.data.map((label) =>
+        label >= 0 && !leaving.has(label) && !frozen.has(roots[label]!) ? label : -1,
+      );
+      if (ended.every((label) => label < 0)) return [];
+      return [{ node: index, input, value, labels: { shape: labels.shape, data: ended } }];
+    });
+  });
+}
+
+function multiplication(value: string, mask: string, masked: string): Node {
+  return {
+    name: masked,
+    opType: 'Mul',
+    domain: '',
+    inputs: [value, mask],
+    outputs: [masked],
+    attributes: new Map(),
+    docString: '',
+  };
+}
+
+/** 1 as the raw bits of IEEE half precision. */
+const HALF_ONE = 0x3c00;
+
+function maskTensor(
+  { shape, data }: Labels,
+  isRemoved: (label: number) => boolean,
+  dtype: DType,
+  where: () => string,
+): Tensor {
+  const keeps = (_: unknown, i: number) => (data[i]! >= 0 && isRemoved(data[i]!) ? 0 : 1);
+  const length = elementCount(shape);
+  switch (dtype) {
+    case 'float32':
+      return float32Tensor(shape, Float32Array.from({ length }, keeps));
+    case 'float64':
+      return tensorOf('float64', shape, Float64Array.from({ length }, keeps));
+    case 'float16':
+      return tensorOf(
+        'float16',
+        shape,
+        Uint16Array.from({ length }, (_, i) => HALF_ONE * keeps(_, i)),
+      );
+    default:
+      throw new BonsaiError(
+        'unsupported',
+        `Channels of ${where()} end in values of ${dtype}, which cannot be masked. Verify the float network, before quantising.`,
+      );
+  }
 }

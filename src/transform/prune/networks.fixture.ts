@@ -46,6 +46,17 @@ export const LAYERS = [
   'average-pool',
   'gate',
   'bias',
+  'grouped',
+  'shuffle',
+  'split',
+  'transposed',
+  'upsample',
+  'pad-channels',
+  'instance-norm',
+  'group-norm',
+  'depth-to-space',
+  'attention',
+  'layer-norm',
 ] as const;
 export type Layer = (typeof LAYERS)[number];
 
@@ -135,6 +146,142 @@ export function randomNetwork(layers: readonly Layer[], head: 'gap' | 'flatten',
       case 'bias':
         x = build.op('Add', [x, build.constant(filled([1, channels, 1, 1], small), 'p')]);
         break;
+      case 'grouped': {
+        const groups = 2 + random.integer(2);
+        const [from, to] = [groups * width(), groups * width()];
+        const attributes = { kernel_shape: [3, 3], pads: [1, 1, 1, 1], group: groups };
+        x = build.op(
+          'Conv',
+          [conv(x, channels, from), kernel([to, from / groups, 3, 3]), vector(to, small)],
+          attributes,
+        );
+        channels = to;
+        break;
+      }
+      case 'shuffle': {
+        const rows = 2 + random.integer(2);
+        const to = rows * width();
+        const factored = build.op('Reshape', [
+          conv(x, channels, to),
+          build.ints([0, rows, to / rows, size, size]),
+        ]);
+        const turned = build.op('Transpose', [factored], { perm: [0, 2, 1, 3, 4] });
+        x = build.op('Reshape', [turned, build.ints([0, to, size, size])]);
+        channels = to;
+        break;
+      }
+      case 'split': {
+        const [left, right] = [width(), width()];
+        const parts = build.ops(
+          'Split',
+          [conv(x, channels, left + right), build.ints([left, right])],
+          { axis: 1 },
+          { outputs: 2 },
+        );
+        x = build.op('Concat', [parts[1], build.op('Relu', [parts[0]])], { axis: 1 });
+        channels = left + right;
+        break;
+      }
+      case 'transposed': {
+        const to = width();
+        const larger = build.op('ConvTranspose', [x, kernel([channels, to, 2, 2]), vector(to, small)], {
+          kernel_shape: [2, 2],
+          strides: [2, 2],
+        });
+        x = build.op('AveragePool', [larger], { kernel_shape: [2, 2], strides: [2, 2] });
+        channels = to;
+        break;
+      }
+      case 'upsample': {
+        const scales = build.floats([1, 1, 2, 2]);
+        const larger = build.op('Resize', [x, undefined, scales], { mode: 'nearest' });
+        x = build.op('MaxPool', [larger], { kernel_shape: [2, 2], strides: [2, 2] });
+        break;
+      }
+      case 'pad-channels': {
+        // A shortcut without parameters (He et al. 2016, option A): zeros stand in for the channels that are new.
+        const [before, after] = [random.integer(3), 1 + random.integer(3)];
+        const to = channels + before + after;
+        const wider = build.op('Pad', [x, build.ints([0, before, 0, 0, 0, after, 0, 0])]);
+        x = build.op('Add', [wider, conv(x, channels, to)]);
+        channels = to;
+        break;
+      }
+      case 'instance-norm':
+        x = build.op('InstanceNormalization', [x, vector(channels, small), vector(channels, small)]);
+        break;
+      case 'group-norm': {
+        // As exporters wrote it before opset 18.
+        const groups = 2 + random.integer(2);
+        const to = groups * width();
+        const rows = build.op('Reshape', [conv(x, channels, to), build.ints([0, groups, -1])]);
+        const ones = build.constant(
+          filled([groups], () => 1),
+          'p',
+        );
+        const zeros = build.constant(
+          filled([groups], () => 0),
+          'p',
+        );
+        const normal = build.op('Reshape', [
+          build.op('InstanceNormalization', [rows, ones, zeros]),
+          build.ints([0, to, size, size]),
+        ]);
+        const scale = build.constant(filled([to, 1, 1], small), 'p');
+        const shift = build.constant(filled([to, 1, 1], small), 'p');
+        x = build.op('Add', [build.op('Mul', [normal, scale]), shift]);
+        channels = to;
+        break;
+      }
+      case 'depth-to-space': {
+        const to = width();
+        const larger = build.op('DepthToSpace', [conv(x, channels, 4 * to)], {
+          blocksize: 2,
+          mode: random.integer(2) === 0 ? 'DCR' : 'CRD',
+        });
+        x = build.op('AveragePool', [larger], { kernel_shape: [2, 2], strides: [2, 2] });
+        channels = to;
+        break;
+      }
+      case 'attention': {
+        const [heads, depth] = [2 + random.integer(2), 2 + random.integer(3)];
+        const inner = heads * depth;
+        const tokens = size * size;
+        const rows = build.op('Transpose', [build.op('Reshape', [x, build.ints([0, channels, tokens])])], {
+          perm: [0, 2, 1],
+        });
+        const project = (perm: number[]) => {
+          const made = build.op('Add', [
+            build.op('MatMul', [rows, kernel([channels, inner])]),
+            vector(inner, small),
+          ]);
+          const byHead = build.op('Reshape', [made, build.ints([0, tokens, heads, depth])]);
+          return build.op('Transpose', [byHead], { perm });
+        };
+        const [q, k, v] = [project([0, 2, 1, 3]), project([0, 2, 3, 1]), project([0, 2, 1, 3])];
+        const scores = build.op('Mul', [build.op('MatMul', [q, k]), build.scalar(1 / Math.sqrt(depth))]);
+        const seen = build.op('MatMul', [build.op('Softmax', [scores], { axis: -1 }), v]);
+        const merged = build.op('Reshape', [
+          build.op('Transpose', [seen], { perm: [0, 2, 1, 3] }),
+          build.ints([0, tokens, inner]),
+        ]);
+        const back = build.op('Add', [build.op('MatMul', [merged, kernel([inner, channels])]), rows]);
+        x = build.op('Reshape', [
+          build.op('Transpose', [back], { perm: [0, 2, 1] }),
+          build.ints([0, channels, size, size]),
+        ]);
+        break;
+      }
+      case 'layer-norm': {
+        const last = build.op('Transpose', [x], { perm: [0, 2, 3, 1] });
+        const normal = build.op('LayerNormalization', [
+          last,
+          vector(channels, () => 0.5 + random.uniform()),
+          vector(channels, small),
+        ]);
+        x = build.op('Transpose', [normal], { perm: [0, 3, 1, 2] });
+        break;
+      }
       default:
         layer satisfies never;
     }
@@ -155,12 +302,15 @@ export function randomNetwork(layers: readonly Layer[], head: 'gap' | 'flatten',
   return modelOf(build.finish());
 }
 
-/** Seeded inputs for every input of a network, batch 2 where the file leaves it open. */
-export function inputsFor(model: Model, seed: number): Record<string, Tensor> {
+/**
+ * Seeded inputs for every input of a network, batch 2 where the file leaves it open.
+ * @param fixed a shape for all of them, where files leave more open
+ */
+export function inputsFor(model: Model, seed: number, fixed?: readonly number[]): Record<string, Tensor> {
   const random = seededRandom(seed);
   return Object.fromEntries(
     model.graph.inputs.map(({ name, type }) => {
-      const shape = (type?.shape ?? []).map((dim) => (typeof dim === 'number' ? dim : 2));
+      const shape = fixed ?? (type?.shape ?? []).map((dim) => (typeof dim === 'number' ? dim : 2));
       return [name, filled(shape, () => random.normal())];
     }),
   );

@@ -1,31 +1,29 @@
 import { BonsaiError, InvalidArgumentError } from '../../base/errors.ts';
 import { type Model, type Shape, withMetadata } from '../../graph/model.ts';
 import { countCost, countParameters } from '../../ops/count.ts';
+import { foldConstants } from '../passes/fold-constants.ts';
+import { type ChannelMeans, compensateMeans } from './compensate.ts';
 import { type FrozenProducer, type Group, groupsOf } from './groups.ts';
-import { type Criterion, NORM_CRITERIA, type NormName, normCriterion } from './importance.ts';
+import { type Criterion, type GroupOptions, isWeight } from './importance/criterion.ts';
+import { type CriterionName, weightCriterion } from './importance/table.ts';
 import { propagateLabels } from './labels.ts';
+import { lastChannels } from './last-channels.ts';
 import { removeChannels } from './remove-channels.ts';
 
 /**
- * Removes the least important share of channels from every dependency group. The ratio is relative to the network
- * that was never pruned: the file remembers the first widths, so that pruning to 0.25 and then to 0.5 leaves half.
- * @throws InvalidArgumentError for a ratio outside [0, 1) or an alignment that is not a positive integer
- * @throws BonsaiError `empty_group` if the network has nothing that can be pruned
+ * Removes the least important channels of a network, group by group. The ratio is relative to the network that was
+ * never pruned: the file remembers the first widths, so that pruning to 0.25 and then to 0.5 leaves half.
+ * What the graph computes without data (Constant nodes, shape arithmetic) is folded first.
+ * @throws InvalidArgumentError for a ratio outside [0, 1), an alignment that is not a positive integer, and kept
+ *   counts that no group can have
+ * @throws BonsaiError `empty_group` if the network has nothing that can be pruned; what the criterion throws
  */
 export function prune(model: Model, options: PruneOptions): PruneResult {
-  const {
-    ratio,
-    align = pruneDefaults.align,
-    rounding = pruneDefaults.rounding,
-    scope = 'uniform',
-  } = options;
-  if (!(ratio >= 0 && ratio < 1))
-    throw new InvalidArgumentError(`The pruning ratio is ${ratio}; it should be at least 0 and below 1.`);
-  if (!Number.isInteger(align) || align < 1)
-    throw new InvalidArgumentError(`The alignment is ${align}; it should be a positive integer.`);
-  const criterion = criterionOf(options.criterion ?? pruneDefaults.criterion);
+  const settings = checkedSettings(options);
+  const folded = foldConstants(model);
+  const criterion = criterionOf(folded, options);
 
-  const propagation = propagateLabels(model);
+  const propagation = propagateLabels(folded);
   const { groups, frozen } = groupsOf(propagation);
   if (groups.length === 0) {
     const reasons = frozen.map(({ node, reason }) => `${node} (${reason})`).join(', ');
@@ -35,49 +33,89 @@ export function prune(model: Model, options: PruneOptions): PruneResult {
     );
   }
   const baseChannels = new Map(Object.entries(pruningOf(model)?.channels ?? {}));
-  const removed: number[] = [];
-  const outcomes = groups.map((group) => {
+  const candidates = groups.map((group): Candidate => {
     const base = Math.max(baseChannels.get(group.key) ?? group.channels, group.channels);
     baseChannels.set(group.key, base);
-    const kept = Math.min(group.channels, keptChannels(base, ratio, align, rounding));
-    for (const unit of lowest(criterion.scores(group), group.channels - kept))
-      removed.push(group.units[unit]!);
-    return { key: group.key, producers: group.producers, channels: group.channels, kept };
+    return { group, base, scores: criterion.scores(group), align: alignmentOf(group, settings.align) };
+  });
+  const kept =
+    settings.scope === 'global' ? keptGlobally(candidates, settings) : keptUniformly(candidates, settings);
+  overrideKept(kept, groups, options.kept);
+
+  const scoreOf = new Map<number, number>();
+  for (const { group, scores } of candidates)
+    for (const [i, unit] of group.units.entries()) scoreOf.set(unit, scores[i]!);
+  const stays = lastChannels(propagation, scoreOf);
+  const removed: number[] = [];
+  const outcomes = candidates.map(({ group, scores }, i) => {
+    const doomed = lowest(group, scores, group.channels - kept[i]!, stays);
+    for (const unit of doomed) removed.push(group.units[unit]!);
+    const { key, producers, channels } = group;
+    return { key, producers, channels, kept: channels - doomed.length };
   });
 
   const record: PruningRecord = {
     criterion: criterion.name,
-    scope,
-    ratio,
-    align,
+    scope: settings.scope,
+    ratio: settings.ratio,
+    align: settings.align,
     channels: Object.fromEntries(baseChannels),
   };
-  const result = withMetadata(removeChannels(propagation, removed), {
+  const repaired =
+    options.means === undefined
+      ? propagation
+      : propagateLabels(compensateMeans(propagation, removed, options.means));
+  const result = withMetadata(removeChannels(repaired, removed), {
     [PRUNING_KEY]: JSON.stringify(record),
   });
-  const [before, after] = [model, result].map((network) => countMacs(network, options.inputs));
+  const [before, after] = [folded, result].map((network) => countMacs(network, options.inputs));
   return {
     model: result,
     groups: outcomes,
     frozen,
-    parameters: { before: countParameters(model), after: countParameters(result) },
+    parameters: { before: countParameters(folded), after: countParameters(result) },
     ...(before !== undefined && after !== undefined && { macs: { before, after } }),
   };
 }
 
 export interface PruneOptions {
-  /** Share of channels to remove from each group, in [0, 1), relative to the network before any pruning. */
+  /** Share of channels to remove, in [0, 1), relative to the network before any pruning. */
   readonly ratio: number;
-  readonly criterion?: NormName | Criterion;
-  /** 'uniform': every group loses the same share. */
-  readonly scope?: 'uniform';
-  /** Kept channels are a multiple of this where the group is that wide; 1: any number. The engine's block size is best. */
+  /** What makes a channel unimportant: a name, or one that was gathered from data. */
+  readonly criterion?: CriterionName | Criterion;
+  /** How a criterion given by name makes one score of a group's members. */
+  readonly importance?: GroupOptions;
+  /** Of the criterion 'random'. */
+  readonly seed?: number;
+  /**
+   * 'uniform': every group loses the same share. 'global': the channels with the lowest scores of the whole network
+   * go, whichever group they are in, until the share of all channels is gone.
+   */
+  readonly scope?: (typeof SCOPES)[number];
+  /** With scope 'global', the largest share that a group may lose, in (0, 1). */
+  readonly maxRatio?: number;
+  /**
+   * Channels to keep, by `Group.key`, instead of what ratio, scope and alignment say; groups that are not listed keep
+   * what those say.
+   */
+  readonly kept?: ReadonlyMap<string, number>;
+  /**
+   * Kept channels are a multiple of this where the group is that wide; 1: any number. The engine's block size is best.
+   * Units that are several channels wide (attention heads) need fewer of them (`alignmentOf`).
+   */
   readonly align?: number;
-  /** How a kept count between two multiples is rounded. */
+  /** How a kept count between two multiples is rounded. Default 'nearest', with alignment 1 'down'. */
   readonly rounding?: Rounding;
+  /**
+   * Means of what layers read (`gatherMeans`): what removed channels gave on average goes into the biases of the layers
+   * that read them. For networks whose BatchNormalization was folded away. Absent: it is lost.
+   */
+  readonly means?: ChannelMeans;
   /** Shapes at which to count, by input name, where the file leaves more than the batch open. */
   readonly inputs?: Readonly<Record<string, Shape>>;
 }
+
+export const SCOPES = ['uniform', 'global'] as const;
 
 export type Rounding = 'nearest' | 'down' | 'up';
 
@@ -86,8 +124,10 @@ export const pruneDefaults = {
   criterion: 'l2',
   /** ONNX Runtime's block on x86-64 without AVX-512; widths off the block can run slower than unpruned ones. */
   align: 8,
-  /** Stays closest to the ratio asked for. */
-  rounding: 'nearest',
+  /** With which the literature's figures compare. */
+  scope: 'uniform',
+  /** Without a cap a global threshold can empty whole layers; a tenth of the width still passes information on. */
+  maxRatio: 0.9,
 } as const satisfies Partial<PruneOptions>;
 
 export interface PruneResult {
@@ -168,19 +208,147 @@ function countMacs(model: Model, inputs: PruneOptions['inputs']): number | undef
   }
 }
 
-function criterionOf(given: NormName | Criterion): Criterion {
-  if (typeof given === 'object') return given;
-  if (!NORM_CRITERIA.includes(given)) {
-    throw new InvalidArgumentError(
-      `There is no pruning criterion "${given}"; there are ${NORM_CRITERIA.join(', ')}.`,
-    );
+/**
+ * The multiple at which units of a group are kept, for channels to be kept at multiples of `align`. Where a unit owns w
+ * slices of every kernel (the width of an attention head), w of the alignment's factors are there already: heads of 64
+ * may be kept one by one at alignment 8. A unit that owns one slice of any kernel counts as one channel.
+ */
+export function alignmentOf(group: Group, align: number): number {
+  let width = Number.POSITIVE_INFINITY;
+  for (const member of group.members) {
+    if (isWeight(member)) width = Math.min(width, Math.floor(member.indices.length / group.channels));
   }
-  return normCriterion(given);
+  return Number.isFinite(width) && width > 0 ? align / greatestCommonDivisor(align, width) : align;
 }
 
-/** Positions of the `count` lowest scores; of equal ones those further back, so that results are reproducible. */
-function lowest(scores: Float64Array, count: number): number[] {
-  return [...scores.keys()].sort((a, b) => scores[a]! - scores[b]! || b - a).slice(0, count);
+interface Candidate {
+  readonly group: Group;
+  /** Channels before any pruning. */
+  readonly base: number;
+  readonly scores: Float64Array;
+  readonly align: number;
+}
+
+interface Settings {
+  readonly ratio: number;
+  readonly scope: (typeof SCOPES)[number];
+  readonly maxRatio: number;
+  readonly align: number;
+  readonly rounding: Rounding;
+}
+
+function checkedSettings(options: PruneOptions): Settings {
+  const { ratio, align = pruneDefaults.align, scope = pruneDefaults.scope } = options;
+  const { maxRatio = pruneDefaults.maxRatio, rounding = align === 1 ? 'down' : 'nearest' } = options;
+  if (!(ratio >= 0 && ratio < 1))
+    throw new InvalidArgumentError(`The pruning ratio is ${ratio}; it should be at least 0 and below 1.`);
+  if (!Number.isInteger(align) || align < 1)
+    throw new InvalidArgumentError(`The alignment is ${align}; it should be a positive integer.`);
+  if (!SCOPES.includes(scope))
+    throw new InvalidArgumentError(`The scope is "${scope}"; it should be one of ${SCOPES.join(', ')}.`);
+  if (!(maxRatio > 0 && maxRatio < 1))
+    throw new InvalidArgumentError(`maxRatio is ${maxRatio}; it should be above 0 and below 1.`);
+  if (scope === 'global' && ratio > maxRatio) {
+    throw new InvalidArgumentError(
+      `The pruning ratio is ${ratio}, but no group may lose more than ${maxRatio}. Lower the ratio or raise maxRatio.`,
+    );
+  }
+  return { ratio, scope, maxRatio, align, rounding };
+}
+
+function keptUniformly(candidates: readonly Candidate[], { ratio, rounding }: Settings): number[] {
+  return candidates.map(({ group, base, align }) =>
+    Math.min(group.channels, keptChannels(base, ratio, align, rounding)),
+  );
+}
+
+/**
+ * Blocks of channels (what brings a group to the next lower multiple of its alignment) in the order of their mean
+ * score, the lowest first, until the ratio is reached. Within a group scores ascend from block to block, so the order
+ * takes a group's blocks one after the other.
+ */
+function keptGlobally(candidates: readonly Candidate[], settings: Settings): number[] {
+  const { ratio, maxRatio, rounding } = settings;
+  const kept = candidates.map(({ group }) => group.channels);
+  let wanted = 0;
+  const blocks: { candidate: number; size: number; score: number }[] = [];
+  for (const [candidate, { group, base, scores, align }] of candidates.entries()) {
+    wanted += ratio * base - (base - group.channels);
+    const least = keptChannels(base, maxRatio, align, 'up');
+    const ascending = Float64Array.from(scores).sort();
+    for (let left = group.channels; ; ) {
+      const size = left % align || align;
+      if (left - size < Math.max(1, least)) break;
+      const from = group.channels - left;
+      let sum = 0;
+      for (let i = from; i < from + size; i++) sum += ascending[i]!;
+      blocks.push({ candidate, size, score: sum / size });
+      left -= size;
+    }
+  }
+  blocks.sort((a, b) => a.score - b.score || a.candidate - b.candidate);
+  for (const { candidate, size } of blocks) {
+    const needed = rounding === 'nearest' ? size / 2 : rounding === 'up' ? size : ROUNDING_TOLERANCE * 2;
+    if (wanted + ROUNDING_TOLERANCE < needed) break;
+    kept[candidate]! -= size;
+    wanted -= size;
+  }
+  return kept;
+}
+
+/** @throws InvalidArgumentError for a group that is not there or a count that it cannot keep */
+function overrideKept(
+  counts: number[],
+  groups: readonly Group[],
+  kept: ReadonlyMap<string, number> | undefined,
+): void {
+  if (kept === undefined) return;
+  const places = new Map(groups.map((group, i) => [group.key, i]));
+  for (const [key, count] of kept) {
+    const place = places.get(key);
+    if (place === undefined) {
+      throw new InvalidArgumentError(
+        `Channels of the group "${key}" are to be kept, but the network has no such group that can be pruned.`,
+      );
+    }
+    const { channels } = groups[place]!;
+    if (!Number.isInteger(count) || count < 1 || count > channels) {
+      throw new InvalidArgumentError(
+        `${count} channels of the group "${key}" are to be kept; it should be an integer from 1 to ${channels}.`,
+      );
+    }
+    counts[place] = count;
+  }
+}
+
+/** @throws what `weightCriterion` throws */
+function criterionOf(model: Model, options: PruneOptions): Criterion {
+  const { criterion = pruneDefaults.criterion, importance, seed } = options;
+  if (typeof criterion === 'object') return criterion;
+  return weightCriterion(criterion, model, { ...importance, seed });
+}
+
+/**
+ * Positions of the `count` lowest scores, without the classes that stay; of equal ones those further back, so that
+ * results are reproducible.
+ * @throws BonsaiError `unsupported` where a score is not a number
+ */
+function lowest(group: Group, scores: Float64Array, count: number, stays: ReadonlySet<number>): Uint32Array {
+  if (count <= 0) return new Uint32Array(0);
+  if (scores.some(Number.isNaN)) {
+    throw new BonsaiError(
+      'unsupported',
+      `Channels of ${group.producers.join(', ')} have a score that is not a number, so they cannot be ranked. ` +
+        'Look for NaN or infinite weights there.',
+    );
+  }
+  const order = Uint32Array.from(scores, (_, i) => i);
+  const candidates = order.filter((i) => !stays.has(group.units[i]!));
+  return candidates.sort((a, b) => scores[a]! - scores[b]! || b - a).subarray(0, count);
+}
+
+function greatestCommonDivisor(a: number, b: number): number {
+  return b === 0 ? a : greatestCommonDivisor(b, a % b);
 }
 
 function isPruningRecord(value: unknown): value is PruningRecord {

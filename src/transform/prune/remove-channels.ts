@@ -5,7 +5,7 @@ import { checkModel } from '../../graph/check.ts';
 import type { Model, Node } from '../../graph/model.ts';
 import { removeUnused } from '../../graph/walk.ts';
 import type { PrunedContext } from '../../ops/op.ts';
-import { type Binding, nameOf, type Propagation, subgraphUses } from './labels.ts';
+import { type Binding, nameOf, type Propagation, type QuantizedWeight, subgraphUses } from './labels.ts';
 
 /**
  * The network without the channels of the given labels (and of all labels united with them): every bound parameter
@@ -16,7 +16,7 @@ import { type Binding, nameOf, type Propagation, subgraphUses } from './labels.t
  * @throws EmptyAxisError if a parameter would be left without slices
  */
 export function removeChannels(propagation: Propagation, labels: Iterable<number>): Model {
-  const { model, bindings, rewrites, values } = propagation;
+  const { model, bindings, rewrites, values, quantized } = propagation;
   const { graph } = model;
   const isRemoved = removedTest(propagation, labels);
   const pruned: PrunedContext = {
@@ -32,10 +32,30 @@ export function removeChannels(propagation: Propagation, labels: Iterable<number
   for (const { parameter, tensor, cuts, users } of cutsOf(bindings, isRemoved)) {
     const sliced = cuts.reduce((whole, cut) => sliceAxis(whole, cut.axis, cut.kept), tensor);
     if (sliced.shape.includes(0)) throw new EmptyAxisError(parameter, nameOf(graph.nodes[users[0]!.node]!));
+    const stored = quantized.get(parameter);
+    if (stored !== undefined && uses.get(parameter) === users.length) {
+      sliceQuantized(stored, cuts);
+      continue;
+    }
     const isSole = initializers.has(parameter) && uses.get(parameter) === users.length;
     const name = isSole ? parameter : freshName(`${parameter}/pruned`, taken);
     initializers.set(name, sliced);
     for (const { node, input } of users) nodes[node]!.inputs[input] = name;
+  }
+
+  /** Slices integers where they are stored, and their scales and zero points with them. */
+  function sliceQuantized({ node: index, scaleAxis, stored }: QuantizedWeight, cuts: Cut['cuts']): void {
+    for (const [input, tensor] of stored.entries()) {
+      const name = graph.nodes[index]!.inputs[input] ?? '';
+      const own =
+        input === 0 ? cuts : cuts.flatMap((cut) => (cut.axis === scaleAxis ? [{ ...cut, axis: 0 }] : []));
+      if (tensor === undefined || own.length === 0) continue;
+      const sliced = own.reduce((whole, cut) => sliceAxis(whole, cut.axis, cut.kept), tensor);
+      const isSole = graph.initializers.has(name) && uses.get(name) === 1;
+      const target = isSole ? name : freshName(`${name}/pruned`, taken);
+      initializers.set(target, sliced);
+      nodes[index]!.inputs[input] = target;
+    }
   }
 
   for (const { node: index, change } of rewrites) {
@@ -105,6 +125,10 @@ export function sliceAxis(tensor: Tensor, axis: number, positions: readonly numb
   const rowBytes = tensor.shape.slice(axis + 1).reduce((product, length) => product * length, bits / 8);
   const outer = tensor.shape.slice(0, axis).reduce((product, length) => product * length, 1);
   const bytes = new Uint8Array(outer * positions.length * rowBytes);
+  if (rowBytes % 4 === 0 && rowBytes <= LONGEST_WORD_ROW && tensor.bytes.byteOffset % 4 === 0) {
+    copyWords(tensor.bytes, bytes, { outer, size, positions, words: rowBytes / 4 });
+    return { dtype: tensor.dtype, shape: tensor.shape.with(axis, positions.length), bytes };
+  }
   let at = 0;
   for (let block = 0; block < outer; block++) {
     for (const position of positions) {
@@ -114,6 +138,36 @@ export function sliceAxis(tensor: Tensor, axis: number, positions: readonly numb
     }
   }
   return { dtype: tensor.dtype, shape: tensor.shape.with(axis, positions.length), bytes };
+}
+
+/**
+ * Rows up to this many bytes are copied word by word: a call per row costs more than that. Measured, half of axis 1 of
+ * float weights, ms by calls / by words: [3072, 768] 74 / 10, [1024, 768, 3, 3] 38 / 13, [512, 384, 5, 5] 20 / 20.
+ */
+export const LONGEST_WORD_ROW = 64;
+
+/** The rows at `positions` of each block, as 32-bit words of whatever they hold. */
+function copyWords(
+  from: Uint8Array,
+  to: Uint8Array,
+  layout: {
+    readonly outer: number;
+    readonly size: number;
+    readonly positions: readonly number[];
+    readonly words: number;
+  },
+): void {
+  const { outer, size, words } = layout;
+  const source = new Uint32Array(from.buffer, from.byteOffset, from.byteLength / 4);
+  const target = new Uint32Array(to.buffer);
+  const positions = Int32Array.from(layout.positions);
+  let at = 0;
+  for (let block = 0; block < outer; block++) {
+    for (let i = 0; i < positions.length; i++) {
+      const start = (block * size + positions[i]!) * words;
+      for (let word = start; word < start + words; word++) target[at++] = source[word]!;
+    }
+  }
 }
 
 interface Cut {
@@ -168,7 +222,8 @@ function countUses({ graph }: Model): Map<string, number> {
   return uses;
 }
 
-function takenNames({ graph }: Model): Set<string> {
+/** Every name that a value of the graph has, or may have inside a subgraph. */
+export function takenNames({ graph }: Model): Set<string> {
   const taken = new Set([...graph.initializers.keys(), ...graph.inputs.map((input) => input.name)]);
   const addNode = (node: Node) => {
     for (const output of node.outputs) taken.add(output);
@@ -178,7 +233,8 @@ function takenNames({ graph }: Model): Set<string> {
   return taken;
 }
 
-function freshName(hint: string, taken: Set<string>): string {
+/** The hint, with a number behind it where it is taken; the name is taken from then on. */
+export function freshName(hint: string, taken: Set<string>): string {
   let name = hint;
   for (let count = 1; taken.has(name); count++) name = `${hint}_${count}`;
   taken.add(name);

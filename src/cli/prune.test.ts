@@ -1,0 +1,222 @@
+import { execFile } from 'node:child_process';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { Session } from '../engine/session.ts';
+import { type Model, withGraph } from '../graph/model.ts';
+import { readModelFile } from '../graph/onnx/read.ts';
+import { writeModel, writeModelFile } from '../graph/onnx/write.ts';
+import { countParameters } from '../ops/count.ts';
+import { inputsFor, randomNetwork } from '../transform/prune/networks.fixture.ts';
+import { checkShapes, compactCount, parseAlign, parseShape, readNetwork } from './network.ts';
+
+const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+const network = randomNetwork(['bn-relu', 'residual', 'concat', 'depthwise', 'conv'], 'gap', 6);
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'bonsai-prune-'));
+  await writeModelFile(network, join(folder, 'network.onnx'));
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+function bonsai(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+  return new Promise((resolve) => {
+    execFile(process.execPath, [main, ...args], { cwd: folder }, (error, stdout, stderr) => {
+      resolve({ code: typeof error?.code === 'number' ? error.code : 0, stdout, stderr });
+    });
+  });
+}
+
+describe('bonsai prune', () => {
+  test('writes a smaller network that runs, and tells programs what it did in the promised form', async () => {
+    const { code, stdout, stderr } = await bonsai(
+      ...[
+        'prune',
+        'network.onnx',
+        '--ratio',
+        '0.5',
+        '--align',
+        '1',
+        '--out',
+        'half.onnx',
+        '--verify',
+        '6',
+        '--json',
+      ],
+    );
+    expect([code, stderr]).toEqual([0, expect.stringContaining('Verifying')]);
+    const result = JSON.parse(stdout);
+    const pruned = await readModelFile(join(folder, 'half.onnx'));
+    expect(result).toEqual({
+      parameters: { before: countParameters(network), after: countParameters(pruned) },
+      macs: { before: expect.any(Number), after: expect.any(Number) },
+      seconds: expect.any(Number),
+      groups: expect.any(Number),
+      frozen: [{ node: 'logits', reason: expect.stringContaining('output of the graph') }],
+      verify: { groups: 6, inputs: 8, maxRelativeError: expect.any(Number) },
+    });
+    expect(result.parameters.after).toBeLessThan(0.5 * result.parameters.before);
+    expect(result.macs.after).toBeLessThan(result.macs.before);
+    expect(result.verify.maxRelativeError).toBeLessThan(1e-4);
+    const session = await Session.create(writeModel(pruned));
+    expect((await session.run(inputsFor(pruned, 1))).logits!.shape).toEqual([2, 5]);
+    await session.release();
+  });
+
+  test('tells people what each group lost and where the file is', async () => {
+    const { code, stdout } = await bonsai(
+      ...[
+        'prune',
+        'network.onnx',
+        '--scope',
+        'global',
+        '--criterion',
+        'fpgm',
+        '--align',
+        '1',
+        '--out',
+        'o.onnx',
+      ],
+    );
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^group \(made by\) +channels +kept$/m);
+    expect(stdout).toMatch(/^parameters +\S+.* → .* %\)$/m);
+    expect(stdout).toMatch(/written to o\.onnx/);
+  });
+
+  test('prunes to a share of the work', async () => {
+    const { code, stdout } = await bonsai(
+      ...['prune', 'network.onnx', '--goal', 'flops=0.6', '--align', '1', '--out', 'goal.onnx', '--json'],
+    );
+    const { goal, macs } = JSON.parse(stdout);
+    expect(code).toBe(0);
+    expect(goal.wanted).toBe('flops=0.6');
+    expect(macs.after / macs.before).toBeGreaterThanOrEqual(0.6);
+    expect(macs.after / macs.before).toBeLessThan(0.8);
+  });
+
+  test.each([
+    [['--ratio', '1'], 2, /below 1 such as 0\.5, got "1".*cannot go/],
+    [['--criterion', 'best'], 2, /Allowed choices are l1, l2, fpgm/],
+    [['--criterion', 'taylor'], 2, /taylor has to see data.*--data mnist/],
+    [['--goal', 'speed=2'], 2, /flops=0\.5, params=0\.3/],
+    [['--goal', 'flops=0.5', '--ratio', '0.5'], 2, /cannot be used with option/],
+    [['--shape', 'image=1,3,8,8'], 2, /do not fit/],
+  ])('refuses %j with exit code %i and writes nothing', async (args, expected, complaint) => {
+    const { code, stderr } = await bonsai('prune', 'network.onnx', ...args, '--out', 'refused.onnx');
+    expect(stderr).toMatch(complaint);
+    expect(code).toBe(expected);
+    expect(await readdir(folder)).not.toContain('refused.onnx');
+  });
+
+  test('files that are no network it can read end with code 1 and the reason', async () => {
+    await writeFile(join(folder, 'text.onnx'), 'this is no network');
+    const bytes = await readFile(join(folder, 'network.onnx'));
+    await writeFile(join(folder, 'torn.onnx'), bytes.subarray(0, bytes.length / 2));
+    await writeModelFile({ ...network, opsets: [{ domain: '', version: 99 }] }, join(folder, 'newer.onnx'));
+    await writeModelFile(cyclic(network), join(folder, 'cyclic.onnx'));
+    for (const [file, code, complaint] of [
+      ['absent.onnx', 'missing_file', /absent\.onnx/],
+      ['text.onnx', 'corrupt_model', /^\S*text\.onnx/],
+      ['torn.onnx', 'corrupt_model', /^\S*torn\.onnx/],
+      ['newer.onnx', 'unsupported', /newer\.onnx: operator set 99 is not supported/],
+      ['cyclic.onnx', 'invalid_graph', /depends on its own output/],
+    ] as const) {
+      await expect(readNetwork(join(folder, file))).rejects.toMatchObject({
+        code,
+        message: expect.stringMatching(complaint),
+      });
+    }
+    for (const command of [
+      ['inspect', 'torn.onnx'],
+      ['prune', 'cyclic.onnx', '--out', 'refused.onnx'],
+    ]) {
+      const { code, stderr, stdout } = await bonsai(...command);
+      expect(stderr).toMatch(/^bonsai: \[(corrupt_model|invalid_graph)\]/);
+      expect(stderr).not.toMatch(/^\s+at /m);
+      expect([code, stdout]).toEqual([1, '']);
+    }
+    expect(await readdir(folder)).not.toContain('refused.onnx');
+  });
+
+  test('external data that is not there ends with code 1 and names the file', async () => {
+    await writeFile(join(folder, 'external.onnx'), withExternalData('weights.bin'));
+    const { code, stderr } = await bonsai('prune', 'external.onnx', '--out', 'refused.onnx');
+    expect(stderr).toMatch(/\[missing_file\].*weights\.bin/);
+    expect(code).toBe(1);
+  });
+});
+
+describe('bonsai inspect', () => {
+  test('shows groups as a tree, and the same to programs', async () => {
+    const { code, stdout } = await bonsai('inspect', 'network.onnx');
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^ {2}input +image float32 \[N, 2, 8, 8\]$/m);
+    expect(stdout).toMatch(/├─ made by +conv, conv_2/);
+    expect(stdout).toMatch(/└─ together +add: combined element by element/);
+    expect(stdout).toMatch(/^ {2}logits, because logits: is an output of the graph$/m);
+    const report = JSON.parse((await bonsai('inspect', 'network.onnx', '--json')).stdout);
+    expect(report).toMatchObject({
+      parameters: countParameters(network),
+      inputs: [{ name: 'image', dtype: 'float32', shape: ['N', 2, 8, 8] }],
+      block: expect.any(Number),
+      prunable: { macsRatio: expect.any(Number) },
+    });
+    expect(report.nodes[0].macs).toBeGreaterThanOrEqual(report.nodes[1].macs);
+  });
+});
+
+describe('options', () => {
+  test('sizes of inputs are read by name, several one after the other', () => {
+    expect(parseShape('a=1,3', parseShape('b:0=2'))).toEqual({ 'b:0': [2], a: [1, 3] });
+    for (const text of ['1,3,224', 'image=', 'image=1,,3', 'image=1,-1', 'image=a'])
+      expect(() => parseShape(text)).toThrow(/image=1,3,224,224/);
+    expect(() => checkShapes(network, { picture: [1] })).toThrow(
+      /no input "picture"; its inputs are "image"/,
+    );
+  });
+  test('alignments are auto or positive integers, counts have three digits', () => {
+    expect(['auto', '8'].map(parseAlign)).toEqual(['auto', 8]);
+    for (const text of ['0', '1.5', '', 'block'])
+      expect(() => parseAlign(text)).toThrow(/auto or an integer/);
+    expect([999, 1234, 25_600_000, 1.814e9].map(compactCount)).toEqual(['999', '1.23 k', '25.6 M', '1.81 G']);
+  });
+});
+
+/** The first node reads what the last one makes. */
+function cyclic(model: Model): Model {
+  const [first, ...rest] = model.graph.nodes;
+  const inputs = first!.inputs.with(0, rest.at(-2)!.outputs[0]!);
+  return withGraph(model, { ...model.graph, nodes: [{ ...first!, inputs }, ...rest] });
+}
+
+/** An ONNX file, written by hand, with one initialiser of two floats that lie in another file. */
+function withExternalData(location: string): Uint8Array {
+  const text = (value: string) => [...new TextEncoder().encode(value)];
+  const field = (number: number, content: readonly number[]) => [
+    (number << 3) | 2,
+    content.length,
+    ...content,
+  ];
+  const integer = (number: number, value: number) => [number << 3, value];
+  const entry = [...field(1, text('location')), ...field(2, text(location))];
+  // TensorProto: dims, data_type float, name, external_data, data_location EXTERNAL.
+  const tensor = [
+    ...integer(1, 2),
+    ...integer(2, 1),
+    ...field(8, text('w')),
+    ...field(13, entry),
+    ...integer(14, 1),
+  ];
+  const node = [...field(1, text('w')), ...field(2, text('y')), ...field(4, text('Relu'))];
+  const graph = [
+    ...field(1, node),
+    ...field(2, text('g')),
+    ...field(5, tensor),
+    ...field(12, field(1, text('y'))),
+  ];
+  return Uint8Array.from([...integer(1, 8), ...field(7, graph), ...field(8, integer(2, 17))]);
+}

@@ -1,0 +1,364 @@
+import { join } from 'node:path';
+import { Command, Option } from 'commander';
+import { BonsaiError, InvalidArgumentError } from '../base/errors.ts';
+import type { Model } from '../graph/model.ts';
+import { writeModelFile } from '../graph/onnx/write.ts';
+import { DATA_SPECS } from '../port/data/registry.ts';
+import { type GoalResult, pruneToGoal } from '../port/goal.ts';
+import { withImageInput } from '../port/image-input.ts';
+import { gatherCriterion } from '../port/importance/gather.ts';
+import { MASK_TOLERANCE, type Verification } from '../port/mask-equivalence.ts';
+import { openStepCache } from '../port/step-cache.ts';
+import { verify } from '../port/verify.ts';
+import { alignedTable } from '../report/table.ts';
+import { foldConstants } from '../transform/passes/fold-constants.ts';
+import { formatGoal, type Goal, parseGoal } from '../transform/prune/goal.ts';
+import {
+  type Criterion,
+  groupDefaults,
+  MEMBERS,
+  NORMALISATIONS,
+  REDUCTIONS,
+} from '../transform/prune/importance/criterion.ts';
+import {
+  CRITERIA,
+  type CriterionName,
+  DATA_CRITERIA,
+  isDataCriterion,
+  weightCriterion,
+} from '../transform/prune/importance/table.ts';
+import { type PruneResult, prune, pruneDefaults, SCOPES } from '../transform/prune/prune.ts';
+import { type Context, interruptible, processContext } from './context.ts';
+import { EXIT_CODE_HELP } from './exit-codes.ts';
+import {
+  alignOption,
+  checkShapes,
+  compactCount,
+  type InputShapes,
+  readNetwork,
+  resolveAlign,
+  shapeOption,
+} from './network.ts';
+import { jsonOption, loadData, seedOption, workOption } from './options.ts';
+import { parseInteger, parseNumber } from './parse.ts';
+import { checkWritableFile } from './writable.ts';
+
+interface PruneCommandOptions {
+  readonly out: string;
+  readonly ratio: number;
+  readonly criterion: CriterionName;
+  readonly scope: (typeof SCOPES)[number];
+  readonly maxRatio: number;
+  readonly goal?: Goal;
+  readonly align: 'auto' | number;
+  readonly members: (typeof MEMBERS)[number];
+  readonly reduce: (typeof REDUCTIONS)[number];
+  readonly normalize: (typeof NORMALISATIONS)[number];
+  readonly data?: string;
+  readonly normalizeInput?: boolean;
+  readonly verify?: number | true;
+  readonly shape: InputShapes;
+  readonly threads: number;
+  readonly seed: number;
+  readonly work: string;
+  readonly json?: boolean;
+}
+
+/** The share of channels that most published figures are about. */
+export const DEFAULT_RATIO = 0.5;
+/** Draws of a group and channels for --verify without a number. */
+export const DEFAULT_VERIFIED_GROUPS = 20;
+
+export function pruneCommand(): Command {
+  return new Command('prune')
+    .description('Remove the least important channels of a network: ONNX in, smaller ONNX out.')
+    .argument('<model>', 'any ONNX network')
+    .requiredOption('--out <file>', 'the pruned network')
+    .addOption(
+      new Option('--ratio <share>', 'share of channels to remove, at least 0 and below 1')
+        .argParser(parseRatio)
+        .default(DEFAULT_RATIO),
+    )
+    .addOption(
+      new Option(
+        '--criterion <name>',
+        `what makes a channel unimportant; ${DATA_CRITERIA.join(', ')} need --data`,
+      )
+        .choices(CRITERIA)
+        .default(pruneDefaults.criterion),
+    )
+    .addOption(
+      new Option(
+        '--scope <scope>',
+        'uniform: every group loses the share; global: the lowest scores of all groups go',
+      )
+        .choices(SCOPES)
+        .default(pruneDefaults.scope),
+    )
+    .addOption(
+      new Option('--max-ratio <share>', 'with --scope global or --goal, the most that a group may lose')
+        .argParser(parseNumber(0, 1))
+        .default(pruneDefaults.maxRatio),
+    )
+    .addOption(
+      new Option(
+        '--goal <goal>',
+        'instead of a ratio: flops=0.5 or params=0.3 (shares that are left), throughput=40/s or latency=5ms (measured here; ' +
+          'throughput means 1 / latency of the engine alone, on --threads)',
+      )
+        .argParser(parseGoal)
+        .conflicts(['ratio', 'scope']),
+    )
+    .addOption(alignOption())
+    .addOption(
+      new Option(
+        '--members <which>',
+        'weights that count: those that make a channel, or also those that read it',
+      )
+        .choices(MEMBERS)
+        .default(groupDefaults.members),
+    )
+    .addOption(
+      new Option('--reduce <how>', "how the scores of a group's layers become one")
+        .choices(REDUCTIONS)
+        .default(groupDefaults.reduce),
+    )
+    .addOption(
+      new Option('--normalize <by>', 'what the scores of a group are divided by, so that groups compare')
+        .choices(NORMALISATIONS)
+        .default(groupDefaults.normalise),
+    )
+    .addOption(
+      new Option(
+        '--data <spec>',
+        `labelled data for the criteria that need it: ${Object.keys(DATA_SPECS).join(', ')}`,
+      ),
+    )
+    .option(
+      '--normalize-input',
+      "the network expects pixels normalised by the data's mean and deviation, as many exporters' do",
+    )
+    .addOption(
+      new Option(
+        '--verify [groups]',
+        `compare pruned and masked network on so many random groups, 8 inputs each (default with the flag: ${DEFAULT_VERIFIED_GROUPS})`,
+      ).argParser(parseInteger(1, MAX_VERIFIED_GROUPS)),
+    )
+    .addOption(shapeOption())
+    .addOption(
+      new Option('--threads <n>', 'threads of the engine, for --goal, --verify and --data')
+        .argParser(parseInteger(1, 1024))
+        .default(1),
+    )
+    .addOption(seedOption())
+    .addOption(workOption())
+    .addOption(jsonOption())
+    .addHelpText(
+      'after',
+      `
+Examples:
+  $ bonsai prune resnet18.onnx --ratio 0.5 --out smaller.onnx --verify
+  $ bonsai prune resnet18.onnx --ratio 0.3 --scope global --criterion fpgm --align 16 --out smaller.onnx
+  $ bonsai prune resnet18.onnx --goal throughput=40/s --threads 1 --out fast.onnx
+
+The network gets smaller, not retrained: fine-tune it (bonsai port does both). bonsai inspect shows what can go.
+--verify removes random channels of random groups, in the end of all at once, and compares the outputs with those of the full network in which
+nothing reads these channels; beyond a relative error of ${MASK_TOLERANCE} nothing is written.
+${EXIT_CODE_HELP}`,
+    )
+    .action(async (file: string, options: PruneCommandOptions) => {
+      const context = processContext(options);
+      if (isDataCriterion(options.criterion) && options.data === undefined) {
+        throw new InvalidArgumentError(
+          `The criterion ${options.criterion} has to see data: give it with --data, such as --data mnist.`,
+        );
+      }
+      const model = await readNetwork(file);
+      checkShapes(model, options.shape);
+      await checkWritableFile(options.out);
+      const result = await interruptible(context.signal, 'Nothing was written.', async () => {
+        const criterion = await criterionFor(context, model, options);
+        const align = await resolveAlign(options.align);
+        const startedMs = context.clock.nowMs();
+        const pruned = await prunedBy(context, model, { ...options, criterion, align });
+        const seconds = (context.clock.nowMs() - startedMs) / 1000;
+        const verification =
+          options.verify === undefined ? undefined : await verified(context, model, options.verify, options);
+        await writeModelFile(pruned.model, options.out);
+        return { pruned, seconds, verification };
+      });
+      context.result(pruningJson(result), pruningText(result, options.out));
+    });
+}
+
+/** Enough to draw every group of any network more than once. */
+export const MAX_VERIFIED_GROUPS = 10_000;
+
+/** A share in [0, 1). */
+function parseRatio(text: string): number {
+  const ratio = Number(text);
+  if (text.trim() === '' || !(ratio >= 0 && ratio < 1)) {
+    throw new InvalidArgumentError(
+      `Expected a share of at least 0 and below 1 such as 0.5, got "${text}". All channels of a layer cannot go.`,
+    );
+  }
+  return ratio;
+}
+
+/** The criterion, with what it needs to see of the data gathered. */
+async function criterionFor(
+  context: Context,
+  model: Model,
+  options: PruneCommandOptions,
+): Promise<Criterion> {
+  const { criterion, data, seed, work, threads } = options;
+  const settings = {
+    members: options.members,
+    reduce: options.reduce,
+    normalise: options.normalize,
+    seed,
+  } as const;
+  if (data === undefined || !isDataCriterion(criterion))
+    return weightCriterion(criterion, foldConstants(model), settings);
+  const dataset = await loadData(context, { data, seed, work });
+  context.progress.say(`Gathering ${criterion} on training examples …`);
+  const seeing = withImageInput(model, dataset, { normalize: options.normalizeInput });
+  return gatherCriterion(criterion, seeing, dataset.train, { ...settings, threads, signal: context.signal });
+}
+
+/** By ratio, or to the goal where there is one. */
+async function prunedBy(
+  context: Context,
+  model: Model,
+  options: Omit<PruneCommandOptions, 'criterion' | 'align'> & {
+    readonly criterion: Criterion;
+    readonly align: number;
+  },
+): Promise<PruneResult | GoalResult> {
+  const { goal, criterion, align, maxRatio, ratio, scope, threads, shape: inputs } = options;
+  if (goal === undefined) return prune(model, { ratio, criterion, scope, maxRatio, align, inputs });
+  const bar = context.progress.task(`Pruning to ${formatGoal(goal)}`, 1);
+  const result = await pruneToGoal(model, goal, {
+    criterion,
+    align,
+    maxRatio,
+    inputs,
+    threads,
+    cache: openStepCache(join(options.work, 'prune')),
+    signal: context.signal,
+    onProgress: ({ phase, share }) => bar.update(share, GOAL_PHASES[phase]),
+  });
+  bar.done(reachedText(result));
+  return result;
+}
+
+const GOAL_PHASES = { segments: 'timing layers', search: 'timing networks' } as const;
+
+async function verified(
+  context: Context,
+  model: Model,
+  groups: number | true,
+  { seed, shape, threads }: PruneCommandOptions,
+): Promise<Verification> {
+  const total = groups === true ? DEFAULT_VERIFIED_GROUPS : groups;
+  const bar = context.progress.task('Verifying', total + 1);
+  const result = await verify(model, {
+    groups: total,
+    seed,
+    shapes: shape,
+    intraOpThreads: threads,
+    signal: context.signal,
+    onProgress: ({ done, maxRelativeError }) =>
+      bar.update(done, `error ${maxRelativeError.toExponential(1)}`),
+  });
+  bar.done(verificationText(result));
+  if (!(result.maxRelativeError <= MASK_TOLERANCE)) {
+    throw new BonsaiError(
+      'invalid_graph',
+      `The pruned network does not compute what the masked one does: relative error ${result.maxRelativeError.toExponential(1)}, ` +
+        `at most ${MASK_TOLERANCE} is rounding. Nothing was written. Please report the network: an operator of it is pruned wrongly.`,
+    );
+  }
+  if (!result.isSensitive) {
+    context.progress.say(
+      'The outputs of this network do not depend on its inputs (are its weights zero?), so that the comparison says nothing.',
+    );
+  }
+  return result;
+}
+
+interface Pruning {
+  readonly pruned: PruneResult | GoalResult;
+  readonly seconds: number;
+  readonly verification?: Verification;
+}
+
+/** The result for programs. */
+export function pruningJson({ pruned, seconds, verification }: Pruning) {
+  const { parameters, macs, groups, frozen } = pruned;
+  return {
+    parameters,
+    macs,
+    seconds,
+    groups: groups.length,
+    frozen: frozen.map(({ node, reason }) => ({ node, reason })),
+    ...('goal' in pruned && {
+      goal: { wanted: formatGoal(pruned.goal), share: pruned.share, measured: pruned.measured },
+    }),
+    ...(verification !== undefined && {
+      verify: {
+        groups: verification.groups,
+        inputs: verification.inputs,
+        maxRelativeError: verification.maxRelativeError,
+      },
+    }),
+  };
+}
+
+/** The result for people: what each group lost, the totals, where the file is. */
+export function pruningText({ pruned, seconds, verification }: Pruning, file: string): string {
+  const { parameters, macs, groups, frozen } = pruned;
+  const table = alignedTable([
+    ['group (made by)', 'channels', 'kept'],
+    ...groups.map(({ producers, channels, kept }) => [groupName(producers), String(channels), String(kept)]),
+  ]);
+  return [
+    table,
+    `parameters  ${change(parameters)}`,
+    macs === undefined
+      ? 'MACs        unknown: the file leaves sizes open; give them with --shape'
+      : `MACs        ${change(macs)}`,
+    ...(frozen.length > 0
+      ? [
+          `frozen      ${frozen.length} layer${frozen.length === 1 ? '' : 's'} whose channels stay; bonsai inspect tells why`,
+        ]
+      : []),
+    ...('goal' in pruned ? [`goal        ${formatGoal(pruned.goal)}: ${reachedText(pruned)}`] : []),
+    ...(verification === undefined ? [] : [`verified    ${verificationText(verification)}`]),
+    `Pruned in ${seconds.toFixed(2)} s; written to ${file}.`,
+  ].join('\n');
+}
+
+function groupName([first, ...others]: readonly string[]): string {
+  return others.length === 0 ? first! : `${first} and ${others.length} more`;
+}
+
+function change({ before, after }: { readonly before: number; readonly after: number }): string {
+  return `${compactCount(before)} → ${compactCount(after)} (${((100 * after) / Math.max(1, before)).toFixed(1)} %)`;
+}
+
+/** What a goal came to. */
+function reachedText({ share, measured }: GoalResult): string {
+  if (share !== undefined) return `${share.toFixed(3)} is left`;
+  if (measured === undefined) return 'reached';
+  const { latencyMs, throughputPerSecond, before } = measured;
+  return (
+    `${latencyMs.toPrecision(3)} ms, ${throughputPerSecond.toPrecision(3)}/s ` +
+    `(before: ${before.latencyMs.toPrecision(3)} ms, ${before.throughputPerSecond.toPrecision(3)}/s)`
+  );
+}
+
+function verificationText({ groups, inputs, maxRelativeError, skipped }: Verification): string {
+  const without = skipped > 0 ? `; ${skipped} groups with normalised axes left out` : '';
+  return `${groups} random groups × ${inputs} inputs, largest relative error ${maxRelativeError.toExponential(1)}${without}`;
+}

@@ -1,0 +1,172 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, test } from 'vitest';
+import { readModel } from '../graph/onnx/read.ts';
+import { writeModel } from '../graph/onnx/write.ts';
+import { countCost } from '../ops/count.ts';
+import type { SpeedGoal } from '../transform/prune/goal.ts';
+import { randomNetwork } from '../transform/prune/networks.fixture.ts';
+import { chosen, type GoalIteration, goalBand, pruneToGoal } from './goal.ts';
+import { openStepCache } from './step-cache.ts';
+
+const model = randomNetwork(
+  ['projection', 'residual', 'concat', 'projection', 'conv', 'pool', 'conv'],
+  'gap',
+  8,
+);
+const macs = countCost(model).macs;
+
+/**
+ * A machine that needs a fixed time for each node and one for each multiply-accumulate, and whose whole networks take
+ * half as long again as their parts, which the search does not know.
+ */
+function machine(seen: { segments: number; networks: number }) {
+  const time = (bytes: Uint8Array) => {
+    const network = readModel(bytes);
+    return 0.02 * network.graph.nodes.length + (10 * countCost(network).macs) / macs;
+  };
+  return {
+    segments: async (models: readonly Uint8Array[], onDone: (count: number) => void) => {
+      seen.segments += models.length;
+      onDone(models.length);
+      return models.map(time);
+    },
+    network: async (bytes: Uint8Array) => {
+      seen.networks++;
+      return 1.5 * time(bytes);
+    },
+  };
+}
+
+const counters = () => ({ segments: 0, networks: 0 });
+const whole = 1.5 * (0.02 * model.graph.nodes.length + 10);
+
+test.each([1.2, 2, 4])(
+  'a network %f times as fast is found, at most a tenth faster than asked for',
+  async (factor) => {
+    const goal: SpeedGoal = { kind: 'throughput', perSecond: (1000 * factor) / whole };
+    const seen = counters();
+    const shares: number[] = [];
+    const options = { align: 1, measure: machine(seen) };
+    const result = await pruneToGoal(model, goal, {
+      ...options,
+      onProgress: ({ share }) => shares.push(share),
+    });
+    const { throughputPerSecond, before } = result.measured!;
+    expect(throughputPerSecond).toBeGreaterThanOrEqual(goal.perSecond);
+    expect(throughputPerSecond).toBeLessThanOrEqual(goal.perSecond * goalBand);
+    expect(before.latencyMs).toBeCloseTo(whole, 6);
+    // What is returned is what was measured.
+    expect(await machine(counters()).network(writeModel(result.model))).toBeCloseTo(
+      result.measured!.latencyMs,
+      9,
+    );
+    expect(result.iterations.length).toBe(seen.networks);
+    expect(result.iterations.at(-1)!.macs).toBeCloseTo(countCost(result.model).macs, 6);
+    expect(shares).toEqual([...shares].sort((a, b) => a - b));
+    expect(shares.at(-1)).toBe(1);
+    expect(await pruneToGoal(model, goal, options)).toEqual(result);
+  },
+);
+
+test('latency is the same goal the other way round', async () => {
+  const options = { align: 1, measure: machine(counters()) };
+  const latency = await pruneToGoal(model, { kind: 'latency', latencyMs: whole / 2 }, options);
+  const throughput = await pruneToGoal(model, { kind: 'throughput', perSecond: 2000 / whole }, options);
+  expect(latency.groups).toEqual(throughput.groups);
+});
+
+test('a network that meets the goal as it is comes back whole, without a table', async () => {
+  const seen = counters();
+  const result = await pruneToGoal(
+    model,
+    { kind: 'latency', latencyMs: whole + 1 },
+    { measure: machine(seen) },
+  );
+  expect(result.model).toBe(model);
+  expect(result.groups.every(({ channels, kept }) => kept === channels)).toBe(true);
+  expect(seen).toEqual({ segments: 0, networks: 1 });
+});
+
+test('a goal beyond the narrowest widths is refused with the fastest that was measured', async () => {
+  const goal: SpeedGoal = { kind: 'latency', latencyMs: 0.001 };
+  await expect(pruneToGoal(model, goal, { align: 1, measure: machine(counters()) })).rejects.toMatchObject({
+    code: 'unsupported',
+    message: expect.stringMatching(/latency=0\.001ms was not reached: the fastest of \d+ networks took \d/),
+  });
+});
+
+test('shares are counted, not measured', async () => {
+  const seen = counters();
+  const result = await pruneToGoal(
+    model,
+    { kind: 'flops', share: 0.5 },
+    { align: 1, measure: machine(seen) },
+  );
+  expect(seen).toEqual({ segments: 0, networks: 0 });
+  expect(result.share).toBeCloseTo(countCost(result.model).macs / macs, 9);
+  expect(result).toMatchObject({ iterations: [], align: 1 });
+});
+
+test('it can be stopped before and between measurements', async () => {
+  const goal: SpeedGoal = { kind: 'latency', latencyMs: whole / 2 };
+  await expect(pruneToGoal(model, goal, { align: 1, signal: AbortSignal.abort() })).rejects.toMatchObject({
+    code: 'aborted',
+  });
+  const controller = new AbortController();
+  const { segments, network } = machine(counters());
+  const measure = {
+    segments,
+    network: async (bytes: Uint8Array) => {
+      controller.abort();
+      return network(bytes);
+    },
+  };
+  await expect(
+    pruneToGoal(model, goal, { align: 1, measure, signal: controller.signal }),
+  ).rejects.toMatchObject({ code: 'aborted' });
+});
+
+test('tables that the engine measured are kept by network and target', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'bonsai-goal-'));
+  try {
+    const small = randomNetwork(['conv'], 'gap', 2);
+    const seen: string[] = [];
+    const run = () =>
+      pruneToGoal(
+        small,
+        { kind: 'latency', latencyMs: 1 },
+        {
+          align: 2,
+          cache: openStepCache(folder),
+          // The second network measured meets the goal, whatever the machine is doing.
+          measure: { network: async (bytes) => 0.97 * (bytes.length / writeModel(small).length) + 0.04 },
+          onProgress: ({ phase }) => seen.push(phase),
+        },
+      );
+    const first = await run();
+    expect(seen).toContain('segments');
+    seen.length = 0;
+    const second = await run();
+    expect(seen).not.toContain('segments');
+    expect(second).toEqual(first);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
+
+test('of the networks that meet the goal the least is lost, but never one that another with more work outruns', () => {
+  const candidate = (loss: number, work: number, measuredMs: number): GoalIteration => ({
+    kept: [],
+    macs: work,
+    loss,
+    measuredMs,
+  });
+  const all = [candidate(0, 100, 9), candidate(2, 50, 4.9), candidate(1, 60, 4.8), candidate(3, 40, 3)];
+  expect(chosen(all, 5)).toBe(all[2]);
+  expect(chosen(all, 1)).toBeUndefined();
+  // The one that loses least is slower than one with more work.
+  const odd = [candidate(1, 40, 4.9), candidate(2, 50, 4.2), candidate(3, 55, 4.1)];
+  expect(chosen(odd, 5)).toBe(odd[2]);
+});

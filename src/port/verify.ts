@@ -1,0 +1,31 @@
+import { workerUrl } from '../base/worker-url.ts';
+import type { Model } from '../graph/model.ts';
+import { writeModel } from '../graph/onnx/write.ts';
+import type { Verification, VerifyOptions, VerifyProgress } from './mask-equivalence.ts';
+import { runJob } from './worker-job.ts';
+
+/**
+ * Proves on random channels that a network can be pruned without a wrong slice: the pruned network has to compute what the
+ * full one computes when nothing reads the removed channels. In a worker thread; see `maskEquivalence` for what is compared.
+ * @param model the network before pruning
+ * @throws BonsaiError as `maskEquivalence`, and `worker_lost`
+ */
+export async function verify(
+  model: Model,
+  options: VerifyOptions & {
+    readonly onProgress?: (progress: VerifyProgress) => void;
+    readonly signal?: AbortSignal;
+  },
+): Promise<Verification> {
+  const { onProgress, signal, ...rest } = options;
+  return runJob<VerifyInput, VerifyProgress, Verification>(
+    workerUrl(import.meta.url, 'verify-worker'),
+    { model: writeModel(model), ...rest },
+    { onEvent: onProgress, signal },
+  );
+}
+
+export interface VerifyInput extends VerifyOptions {
+  /** ONNX bytes. */
+  readonly model: Uint8Array;
+}

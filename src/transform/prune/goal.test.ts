@@ -1,0 +1,83 @@
+import { expect, test } from 'vitest';
+import { InvalidArgumentError } from '../../base/errors.ts';
+import { writeModel } from '../../graph/onnx/write.ts';
+import { countCost, countParameters } from '../../ops/count.ts';
+import { formatGoal, parseGoal, pruneToShare } from './goal.ts';
+import { randomNetwork } from './networks.fixture.ts';
+import { prune } from './prune.ts';
+
+test('goals are read as people write them, and written so that they read the same', () => {
+  expect(parseGoal('flops=0.5')).toEqual({ kind: 'flops', share: 0.5 });
+  expect(parseGoal(' params = 30% ')).toEqual({ kind: 'params', share: 0.3 });
+  expect(parseGoal('throughput=40/s')).toEqual({ kind: 'throughput', perSecond: 40 });
+  expect(parseGoal('throughput=40')).toEqual({ kind: 'throughput', perSecond: 40 });
+  expect(parseGoal('latency=5ms')).toEqual({ kind: 'latency', latencyMs: 5 });
+  expect(parseGoal('latency=1.5s')).toEqual({ kind: 'latency', latencyMs: 1500 });
+  expect(parseGoal('latency=250us')).toEqual({ kind: 'latency', latencyMs: 0.25 });
+  for (const text of ['flops=0.25', 'params=0.3', 'throughput=40/s', 'latency=5ms'])
+    expect(formatGoal(parseGoal(text))).toBe(text);
+});
+
+test.each([
+  '',
+  'flops',
+  'flops=',
+  'flops=0',
+  'flops=1',
+  'flops=2',
+  'flops=-0.5',
+  'flops=0.5/s',
+  'params=0..5',
+  'throughput=0',
+  'throughput=40ms',
+  'latency=5',
+  'latency=0ms',
+  'latency=5/s',
+  'speed=3',
+])('"%s" is no goal, and the refusal shows one', (text) => {
+  expect(() => parseGoal(text)).toThrow(InvalidArgumentError);
+  expect(() => parseGoal(text)).toThrow(/(flops|params|throughput|latency)=[0-9.]+/);
+});
+
+const layers = ['projection', 'residual', 'concat', 'depthwise', 'conv'] as const;
+
+test.each([
+  { kind: 'flops', share: 0.5 },
+  { kind: 'flops', share: 0.2 },
+  { kind: 'params', share: 0.35 },
+] as const)('$kind=$share ends at or just above the share: one block less of any group is below', (goal) => {
+  const model = randomNetwork(layers, 'flatten', 4);
+  const before = writeModel(model);
+  const align = 2;
+  const result = pruneToShare(model, goal, { align });
+  const sizeOf = (pruned: typeof model) =>
+    goal.kind === 'flops' ? countCost(pruned).macs : countParameters(pruned);
+  const share = sizeOf(result.model) / sizeOf(model);
+  expect(result.share).toBe(share);
+  expect(share).toBeGreaterThanOrEqual(goal.share);
+  expect(writeModel(model)).toEqual(before);
+
+  let tried = 0;
+  for (const { key, channels, kept } of result.groups) {
+    expect(kept === channels || kept % align === 0).toBe(true);
+    // The largest ratio leaves a tenth, rounded up to a block.
+    const next = kept - (kept % align || align);
+    if (next < Math.max(1, Math.ceil((channels * 0.1) / align) * align)) continue;
+    const widths = new Map(result.groups.map((group) => [group.key, group.kept]));
+    const narrower = prune(model, { ratio: 0, align, kept: widths.set(key, next) }).model;
+    expect(sizeOf(narrower) / sizeOf(model)).toBeLessThan(goal.share);
+    tried++;
+  }
+  expect(tried).toBeGreaterThan(2);
+});
+
+test('a share below what the narrowest widths have is refused with the share that they have', () => {
+  const model = randomNetwork(layers, 'gap', 4);
+  expect(() => pruneToShare(model, { kind: 'flops', share: 0.001 }, { align: 1 })).toThrow(/0\.\d+ is left/);
+  expect(() => pruneToShare(model, { kind: 'flops', share: 0.5 }, { maxRatio: 1 })).toThrow(
+    InvalidArgumentError,
+  );
+  expect(() => pruneToShare(model, { kind: 'flops', share: 0.5 }, { align: 0 })).toThrow(
+    InvalidArgumentError,
+  );
+});

@@ -1,0 +1,59 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { gunzipSync } from 'node:zlib';
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { seededRandom } from '../../base/random.ts';
+import type { Model } from '../../graph/model.ts';
+import { readModel } from '../../graph/onnx/read.ts';
+import { countCost, countParameters } from '../../ops/count.ts';
+import { foldConstants } from '../passes/fold-constants.ts';
+import { costAt, rankingsOf } from './allocate.ts';
+import { groupsOf } from './groups.ts';
+import { l2Criterion } from './importance/norm.ts';
+import { propagateLabels } from './labels.ts';
+import { macItems, networkWork } from './network-work.ts';
+import { fillWeights, LAYERS, randomNetwork } from './networks.fixture.ts';
+import { prune } from './prune.ts';
+
+const graphs = join(process.env.BONSAI_SHARED ?? '../shared', 'graphs');
+
+/** Draws widths, and compares what the functions say with a count of the network pruned to them. */
+function expectExact(given: Model, seed: number): void {
+  const model = foldConstants(given);
+  const propagation = propagateLabels(model);
+  const { groups } = groupsOf(propagation);
+  const random = seededRandom(seed);
+  const whole = groups.map(({ channels }) => channels);
+  const criterion = l2Criterion();
+  const scores = groups.map((group) => criterion.scores(group));
+  const rankings = rankingsOf(propagation, groups, scores);
+  const counts = whole.map((channels, i) => Math.max(rankings[i]!.staying, 1 + random.integer(channels)));
+  const work = networkWork(propagation, groups, rankings);
+  const kept = new Map(groups.map(({ key }, i) => [key, counts[i]!]));
+  const pruned = prune(model, { ratio: 0, align: 1, criterion, kept }).model;
+  const items = macItems(work, whole);
+  expect(costAt(items, whole)).toBe(countCost(model).macs);
+  expect(costAt(items, counts)).toBe(countCost(pruned).macs);
+  expect(costAt(work.parameters, whole)).toBe(countParameters(model));
+  expect(costAt(work.parameters, counts)).toBe(countParameters(pruned));
+}
+
+test('work and size at any widths are those of the network pruned to them', () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.constantFrom(...LAYERS), { minLength: 1, maxLength: 7 }),
+      fc.constantFrom('gap' as const, 'flatten' as const),
+      fc.integer({ min: 1, max: 1e6 }),
+      (layers, head, seed) => expectExact(randomNetwork(layers, head, seed), seed),
+    ),
+    { numRuns: 40, seed: 11 },
+  );
+});
+
+test.skipIf(!existsSync(graphs))('so are those of networks that others exported', () => {
+  for (const name of ['cifar_resnet56.bn', 'mobilenet_v2.bn', 'squeezenet1_1']) {
+    const bytes = gunzipSync(readFileSync(join(graphs, `${name}.onnx.gz`)));
+    expectExact(fillWeights(readModel(bytes), 1), 2);
+  }
+});

@@ -1,0 +1,67 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { BonsaiError } from '../src/base/errors.ts';
+import { readModelFile } from '../src/graph/onnx/read.ts';
+import { writeModelFile } from '../src/graph/onnx/write.ts';
+import { countParameters } from '../src/ops/count.ts';
+import { randomNetwork } from '../src/transform/prune/networks.fixture.ts';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const examples = [...readFileSync(join(root, 'docs/prune.md'), 'utf8').matchAll(/^```js\n(.*?)^```/gms)].map(
+  (match) => match[1]!,
+);
+const network = randomNetwork(['residual', 'conv'], 'gap', 3);
+
+// A project that depends on the package, as a user's does: only what package.json exports can be imported.
+let project: string;
+beforeAll(async () => {
+  project = mkdtempSync(join(tmpdir(), 'bonsai-library-'));
+  await mkdir(join(project, 'node_modules'));
+  symlinkSync(root, join(project, 'node_modules', 'bonsai'), 'junction');
+  await writeModelFile(network, join(project, 'network.onnx'));
+});
+afterAll(() => rmSync(project, { recursive: true }));
+
+function run(source: string): string {
+  const file = join(project, 'example.mjs');
+  writeFileSync(file, source);
+  return execFileSync(process.execPath, [file], { cwd: project, encoding: 'utf8' });
+}
+
+describe('the library', () => {
+  it('does what the first example of docs/prune.md says', async () => {
+    const output = run(examples[0]!);
+    const smaller = await readModelFile(join(project, 'smaller.onnx'));
+    expect(output).toMatch(/^\d+ channels of conv, conv_2$/m);
+    expect(output).toContain(`${countParameters(network)} → ${countParameters(smaller)} parameters`);
+  });
+
+  it('takes a criterion of its user, as in the second', async () => {
+    run(examples[1]!);
+    const pruned = await readModelFile(join(project, 'first.onnx'));
+    const kernel = (model: typeof pruned) => [...model.graph.initializers.values()][0]!;
+    const { bytes, shape } = kernel(pruned);
+    expect(shape[0]).toBeLessThan(kernel(network).shape[0]!);
+    // The first channels stay: what is left of the first kernel is its beginning.
+    expect(bytes).toEqual(kernel(network).bytes.subarray(0, bytes.length));
+  });
+
+  it('exports its names, and nothing of its inside', () => {
+    const names = run(`
+      import * as bonsai from 'bonsai';
+      const inside = await import('bonsai/dist/base/errors.js').catch((error) => error.code);
+      console.log(JSON.stringify([Object.keys(bonsai), inside]));
+    `);
+    const [exported, inside] = JSON.parse(names);
+    expect(exported).toEqual(
+      expect.arrayContaining(['readModel', 'inspect', 'dependencyGroups', 'prune', 'pruneToGoal', 'verify']),
+    );
+    expect(exported).toContain(BonsaiError.name);
+    expect(inside).toBe('ERR_PACKAGE_PATH_NOT_EXPORTED');
+  });
+});
