@@ -52,7 +52,7 @@ describe.each(FILES)('%s', (path) => {
   const load = () => {
     if (loaded === undefined) {
       const bytes = readFileSync(file);
-      loaded = foldConstants(fillWeights(readModel(path.endsWith('.gz') ? gunzipSync(bytes) : bytes), 1));
+      loaded = fillWeights(foldConstants(readModel(path.endsWith('.gz') ? gunzipSync(bytes) : bytes)), 1);
     }
     return loaded;
   };

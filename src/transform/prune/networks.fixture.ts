@@ -8,8 +8,8 @@ import { type Model, withGraph } from '../../graph/model.ts';
  */
 
 /**
- * Fills float initialisers that are zero throughout (the shared graphs come without their weights) so that outputs
- * depend on inputs: He-normal kernels, BatchNorm scale and variance in [0.5, 1.5], everything else small.
+ * Fills float initialisers that are zero throughout, or many times the same number (graphs are shared without their
+ * weights) so that outputs depend on inputs: He-normal kernels, BatchNorm scale and variance in [0.5, 1.5], everything else small.
  */
 export function fillWeights(model: Model, seed: number): Model {
   const roles = new Map<string, 'kernel' | 'spread'>();
@@ -21,7 +21,7 @@ export function fillWeights(model: Model, seed: number): Model {
   }
   const initializers = new Map(model.graph.initializers);
   for (const [name, tensor] of initializers) {
-    if (tensor.dtype !== 'float32' || floatsOf(tensor).some((value) => value !== 0)) continue;
+    if (tensor.dtype !== 'float32' || !isPlaceholder(tensor)) continue;
     const random = seededRandom(seed).fork(name);
     const role = roles.get(name);
     initializers.set(
@@ -32,6 +32,15 @@ export function fillWeights(model: Model, seed: number): Model {
     );
   }
   return withGraph(model, { ...model.graph, initializers });
+}
+
+/** Fewer equal numbers may be meant. */
+const PLACEHOLDER_ELEMENTS = 32;
+
+function isPlaceholder(tensor: Tensor): boolean {
+  const values = floatsOf(tensor);
+  if (values.length < PLACEHOLDER_ELEMENTS) return values.every((value) => value === 0);
+  return values.every((value) => value === values[0]);
 }
 
 /** Kinds of layers that `randomNetwork` can draw; each keeps [N, channels, size, size] or says what it makes of it. */
