@@ -32,7 +32,7 @@ for (const folder of ['models', 'graphs']) {
     if (wanted.length > 0 && !wanted.some((name) => file.includes(name))) continue;
     const bytes = readFileSync(`${shared}/${folder}/${file}`);
     const model = foldConstants(
-      fillWeights(readModel(file.endsWith('.gz') ? gunzipSync(bytes) : bytes), SEED),
+      fillWeights(readModel(file.endsWith('.gz') ? gunzipSync(bytes) : bytes), WEIGHTS_SEED),
     );
     const start = performance.now();
     const { maxRelativeError, skipped, isSensitive } = await maskEquivalence(model, {
