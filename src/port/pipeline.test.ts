@@ -92,6 +92,20 @@ test('a network becomes a family in order of accuracy, with lineage, costs and p
   expect(family.frontier[0]).toBe(1);
 });
 
+test('a throughput that varied is kept and said to be doubtful', async () => {
+  const notices: string[] = [];
+  const given = optionsWith({ ratios: [], onNotice: (message) => notices.push(message) });
+  await portFamily(base, dataset, given, {
+    ...standardSteps({ threads: 1, latencyRuns: 2 }),
+    write: async () => {},
+    throughput: async () => ({
+      throughputRps: { count: 3, mean: 100, median: 100, min: 80, max: 120 },
+      concurrency: 2,
+    }),
+  });
+  expect(notices).toEqual([expect.stringMatching(/version 1 varied by 1\.50 .* bonsai profile/)]);
+});
+
 test('a second run reuses every step, a damaged result is made again, and the family stays the same', async () => {
   const steps = { ...standardSteps({ threads: 1, latencyRuns: 2 }), write: async () => {} };
   const states: string[] = [];

@@ -35,6 +35,7 @@ import { evaluate } from './evaluate.ts';
 import { gatherCriterion } from './importance/gather.ts';
 import { compareLatency } from './profile/compare-latency.ts';
 import { profileLatency } from './profile/latency.ts';
+import { repeatDefaults } from './profile/throughput.ts';
 import { digestOf, openStepCache, type StepCache } from './step-cache.ts';
 import type { TrainingRecipe } from './train/recipe.ts';
 import { trainNetwork } from './train/train.ts';
@@ -468,6 +469,13 @@ async function profileThroughput(
       cache.json<Throughput & { measuredAt: string }>(key),
       async () => ({ ...(await throughput(variant)), measuredAt: options.nowIso() }),
     );
+    const { min, max } = measured.throughputRps;
+    if (max > min * repeatDefaults.spreadLimit) {
+      options.onNotice?.(
+        `The throughput of version ${variant.version} varied by ${(max / min).toFixed(2)} between repetitions: something else kept this machine busy. ` +
+          'Measure again when it is quiet: bonsai profile.',
+      );
+    }
     const profile = { target, latencyMs: family.latencies.get(variant.version)!, ...measured };
     variants.push({ ...variant, profiles: { ...variant.profiles, [target.fingerprint]: profile } });
   }
