@@ -1,10 +1,8 @@
-import { readFileSync } from 'node:fs';
-import { gunzipSync } from 'node:zlib';
 import { BonsaiError } from '../src/base/errors.ts';
 import { elementCount } from '../src/base/tensor.ts';
 import type { Model } from '../src/graph/model.ts';
-import { readModel } from '../src/graph/onnx/read.ts';
-import { fillWeights } from '../src/transform/prune/networks.fixture.ts';
+import { foldConstants } from '../src/transform/passes/fold-constants.ts';
+import { fillWeights, sharedModel } from '../src/transform/prune/networks.fixture.ts';
 import { prune } from '../src/transform/prune/prune.ts';
 
 /**
@@ -40,7 +38,6 @@ const PEER: Readonly<Record<string, number | undefined>> = {
   'models/vit-pgd-2-3-16-cifar10.onnx': undefined,
 };
 const RUNS = 3;
-const shared = process.env.BONSAI_SHARED ?? '../shared';
 const wanted = process.argv.slice(2);
 
 const line = (...cells: string[]) =>
@@ -50,8 +47,9 @@ const line = (...cells: string[]) =>
 line('network', 'params M', 'after M', 'peer M', 'MACs left', 'groups', 'frozen', 'seconds');
 for (const [path, peer] of Object.entries(PEER)) {
   if (wanted.length > 0 && !wanted.some((name) => path.includes(name))) continue;
-  const bytes = readFileSync(`${shared}/${path}`);
-  const model = fillWeights(readModel(path.endsWith('.gz') ? gunzipSync(bytes) : bytes), 1);
+  const raw = sharedModel(path);
+  if (raw === undefined) continue;
+  const model = fillWeights(foldConstants(raw), 1);
   const seconds: number[] = [];
   try {
     for (let run = 1; ; run++) {

@@ -1,14 +1,10 @@
-import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { gunzipSync } from 'node:zlib';
 import { describe, expect, test } from 'vitest';
 import { Session } from '../src/engine/session.ts';
 import type { Model } from '../src/graph/model.ts';
-import { readModel } from '../src/graph/onnx/read.ts';
 import { writeModel } from '../src/graph/onnx/write.ts';
 import { maskEquivalence } from '../src/port/mask-equivalence.ts';
 import { foldConstants } from '../src/transform/passes/fold-constants.ts';
-import { fillWeights, inputsFor } from '../src/transform/prune/networks.fixture.ts';
+import { fillWeights, inputsFor, sharedModel } from '../src/transform/prune/networks.fixture.ts';
 import { prune } from '../src/transform/prune/prune.ts';
 
 /**
@@ -43,17 +39,13 @@ const SHAPES: Readonly<Record<string, readonly number[]>> = {
 };
 
 const TOLERANCE = 1e-4;
-const shared = process.env.BONSAI_SHARED ?? join(import.meta.dirname, '../../shared');
 
 describe.each(FILES)('%s', (path) => {
-  const file = join(shared, path);
-  const isThere = existsSync(file);
+  const raw = sharedModel(path);
+  const isThere = raw !== undefined;
   let loaded: Model | undefined;
   const load = () => {
-    if (loaded === undefined) {
-      const bytes = readFileSync(file);
-      loaded = fillWeights(foldConstants(readModel(path.endsWith('.gz') ? gunzipSync(bytes) : bytes)), 1);
-    }
+    loaded ??= fillWeights(foldConstants(raw!), 1); // Tests that call it are skipped where it is absent.
     return loaded;
   };
   const shapes = (name: string) => (SHAPES[path] ? { [name]: SHAPES[path] } : undefined);

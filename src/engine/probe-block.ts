@@ -1,6 +1,7 @@
 import { BonsaiError } from '../base/errors.ts';
 import { float32Tensor, floatsOf } from '../base/tensor.ts';
 import { GraphBuilder, modelOf } from '../graph/build.ts';
+import { NCHWC_DOMAIN } from '../graph/domains.ts';
 import { writeModel } from '../graph/onnx/write.ts';
 import { Session } from './session.ts';
 
@@ -45,9 +46,6 @@ export async function probeBlockSize(): Promise<number> {
     await session.release();
   }
 }
-
-/** The domain of ONNX Runtime's internal operators in blocked layout. */
-export const NCHWC_DOMAIN = 'com.microsoft.nchwc';
 
 /** A multiple of every block size in use (8, 16) with room for 32 and 64. */
 export const RAMP_CHANNELS = 128;

@@ -1,8 +1,8 @@
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { BonsaiError, messageOf, systemCodeOf } from '../../base/errors.ts';
+import { BonsaiError } from '../../base/errors.ts';
 import { seededRandom } from '../../base/random.ts';
 import type { DataModule, Split } from './data-module.ts';
+import { readIfThere } from './read-if-there.ts';
 import { measureNormalization, stratifiedSubsets, takeExamples } from './split.ts';
 
 /** Share of the training images set aside for validation: 5,000 of the official 50,000 (He et al. 2016, section 4.2). */
@@ -140,14 +140,4 @@ function joined(parts: readonly Split[]): Split {
     at += part.count;
   }
   return { count, images, labels };
-}
-
-async function readIfThere(path: string): Promise<Buffer | undefined> {
-  try {
-    return await readFile(path);
-  } catch (cause) {
-    const code = systemCodeOf(cause);
-    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
-    throw new BonsaiError('missing_dataset', `Cannot read ${path}: ${messageOf(cause)}`, { cause });
-  }
 }

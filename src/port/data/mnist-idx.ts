@@ -1,10 +1,10 @@
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { gunzip } from 'node:zlib';
-import { BonsaiError, messageOf, systemCodeOf } from '../../base/errors.ts';
+import { BonsaiError, messageOf } from '../../base/errors.ts';
 import { seededRandom } from '../../base/random.ts';
 import type { DataModule, Split } from './data-module.ts';
+import { readIfThere } from './read-if-there.ts';
 import { measureNormalization, stratifiedSubsets, takeExamples } from './split.ts';
 
 /** Share of the official training digits set aside for validation: 5,000 of 60,000, a binomial error below 0.2 %. */
@@ -132,16 +132,6 @@ async function readPlainOrGzip(folder: string, name: string): Promise<{ path: st
     throw new BonsaiError('corrupt_dataset', `${zipped} is not readable as gzip: ${messageOf(cause)}.`, {
       cause,
     });
-  }
-}
-
-async function readIfThere(path: string): Promise<Buffer | undefined> {
-  try {
-    return await readFile(path);
-  } catch (cause) {
-    const code = systemCodeOf(cause);
-    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
-    throw new BonsaiError('missing_dataset', `Cannot read ${path}: ${messageOf(cause)}`, { cause });
   }
 }
 

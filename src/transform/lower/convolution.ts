@@ -1,5 +1,6 @@
 import { elementCount } from '../../base/tensor.ts';
 import type { AttributeValues } from '../../graph/build.ts';
+import { NCHWC_DOMAIN } from '../../graph/domains.ts';
 import type { Node } from '../../graph/model.ts';
 import {
   type ConvGeometry,
@@ -11,7 +12,7 @@ import { flip, pad, reduceSum, transpose } from '../../ops/emit.ts';
 import { reach } from '../../ops/windows.ts';
 import { type Channels, channelsOf, isPaddedAtEnd, padAxes, unpadAxes } from './channels.ts';
 import { sumOfChannels } from './normalization.ts';
-import { NCHWC_DOMAIN, type Values } from './values.ts';
+import type { Values } from './values.ts';
 
 /** Y = Conv(X, W, B): waits for an Add and a Relu to take along. */
 export function convolve(values: Values, node: Node): boolean {

@@ -1,7 +1,8 @@
+import { NCHWC_DOMAIN } from '../../graph/domains.ts';
 import type { Node } from '../../graph/model.ts';
 import { step } from '../../ops/relu-gradient.ts';
 import { padAxes } from './channels.ts';
-import { NCHWC_DOMAIN, type Pending, type Values } from './values.ts';
+import type { Pending, Values } from './values.ts';
 
 /** Functions with f(0) = 0: the padding stays 0 through them. */
 const KEEPS_ZERO: ReadonlySet<string> = new Set([

@@ -1,4 +1,5 @@
 import { GraphBuilder, modelOf } from '../../graph/build.ts';
+import { NCHWC_DOMAIN } from '../../graph/domains.ts';
 import { type Model, type Node, opsetOf } from '../../graph/model.ts';
 import { COMPOUND_DOMAIN } from '../../ops/compound.ts';
 import { compoundFor } from '../../ops/compounds.ts';
@@ -8,7 +9,7 @@ import { convolve, convolveInputGradient, convolveWeightGradient, sumChannels } 
 import { apply, applyBinary, reluGradient } from './elementwise.ts';
 import { normalize, normalizeGradient } from './normalization.ts';
 import { poolGlobally, poolGloballyGradient, poolWindows } from './pooling.ts';
-import { NCHWC_DOMAIN, Values } from './values.ts';
+import { Values } from './values.ts';
 
 export interface LoweringOptions {
   /**

@@ -1,9 +1,10 @@
 import { floatAttribute } from '../../graph/attributes.ts';
+import { NCHWC_DOMAIN } from '../../graph/domains.ts';
 import type { Node } from '../../graph/model.ts';
 import { DEFAULT_EPSILON, gradientFactors, spread } from '../../ops/batch-normalization.ts';
 import { reduceSum } from '../../ops/emit.ts';
 import type { Channels } from './channels.ts';
-import { NCHWC_DOMAIN, type Values } from './values.ts';
+import type { Values } from './values.ts';
 
 /** (x, scale, B) → (y, mean, variance, rstd). The scaling itself waits for an Add and a Relu to take along. */
 export function normalize(values: Values, node: Node): boolean {

@@ -1,8 +1,9 @@
 import { elementCount } from '../../base/tensor.ts';
 import { intAttribute } from '../../graph/attributes.ts';
+import { NCHWC_DOMAIN } from '../../graph/domains.ts';
 import type { Node } from '../../graph/model.ts';
 import { windowsOf } from '../../ops/windows.ts';
-import { NCHWC_DOMAIN, type Values } from './values.ts';
+import type { Values } from './values.ts';
 
 export function poolGlobally(values: Values, node: Node): boolean {
   const x = node.inputs[0]!;

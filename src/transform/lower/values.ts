@@ -1,13 +1,11 @@
 import { BonsaiError } from '../../base/errors.ts';
 import type { Tensor } from '../../base/tensor.ts';
 import type { GraphBuilder } from '../../graph/build.ts';
+import { NCHWC_DOMAIN } from '../../graph/domains.ts';
 import type { ValueType } from '../../graph/model.ts';
 import { expand, reshape } from '../../ops/emit.ts';
 import type { InferredTypes } from '../../ops/infer.ts';
 import { type Channels, channelsOf, isPaddedAtEnd, padAxes, sameChannels, unpadAxes } from './channels.ts';
-
-/** ONNX Runtime's domain of operators in blocked layout; they are internal to it, hence its version is pinned. */
-export const NCHWC_DOMAIN = 'com.microsoft.nchwc';
 
 /** A value in blocked layout: its memory is [N, C / block, H, W, block], its shape still reads [N, C, H, W]. */
 export interface Blocked {

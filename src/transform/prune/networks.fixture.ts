@@ -1,11 +1,23 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { gunzipSync } from 'node:zlib';
 import { type Random, seededRandom } from '../../base/random.ts';
 import { elementCount, float32Tensor, floatsOf, type Tensor } from '../../base/tensor.ts';
 import { GraphBuilder, modelOf } from '../../graph/build.ts';
 import { type Model, withGraph } from '../../graph/model.ts';
+import { readModel } from '../../graph/onnx/read.ts';
 
 /*
  * Networks for the tests of pruning: other people's graphs with weights filled in, and small random ones.
  */
+
+/** A file of the shared folder (`graphs/x.onnx.gz`, `models/x.onnx`) as it is; undefined where there is none. */
+export function sharedModel(path: string): Model | undefined {
+  const file = join(process.env.BONSAI_SHARED ?? '../shared', path);
+  if (!existsSync(file)) return undefined;
+  const bytes = readFileSync(file);
+  return readModel(path.endsWith('.gz') ? gunzipSync(bytes) : bytes);
+}
 
 /**
  * Fills float initialisers that are zero throughout, or many times the same number (graphs are shared without their

@@ -1,6 +1,3 @@
-import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { gunzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { type BonsaiError, InvalidArgumentError } from '../../base/errors.ts';
@@ -9,13 +6,12 @@ import { elementCount, float32Tensor, floatsOf, tensorOf } from '../../base/tens
 import { Session } from '../../engine/session.ts';
 import { GraphBuilder, modelOf } from '../../graph/build.ts';
 import type { Model } from '../../graph/model.ts';
-import { readModel } from '../../graph/onnx/read.ts';
 import { writeModel } from '../../graph/onnx/write.ts';
 import { dependencyGroups, groupsOf } from './groups.ts';
 import { weightCriterion } from './importance/table.ts';
 import { propagateLabels } from './labels.ts';
 import { maskChannels } from './mask.ts';
-import { fillWeights, inputsFor, LAYERS, randomNetwork } from './networks.fixture.ts';
+import { fillWeights, inputsFor, LAYERS, randomNetwork, sharedModel } from './networks.fixture.ts';
 import { keptChannels, prune, pruningOf } from './prune.ts';
 import { removeChannels } from './remove-channels.ts';
 
@@ -352,12 +348,4 @@ function trainedMillions(model: Model): number {
     }
   }
   return count / 1e6;
-}
-
-/** A network of the shared folder (`graphs/x.onnx.gz`, `models/x.onnx`); undefined where there is none. */
-function sharedModel(path: string): Model | undefined {
-  const file = join(process.env.BONSAI_SHARED ?? '../shared', path);
-  if (!existsSync(file)) return undefined;
-  const bytes = readFileSync(file);
-  return readModel(path.endsWith('.gz') ? gunzipSync(bytes) : bytes);
 }
