@@ -1,50 +1,51 @@
 import { InvalidArgumentError } from '../../base/errors.ts';
 import type { Backbone } from './backbone.ts';
-import { type ResNetOptions, resNet } from './resnet.ts';
+import { DENSENET } from './densenet.ts';
+import type { Family } from './family.ts';
+import { MOBILENET, MOBILENET_V2 } from './mobilenet.ts';
+import { RESNET } from './resnet.ts';
 
-/** Backbones by name: the depths of He et al.'s CIFAR networks (6·blocks + 2), and a wide one for CPUs to chew on. */
-export const BACKBONES = {
-  'resnet-8': { widths: [16, 32, 64], blocksPerStage: [1, 1, 1] },
-  'resnet-14': { widths: [16, 32, 64], blocksPerStage: [2, 2, 2] },
-  'resnet-20': { widths: [16, 32, 64], blocksPerStage: [3, 3, 3] },
-  'resnet-14-wide': { widths: [64, 128, 256], blocksPerStage: [2, 2, 2] },
-} as const satisfies Record<string, ResNetOptions>;
+export const FAMILIES: readonly Family[] = [RESNET, DENSENET, MOBILENET, MOBILENET_V2];
 
 /**
- * The backbone that a spec names: a name of `BACKBONES`, or `resnet:widths=64-128-256,blocks=2-2-2` with an optional
- * `,stride=2` for the first convolution.
+ * Backbones by name, with the spec that each stands for: published networks by their depth or width, and of every
+ * family a small and a medium one for CPUs, with channels in multiples of 16 (a block of the engine's layout).
+ */
+export const BACKBONES = {
+  'resnet-8': 'resnet:widths=16-32-64,blocks=1-1-1',
+  'resnet-14': 'resnet:widths=16-32-64,blocks=2-2-2',
+  'resnet-20': 'resnet:widths=16-32-64,blocks=3-3-3',
+  'resnet-32': 'resnet:widths=16-32-64,blocks=5-5-5',
+  'resnet-56': 'resnet:widths=16-32-64,blocks=9-9-9',
+  'resnet-14-wide': 'resnet:widths=64-128-256,blocks=2-2-2',
+  'resnet-small': 'resnet:widths=16-32-64,blocks=3-3-3',
+  'resnet-medium': 'resnet:widths=32-64-128,blocks=3-3-3',
+  'densenet-40': 'densenet:growth=12,layers=12-12-12,stem=16,compression=1',
+  'densenet-small': 'densenet:growth=16,layers=5-5-5,multiple=16',
+  'densenet-medium': 'densenet:growth=32,layers=4-4-4,multiple=16',
+  'mobilenet-0.25': 'mobilenet:width=0.25',
+  'mobilenet-small': 'mobilenet:width=0.5,multiple=16',
+  'mobilenet-medium': 'mobilenet:width=1,multiple=16',
+} as const satisfies Record<string, string>;
+
+/** What a spec may be, in one sentence. */
+export const BACKBONE_HELP =
+  `${Object.keys(BACKBONES).join(', ')}, or a family with options of its own: ` +
+  FAMILIES.map(({ example }) => example).join('; ');
+
+/**
+ * The backbone that a spec names: a name of `BACKBONES` (`resnet20` and `ResNet-20` are the same), or a family with its
+ * options, such as `resnet:widths=64-128-256,blocks=2-2-2`.
  * @throws InvalidArgumentError naming what is wrong and what exists
  */
 export function backbone(spec: string): Backbone {
-  const named = Object.entries(BACKBONES).find(([name]) => name === spec);
-  if (named !== undefined) return resNet(named[0], named[1]);
-  if (spec.startsWith('resnet:')) return resNet(spec, parseResNet(spec));
-  throw new InvalidArgumentError(
-    `There is no backbone "${spec}". Known: ${Object.keys(BACKBONES).join(', ')}, and ` +
-      '`resnet:widths=64-128-256,blocks=2-2-2`.',
-  );
+  const named = Object.entries(BACKBONES).find(([name]) => plain(name) === plain(spec));
+  const [familyName, ...options] = (named?.[1] ?? spec).split(':');
+  const family = FAMILIES.find(({ name }) => name === familyName);
+  if (family !== undefined) return family.backbone(named?.[0] ?? spec, options.join(':'));
+  throw new InvalidArgumentError(`There is no backbone "${spec}". Known: ${BACKBONE_HELP}.`);
 }
 
-function parseResNet(spec: string): ResNetOptions {
-  const fields = new Map<string, number[]>();
-  for (const part of spec.slice('resnet:'.length).split(',')) {
-    const [key, value] = part.split('=');
-    const numbers = value?.split('-').map(Number) ?? [];
-    if (
-      !['widths', 'blocks', 'stride'].includes(key!) ||
-      numbers.length === 0 ||
-      numbers.some(Number.isNaN)
-    ) {
-      throw new InvalidArgumentError(
-        `"${part}" in backbone "${spec}" should be widths=A-B-C, blocks=A-B-C or stride=A with numbers.`,
-      );
-    }
-    fields.set(key!, numbers);
-  }
-  const widths = fields.get('widths') ?? [];
-  return {
-    widths,
-    blocksPerStage: fields.get('blocks') ?? widths.map(() => 1),
-    stemStride: fields.get('stride')?.[0] ?? 1,
-  };
+function plain(name: string): string {
+  return name.toLowerCase().replaceAll('-', '');
 }
