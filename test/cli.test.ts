@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 const main = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
 
 const COMMANDS = [
-  ...['train', 'inspect', 'prune', 'quantize', 'port', 'profile', 'repo', 'serve'],
+  ...['train', 'backbones', 'inspect', 'prune', 'quantize', 'port', 'profile', 'repo', 'serve'],
   ...['orchestrate', 'stress', 'demo'],
 ];
 

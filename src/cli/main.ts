@@ -2,6 +2,7 @@
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
 import { BonsaiError, messageOf } from '../base/errors.ts';
+import { backbonesCommand } from './backbones.ts';
 import { CONFIG_FILE, installOptionSources } from './config.ts';
 import { demoCommand } from './demo.ts';
 import { EXIT, EXIT_CODE_HELP, exitCodeOf } from './exit-codes.ts';
@@ -43,6 +44,7 @@ ${EXIT_CODE_HELP}`,
 
 const commands = [
   trainCommand(),
+  backbonesCommand(),
   inspectCommand(),
   pruneCommand(),
   quantizeCommand(),

@@ -19,15 +19,15 @@ export const MAX_LAYERS = 128;
 
 const FIELDS = {
   growth: required('channels that each layer adds', integer(1, 512)),
-  layers: required('of each dense block', list(integer(1, MAX_LAYERS))),
-  stem: automatic('channels of the first convolution; default twice the growth', integer(1, MAX_WIDTH)),
+  layers: required('layers of each dense block', list(integer(1, MAX_LAYERS))),
+  stem: automatic('channels of the first convolution', integer(1, MAX_WIDTH), 'twice the growth'),
   compression: optional('share of the channels that a transition keeps', decimal(0.01, 1), 0.5),
   bottleneck: optional(
-    'channels of a 1×1 convolution before each 3×3 one, in multiples of the growth; 0: none',
+    'channels of a 1×1 convolution before each 3×3 one, in multiples of the growth, 0 for none',
     integer(0, 16),
     0,
   ),
-  multiple: optional('transitions are rounded to a multiple of this', integer(1, 64), 1),
+  multiple: optional('what the channels that a transition keeps are a multiple of', integer(1, 64), 1),
   ...STEM_FIELDS,
 };
 

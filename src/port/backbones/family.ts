@@ -24,8 +24,6 @@ export interface Family {
 export interface Architecture {
   /** By what the layers after the stem divide the height and width of an image. */
   readonly strideAfterStem: number;
-  /** What the stem is where the spec does not say; default: `stemOf` of the image. */
-  readonly stem?: Partial<Stem>;
   /** The layers from the normalised image to what is averaged before the last, linear one. */
   readonly features: (network: Network, image: Features, stem: Stem) => Features;
 }
@@ -44,10 +42,15 @@ export const STEM_LIMITS = { stride: 64, pool: 128 } as const;
 /** The options that every family has. */
 export const STEM_FIELDS = {
   stride: automatic(
-    `of the first convolution; default 1, for images above ${STEM_LIMITS.stride} pixels 2`,
+    'stride of the first convolution',
     integer(1, 4),
+    `1, and 2 for images above ${STEM_LIMITS.stride} pixels`,
   ),
-  pool: automatic('stride of the max-pooling behind it, 1: none', integer(1, 2)),
+  pool: automatic(
+    'stride of a max-pooling behind it, 1 for none',
+    integer(1, 2),
+    `1, and 2 for images above ${STEM_LIMITS.pool} pixels`,
+  ),
 } as const satisfies Fields;
 
 /** The stem that suits an image. */
@@ -85,7 +88,7 @@ function buildNetwork(
   target: BackboneOptions,
 ): Model {
   const { spec, options, plan } = made;
-  const fitting = { ...stemOf(target.inputShape), ...plan.stem };
+  const fitting = stemOf(target.inputShape);
   const stem = { stride: options.stride ?? fitting.stride, pool: options.pool ?? fitting.pool };
   checkTarget(spec, target, stem.stride * stem.pool * plan.strideAfterStem);
   const { network, image } = startNetwork(spec, target);

@@ -11,9 +11,11 @@ import {
 import { decimal, integer, type OptionsOf, optional } from './spec.ts';
 
 const WIDTH_FIELDS = {
-  width: optional('by what all widths are multiplied', decimal(0.01, 4), 1),
-  multiple: optional('widths are rounded to a multiple of this', integer(1, 64), 8),
+  width: optional('what all widths are multiplied with', decimal(0.01, 4), 1),
+  multiple: optional('what widths are a multiple of', integer(1, 64), 8),
   ...STEM_FIELDS,
+  // The published networks have none, for whatever images.
+  pool: optional(STEM_FIELDS.pool.meaning, STEM_FIELDS.pool, 1),
 };
 
 /**
@@ -41,7 +43,6 @@ function mobileNet({ width, multiple }: OptionsOf<typeof WIDTH_FIELDS>): Archite
   const scaled = (channels: number) => roundWidth(channels * width, multiple);
   return {
     strideAfterStem: product(PAIRS.map(([, stride]) => stride)),
-    stem: NO_POOL,
     features(network, image, stem) {
       let x = stemOf(network, image, scaled(32), stem);
       let pair = 0;
@@ -60,7 +61,7 @@ function mobileNet({ width, multiple }: OptionsOf<typeof WIDTH_FIELDS>): Archite
 
 const V2_FIELDS = {
   ...WIDTH_FIELDS,
-  expansion: optional('by what a block widens its input', integer(1, 16), 6),
+  expansion: optional('how many times as wide a block is inside', integer(1, 16), 6),
 };
 
 /**
@@ -88,7 +89,6 @@ function mobileNetV2({ width, multiple, expansion }: OptionsOf<typeof V2_FIELDS>
   const scaled = (channels: number) => roundWidth(channels * width, multiple);
   return {
     strideAfterStem: product(STAGES.map(([, , , stride]) => stride)),
-    stem: NO_POOL,
     features(network, image, stem) {
       let x = stemOf(network, image, scaled(32), stem);
       for (const [stage, [isWidened, channels, blocks, first]] of STAGES.entries()) {
@@ -119,9 +119,6 @@ function invertedResidual(
   y = convNorm(network, `${name}/project`, y, { to, kernel: 1 });
   return stride === 1 && to === x.channels ? add(network, name, y, x) : y;
 }
-
-/** The published networks have no pooling behind the first convolution, for whatever images. */
-const NO_POOL = { pool: 1 };
 
 function stemOf(
   network: Network,

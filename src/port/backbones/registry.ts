@@ -26,6 +26,7 @@ export const BACKBONES = {
   'mobilenet-0.25': 'mobilenet:width=0.25',
   'mobilenet-small': 'mobilenet:width=0.5,multiple=16',
   'mobilenet-medium': 'mobilenet:width=1,multiple=16',
+  'mobilenet-v2': 'mobilenet-v2:width=1',
 } as const satisfies Record<string, string>;
 
 /** What a spec may be, in one sentence. */

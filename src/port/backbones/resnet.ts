@@ -18,8 +18,9 @@ export const MAX_BLOCKS = 256;
 const FIELDS = {
   widths: required('channels of each stage', list(integer(1, MAX_WIDTH))),
   blocks: automatic(
-    'two convolutions and a shortcut each, of each stage; default 1',
+    'blocks of each stage, of two convolutions and a shortcut each',
     list(integer(1, MAX_BLOCKS)),
+    '1 each',
   ),
   ...STEM_FIELDS,
 };

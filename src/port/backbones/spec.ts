@@ -11,6 +11,8 @@ export interface Field<T> extends Reader<T> {
   readonly meaning: string;
   readonly isRequired: boolean;
   readonly fallback?: T;
+  /** What it is by default, in words. */
+  readonly otherwise?: string;
 }
 
 export type Fields = Readonly<Record<string, Field<unknown>>>;
@@ -25,12 +27,12 @@ export function required<T>(meaning: string, reader: Reader<T>): Field<T> {
 }
 
 export function optional<T>(meaning: string, reader: Reader<T>, fallback: T): Field<T> {
-  return { ...reader, meaning, isRequired: false, fallback };
+  return { ...reader, meaning, isRequired: false, fallback, otherwise: String(fallback) };
 }
 
 /** An option that the backbone chooses by itself where the spec is silent (undefined). */
-export function automatic<T>(meaning: string, reader: Reader<T>): Field<T | undefined> {
-  return { ...reader, meaning, isRequired: false };
+export function automatic<T>(meaning: string, reader: Reader<T>, otherwise: string): Field<T | undefined> {
+  return { ...reader, meaning, isRequired: false, otherwise };
 }
 
 export function integer(min: number, max: number): Reader<number> {
