@@ -4,7 +4,7 @@ import { alignedTable } from '../report/table.ts';
 import { ModelNotFoundError } from '../repository/errors.ts';
 import { frontierOf } from '../repository/frontier.ts';
 import { listFolders, listTasks, readTask, type StoredTask, verifyVariant } from '../repository/store.ts';
-import { profileOf, type TaskManifest } from '../repository/types.ts';
+import { type Profile, profileOf, type TaskManifest } from '../repository/types.ts';
 import { processContext } from './context.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { jsonOption } from './options.ts';
@@ -150,9 +150,14 @@ export function familyTable(manifest: TaskManifest): string {
         String(variant.parameters),
         profile?.latencyMs.median.toFixed(2) ?? '-',
         profile?.throughputRps.median.toFixed(1) ?? '-',
-        profile === undefined ? '-' : (profile.throughputRps.max / profile.throughputRps.min).toFixed(2),
+        profile === undefined ? '-' : spreadText(profile),
         frontier.has(variant.version) ? 'yes' : '',
       ];
     }),
   ]).trimEnd();
+}
+
+/** Largest by smallest repetition of the throughput, and whether it is beyond what can be trusted. */
+function spreadText({ throughputRps, noisy }: Profile): string {
+  return `${(throughputRps.max / throughputRps.min).toFixed(2)}${noisy ? ' noisy' : ''}`;
 }

@@ -79,7 +79,9 @@ const measurement = z.looseObject({
   median: z.number(),
   min: z.number(),
   max: z.number(),
+  p95: z.number().optional(),
   p99: z.number().optional(),
+  standardDeviation: z.number().optional(),
 });
 const target = z.looseObject({
   fingerprint: z.string(),
@@ -88,13 +90,29 @@ const target = z.looseObject({
   cpus: z.number().positive(),
   runtime: z.string(),
   runtimeVersion: z.string(),
+  unpinned: z.literal(true).optional(),
+  host: z.string().optional(),
+  name: z.string().optional(),
+});
+const contested = z.looseObject({
+  by: z.looseObject({ task: z.string(), version: z.int().positive(), digest: z.string().optional() }),
+  share: ratio,
+  maximumRps: z.number(),
+  offeredRps: z.number(),
+  answeredRps: z.number(),
+  throughputRps: measurement,
+  concurrency: count,
+  noisy: z.literal(true).optional(),
 });
 const profile = z.looseObject({
   target,
   measuredAt: z.string(),
   latencyMs: measurement,
+  latencySource: z.enum(['engine', 'server', 'network']).optional(),
   throughputRps: measurement,
   concurrency: count,
+  noisy: z.literal(true).optional(),
+  contested: z.array(contested).optional(),
   loadMs: z.number().optional(),
   memoryBytes: z.number().optional(),
 });

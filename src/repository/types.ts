@@ -56,6 +56,15 @@ export interface Lineage {
     /** Share of channels removed from each group, relative to the base. */
     readonly ratio: number;
     readonly align: number;
+    /** What the widths were searched for, such as `throughput=40/s`; absent where a ratio was given. */
+    readonly goal?: string;
+  };
+  /** Present where fine-tuning also followed another network's answers. */
+  readonly distillation?: {
+    /** Digest of the network that was followed. */
+    readonly teacher: string;
+    readonly temperature: number;
+    readonly weight: number;
   };
   /** Present where the network computes in 8-bit integers. */
   readonly quantization?: {
@@ -76,20 +85,52 @@ export interface Target {
   readonly cpus: number;
   readonly runtime: string;
   readonly runtimeVersion: string;
+  /** The server is not bound to its CPUs, so it may use others for its sockets. */
+  readonly unpinned?: true;
+  /** Of a server that does not describe its machine: the machine's name, and what its owner calls it. */
+  readonly host?: string;
+  readonly name?: string;
 }
 
 /** What was measured of one variant on one target. */
 export interface Profile {
   readonly target: Target;
   readonly measuredAt: string;
-  /** Single inferences by ONNX Runtime alone, one thread, batch 1. */
+  /** Single inferences one after the other, batch 1; by ONNX Runtime alone on one thread, unless `latencySource` says otherwise. */
   readonly latencyMs: Measurement;
+  /**
+   * `engine` (also where absent): ONNX Runtime in the profiler; `server`: the time of computing that a remote server
+   * counts for each request; `network`: whole requests over the network, from a server that counts nothing.
+   */
+  readonly latencySource?: 'engine' | 'server' | 'network';
   /** Maximal throughput through the server's own protocol, requests per second, over repeated measurements. */
   readonly throughputRps: Measurement;
   /** Concurrency at which throughput stopped rising. */
   readonly concurrency: number;
+  /** The throughput kept varying between repetitions by more than a profile that can be trusted does. */
+  readonly noisy?: true;
+  /** The throughput while another model takes shares of its own maximum on the same server. */
+  readonly contested?: readonly ContestedThroughput[];
+  /** Median time from the wish for the variant to its readiness on the server. */
   readonly loadMs?: number;
+  /** Peak growth of one inference worker's resident memory by loading and running the variant; a server has a worker per CPU. */
   readonly memoryBytes?: number;
+}
+
+/** Maximal throughput of a variant while a server answers a stream of requests for another model as well. */
+export interface ContestedThroughput {
+  /** The other model; its digest where the repository has it, since another network may come to bear the number. */
+  readonly by: { readonly task: string; readonly version: number; readonly digest?: string };
+  /** The share in (0, 1) of its own maximum that was aimed at. */
+  readonly share: number;
+  /** Its own maximal throughput, alone on this target. */
+  readonly maximumRps: number;
+  /** Its requests that really left and were really answered, per second, over all repetitions. */
+  readonly offeredRps: number;
+  readonly answeredRps: number;
+  readonly throughputRps: Measurement;
+  readonly concurrency: number;
+  readonly noisy?: true;
 }
 
 export interface Measurement {
@@ -98,17 +139,25 @@ export interface Measurement {
   readonly median: number;
   readonly min: number;
   readonly max: number;
+  readonly p95?: number;
   readonly p99?: number;
+  /** Of the sample. */
+  readonly standardDeviation?: number;
 }
 
 /** What a variant costs: seconds per inference at saturation, seconds of latency, or multiply-accumulates. */
-export type CostMetric = 'inverseThroughput' | 'latency' | 'flops';
+export const COST_METRICS = ['inverseThroughput', 'latency', 'flops'] as const;
+export type CostMetric = (typeof COST_METRICS)[number];
 
 /**
  * The cost of a variant, lower is cheaper; undefined where the variant has no profile for the target.
  * @param fingerprint a target; by default the only or the most recent profile
  */
-export function costOf(variant: Variant, metric: CostMetric, fingerprint?: string): number | undefined {
+export function costOf(
+  variant: Omit<Variant, 'version'>,
+  metric: CostMetric,
+  fingerprint?: string,
+): number | undefined {
   if (metric === 'flops') return variant.macs;
   const profile = profileOf(variant, fingerprint);
   if (profile === undefined) return undefined;
@@ -116,7 +165,7 @@ export function costOf(variant: Variant, metric: CostMetric, fingerprint?: strin
 }
 
 /** The profile for a target, or the most recent one. */
-export function profileOf(variant: Variant, fingerprint?: string): Profile | undefined {
+export function profileOf(variant: Pick<Variant, 'profiles'>, fingerprint?: string): Profile | undefined {
   if (fingerprint !== undefined) return variant.profiles[fingerprint];
   return Object.values(variant.profiles)
     .toSorted((a, b) => a.measuredAt.localeCompare(b.measuredAt))

@@ -6,6 +6,7 @@ import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import type { Clock } from '../base/clock.ts';
 import { BonsaiError, InvalidArgumentError, messageOf, systemCodeOf } from '../base/errors.ts';
+import { describeTarget } from '../engine/target.ts';
 import { DataPlane } from './data-plane.ts';
 import { DEFAULT_LIMITS, type Limits } from './limits.ts';
 import { Loader } from './loader.ts';
@@ -87,6 +88,10 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     plane,
     limits,
     slots,
+    target: describeTarget({
+      cpus: options.cpus?.length ?? slots,
+      isPinned: pinned !== undefined && 'unpin' in pinned,
+    }),
     logger,
     adminToken: options.adminToken,
     isReady: () => isReady,

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { GraphBuilder, modelOf } from '../../graph/build.ts';
 import { writeModel, writeModelFile } from '../../graph/onnx/write.ts';
-import { profileLatency } from './latency.ts';
+import { profileLatency, summarizeLatencies } from './latency.ts';
 
 function relu(shape: readonly (number | string)[], dtype: 'float32' | 'int64' = 'float32') {
   const build = new GraphBuilder('relu');
@@ -23,6 +23,8 @@ test('as many runs as asked for are summarised, from bytes or from a file', asyn
       expect(measured.count).toBe(50);
       expect(measured.min).toBeGreaterThan(0);
       expect(measured.min).toBeLessThanOrEqual(measured.median);
+      expect(measured.p95).toBeGreaterThanOrEqual(measured.median);
+      expect(measured.p99).toBeGreaterThanOrEqual(measured.p95);
       expect(measured.p99).toBeLessThanOrEqual(measured.max);
     }
   } finally {
@@ -52,4 +54,19 @@ test('what cannot be loaded, nonsense and an abort are typed errors', async () =
   await expect(profileLatency(writeModel(relu(['N', 1])), { runs: 1, signal })).rejects.toMatchObject({
     code: 'aborted',
   });
+});
+
+test('location and spread are those of the sample', () => {
+  // 1 … 5: mean 3, squares 4 + 1 + 0 + 1 + 4 = 10 over 4; 95 % of the way from 1 to 5 is 4.8.
+  expect(summarizeLatencies([5, 1, 4, 2, 3])).toEqual({
+    count: 5,
+    mean: 3,
+    median: 3,
+    min: 1,
+    max: 5,
+    p95: expect.closeTo(4.8),
+    p99: expect.closeTo(4.96),
+    standardDeviation: expect.closeTo(Math.sqrt(2.5)),
+  });
+  expect(summarizeLatencies([7])).toMatchObject({ count: 1, p95: 7, standardDeviation: 0 });
 });

@@ -1,5 +1,5 @@
 import { InvalidArgumentError } from '../../base/errors.ts';
-import { summarize } from '../../base/statistics.ts';
+import { mean, quantile, summarize } from '../../base/statistics.ts';
 import { workerUrl } from '../../base/worker-url.ts';
 import type { Measurement } from '../../repository/types.ts';
 import { runJob } from '../worker-job.ts';
@@ -15,7 +15,7 @@ import { runJob } from '../worker-job.ts';
 export async function profileLatency(
   model: string | Uint8Array,
   options: LatencyOptions = {},
-): Promise<Measurement> {
+): Promise<LatencyMeasurement> {
   const { signal, ...given } = options;
   const order: LatencyOrder = { ...latencyDefaults, ...given, model };
   if (
@@ -26,8 +26,23 @@ export async function profileLatency(
     );
   }
   const url = workerUrl(import.meta.url, 'latency-worker');
-  return summarize(await runJob<LatencyOrder, never, Float64Array>(url, order, { signal }));
+  return summarizeLatencies(await runJob<LatencyOrder, never, Float64Array>(url, order, { signal }));
 }
+
+/** Location and spread of latencies: what `summarize` gives, the 95th percentile and the standard deviation. */
+export function summarizeLatencies(latenciesMs: ArrayLike<number>): LatencyMeasurement {
+  const center = mean(latenciesMs);
+  const squares = Array.from(latenciesMs, (latency) => (latency - center) ** 2);
+  return {
+    ...summarize(latenciesMs),
+    p95: quantile(latenciesMs, 0.95),
+    standardDeviation:
+      squares.length < 2 ? 0 : Math.sqrt((mean(squares) * squares.length) / (squares.length - 1)),
+  };
+}
+
+export type LatencyMeasurement = Measurement &
+  Required<Pick<Measurement, 'p95' | 'p99' | 'standardDeviation'>>;
 
 export interface LatencyOptions {
   readonly runs?: number;

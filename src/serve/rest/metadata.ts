@@ -1,13 +1,17 @@
-import type { TensorSpec } from '../../repository/types.ts';
+import type { Target, TensorSpec } from '../../repository/types.ts';
 import { datatypeOf } from '../datatypes.ts';
 import type { ServedModel } from '../served-model.ts';
 
-/** What the server says of itself. Only what it does is advertised. */
-export function serverMetadata(): unknown {
+/**
+ * What the server says of itself. Only what it does is advertised. `target`, which the protocol does not know, is
+ * what it runs on, so that profiles measured over the network are kept for the right hardware.
+ */
+export function serverMetadata(target: Target): unknown {
   return {
     name: 'bonsai',
     version: SERVER_VERSION,
     extensions: ['model_repository', 'model_configuration', 'binary_tensor_data', 'parameters', 'statistics'],
+    target,
   };
 }
 

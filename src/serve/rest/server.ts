@@ -3,6 +3,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import { promisify } from 'node:util';
 import { deflate, gzip } from 'node:zlib';
 import type { Logger } from 'pino';
+import type { Target } from '../../repository/types.ts';
 import type { DataPlane } from '../data-plane.ts';
 import { RefusedError } from '../errors.ts';
 import type { Limits } from '../limits.ts';
@@ -22,6 +23,8 @@ export interface RestContext {
   readonly plane: DataPlane;
   readonly limits: Limits;
   readonly slots: number;
+  /** What this server runs on. */
+  readonly target: Target;
   readonly logger: Logger;
   /** Whether the server takes requests: all tasks are loaded and it is not stopping. */
   readonly isReady: () => boolean;
@@ -65,7 +68,7 @@ async function handle(
     case 'ready':
       return send(response, context.isReady() ? 200 : 400);
     case 'server_metadata':
-      return sendJson(response, serverMetadata());
+      return sendJson(response, serverMetadata(context.target));
     case 'model_metadata':
       return sendJson(response, modelMetadata(context.models.get(route.model), route.version));
     case 'model_ready':
