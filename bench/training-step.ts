@@ -60,7 +60,10 @@ for (const [spec, batch, size] of CASES) {
   report('forward', await median(inference, { image }), macs);
   await inference.release();
 
-  const step = buildTrainingStep(model, { batch, momentum: 0.9, nesterov: true, weightDecay: 5e-4 });
+  const step = buildTrainingStep(model, {
+    batch,
+    optimizer: { name: 'sgd', momentum: 0.9, nesterov: true, weightDecay: 5e-4 },
+  });
   const { parameters, state } = readParameters(model, step);
   const feeds: Record<string, Tensor> = {
     image,

@@ -40,14 +40,15 @@ export {
   type VerifyOptions,
   type VerifyProgress,
 } from './port/mask-equivalence.ts';
-export {
-  type Family,
-  type PortOptions,
-  type PortProgress,
-  type PortSteps,
-  portFamily,
-  standardSteps,
-} from './port/pipeline.ts';
+export { portFamily, standardSteps } from './port/pipeline.ts';
+export type {
+  Family,
+  FoundVariant,
+  PortDistillation,
+  PortOptions,
+  PortProgress,
+  PortSteps,
+} from './port/pipeline-types.ts';
 export { type LatencyOptions, profileLatency } from './port/profile/latency.ts';
 export {
   type IterativePruneOptions,
@@ -59,6 +60,16 @@ export { openStepCache, type StepCache } from './port/step-cache.ts';
 export type { TrainingRecipe } from './port/train/recipe.ts';
 export { type TrainingOptions, type TrainingResult, trainNetwork } from './port/train/train.ts';
 export { verify } from './port/verify.ts';
+export { type Distillation, LOSSES, type Loss } from './transform/autodiff/loss.ts';
+export type { AdamW, Optimizer, Sgd } from './transform/autodiff/optimizer.ts';
+export {
+  buildTrainingStep,
+  readParameters,
+  type TrainingStep,
+  type TrainingStepOptions,
+  writeParameters,
+} from './transform/autodiff/training-step.ts';
+export { lowerTrainingStep } from './transform/lower/lower.ts';
 export { foldBatchNorm } from './transform/passes/fold-batch-norm.ts';
 export { foldConstants } from './transform/passes/fold-constants.ts';
 export { formatGoal, type Goal, parseGoal, pruneToShare } from './transform/prune/goal.ts';

@@ -6,15 +6,16 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { BonsaiError } from '../src/base/errors.ts';
+import { floatsOf } from '../src/base/tensor.ts';
 import { readModelFile } from '../src/graph/onnx/read.ts';
 import { writeModelFile } from '../src/graph/onnx/write.ts';
 import { countParameters } from '../src/ops/count.ts';
 import { randomNetwork } from '../src/transform/prune/networks.fixture.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const examples = [...readFileSync(join(root, 'docs/prune.md'), 'utf8').matchAll(/^```js\n(.*?)^```/gms)].map(
-  (match) => match[1]!,
-);
+const examplesOf = (document: string) =>
+  [...readFileSync(join(root, document), 'utf8').matchAll(/^```js\n(.*?)^```/gms)].map((match) => match[1]!);
+const examples = examplesOf('docs/prune.md');
 const network = randomNetwork(['residual', 'conv'], 'gap', 3);
 
 // A project that depends on the package, as a user's does: only what package.json exports can be imported.
@@ -49,6 +50,13 @@ describe('the library', () => {
     expect(shape[0]).toBeLessThan(kernel(network).shape[0]!);
     // The first channels stay: what is left of the first kernel is its beginning.
     expect(bytes).toEqual(kernel(network).bytes.subarray(0, bytes.length));
+  });
+
+  it('trains by steps of its own, as docs/train.md shows', async () => {
+    expect(run(examplesOf('docs/train.md')[0]!).trim()).toBe('3.00 -2.00 1.00');
+    const line = await readModelFile(join(project, 'line.onnx'));
+    const [w] = line.graph.initializers.values();
+    expect(floatsOf(w!)[0]).toBeCloseTo(3, 2);
   });
 
   it('exports its names, and nothing of its inside', () => {

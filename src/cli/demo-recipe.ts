@@ -30,9 +30,7 @@ const TRAINING = {
   batch: 32,
   schedule: 'one-cycle',
   warmupShare: 0.15,
-  momentum: 0.9,
-  nesterov: true,
-  weightDecay: 5e-4,
+  optimizer: { name: 'sgd', momentum: 0.9, nesterov: true, weightDecay: 5e-4 },
 } as const;
 
 /**

@@ -1,17 +1,27 @@
 import { rm } from 'node:fs/promises';
 import { Command, Option } from 'commander';
-import { InvalidArgumentError } from '../base/errors.ts';
+import { BonsaiError, InvalidArgumentError } from '../base/errors.ts';
 import type { Model } from '../graph/model.ts';
 import { writeModelFile } from '../graph/onnx/write.ts';
 import { countCost } from '../ops/count.ts';
-import { BACKBONES, backbone } from '../port/backbones/registry.ts';
+import { BACKBONE_HELP, backbone } from '../port/backbones/registry.ts';
 import type { Augmentation } from '../port/data/augmentation.ts';
 import type { Dataset } from '../port/data/data-module.ts';
 import { evaluate } from '../port/evaluate.ts';
-import { checkRecipe, type Schedule, type TrainingRecipe } from '../port/train/recipe.ts';
+import { type ImageInput, withImageInput } from '../port/image-input.ts';
+import {
+  CLASSIFIER_LOSSES,
+  type ClassifierLoss,
+  checkRecipe,
+  type Schedule,
+  type TrainingRecipe,
+} from '../port/train/recipe.ts';
+import { withOpenBatch } from '../port/train/teacher.ts';
 import { type TrainingProgress, trainNetwork } from '../port/train/train.ts';
+import { adamDefaults, type Optimizer } from '../transform/autodiff/optimizer.ts';
 import { type Context, interruptible, processContext } from './context.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
+import { readNetwork } from './network.ts';
 import {
   augmentOption,
   dataOption,
@@ -27,17 +37,29 @@ import { checkWritableFile } from './writable.ts';
 
 interface TrainOptions {
   readonly backbone: string;
+  readonly from?: string;
+  readonly normalizeInput?: boolean;
   readonly data: string;
   readonly out: string;
   readonly epochs: TrainingRecipe['phases'];
   readonly batch: number;
-  readonly learningRate: number;
+  readonly optimizer: Optimizer['name'];
+  readonly learningRate?: number;
   readonly schedule: Schedule;
   readonly warmup: number;
-  readonly momentum: number;
-  readonly weightDecay: number;
+  readonly momentum?: number;
+  readonly beta1?: number;
+  readonly beta2?: number;
+  readonly epsilon?: number;
+  readonly weightDecay?: number;
+  readonly clipNorm?: number;
+  readonly loss: ClassifierLoss;
   readonly scaleL1?: number;
   readonly labelSmoothing: number;
+  readonly teacher?: string;
+  readonly teacherNormalizeInput?: boolean;
+  readonly distillTemperature?: number;
+  readonly distillWeight?: number;
   readonly shift: number;
   readonly augment?: Augmentation;
   readonly patience?: number;
@@ -80,6 +102,79 @@ export function augmentationOf(options: {
   return options.augment === undefined ? shift : { ...shift, ...options.augment };
 }
 
+/** What training takes where no option says otherwise. */
+export const trainDefaults = {
+  /** From random weights, and from trained ones (`--from`), which high rates would undo. */
+  learningRate: { sgd: { fresh: 0.1, trained: 0.02 }, adamw: { fresh: 1e-3, trained: 1e-4 } },
+  /** AdamW's is multiplied by rates a hundred times smaller. */
+  weightDecay: { sgd: 5e-4, adamw: 0.05 },
+  momentum: 0.9,
+  /** Hinton et al. 2015 found temperatures from 2.5 to 20 to work, and labels best at a considerably lower weight. */
+  distillation: { temperature: 4, weight: 0.9 },
+} as const;
+
+/** @throws InvalidArgumentError for an option that does nothing without another one that is not given */
+function checkIdleOptions(options: TrainOptions): void {
+  const { optimizer, teacher, from } = options;
+  const needs: readonly (readonly [key: keyof TrainOptions, flag: string, need: string, isGiven: boolean])[] =
+    [
+      ['momentum', '--momentum', '--optimizer sgd', optimizer === 'sgd'],
+      ['beta1', '--beta1', '--optimizer adamw', optimizer === 'adamw'],
+      ['beta2', '--beta2', '--optimizer adamw', optimizer === 'adamw'],
+      ['epsilon', '--epsilon', '--optimizer adamw', optimizer === 'adamw'],
+      ['normalizeInput', '--normalize-input', '--from FILE', from !== undefined],
+      ['teacherNormalizeInput', '--teacher-normalize-input', '--teacher FILE', teacher !== undefined],
+      ['distillTemperature', '--distill-temperature', '--teacher FILE', teacher !== undefined],
+      ['distillWeight', '--distill-weight', '--teacher FILE', teacher !== undefined],
+    ];
+  for (const [key, flag, need, isGiven] of needs) {
+    if (options[key] !== undefined && !isGiven) {
+      throw new InvalidArgumentError(`${flag} does something only with ${need}; give both or neither.`);
+    }
+  }
+}
+
+/** @throws InvalidArgumentError for a value out of range */
+function recipeOf(options: TrainOptions): TrainingRecipe {
+  const { optimizer: name, from } = options;
+  const weightDecay = options.weightDecay ?? trainDefaults.weightDecay[name];
+  const { beta1, beta2, epsilon } = options;
+  const { momentum, distillation } = trainDefaults;
+  const recipe: TrainingRecipe = {
+    phases: options.epochs,
+    batch: options.batch,
+    learningRate:
+      options.learningRate ?? trainDefaults.learningRate[name][from === undefined ? 'fresh' : 'trained'],
+    schedule: options.schedule,
+    warmupShare: options.warmup,
+    optimizer:
+      name === 'sgd'
+        ? { name, momentum: options.momentum ?? momentum, nesterov: true, weightDecay }
+        : {
+            name,
+            weightDecay,
+            beta1: beta1 ?? adamDefaults.beta1,
+            beta2: beta2 ?? adamDefaults.beta2,
+            epsilon: epsilon ?? adamDefaults.epsilon,
+          },
+    clipNorm: options.clipNorm,
+    loss: options.loss,
+    distillation:
+      options.teacher === undefined
+        ? undefined
+        : {
+            temperature: options.distillTemperature ?? distillation.temperature,
+            weight: options.distillWeight ?? distillation.weight,
+          },
+    scaleL1: options.scaleL1,
+    labelSmoothing: options.labelSmoothing,
+    augmentation: augmentationOf(options),
+    earlyStopping: options.patience === undefined ? undefined : { patienceEpochs: options.patience },
+  };
+  checkRecipe(recipe);
+  return recipe;
+}
+
 /** @returns the spec itself, once it is known to name a backbone; @throws InvalidArgumentError naming what exists */
 function parseBackbone(spec: string): string {
   backbone(spec);
@@ -91,13 +186,16 @@ export function trainCommand(): Command {
     .description('Train a network on labelled data and write it as ONNX.')
     .addOption(dataOption())
     .requiredOption('--out <file>', 'the ONNX file to write')
+    .addOption(new Option('--backbone <name>', BACKBONE_HELP).argParser(parseBackbone).default('resnet-8'))
     .addOption(
       new Option(
-        '--backbone <name>',
-        `${Object.keys(BACKBONES).join(', ')}, or resnet:widths=16-32-64,blocks=1-1-1`,
-      )
-        .argParser(parseBackbone)
-        .default('resnet-8'),
+        '--from <file>',
+        "fine-tune this ONNX network of anybody's instead of training a backbone",
+      ).conflicts('backbone'),
+    )
+    .option(
+      '--normalize-input',
+      'with --from: the network expects pixels normalised by the mean and deviation of the data',
     )
     .addOption(
       new Option(
@@ -108,7 +206,17 @@ export function trainCommand(): Command {
         .default(parsePhases('5'), '5'),
     )
     .addOption(new Option('--batch <n>', 'examples of a step').argParser(parseInteger(1, 4096)).default(64))
-    .addOption(new Option('--learning-rate <rate>', 'the highest').argParser(parseNumber(0)).default(0.1))
+    .addOption(
+      new Option('--optimizer <name>', 'sgd with Nesterov momentum, or adamw')
+        .choices(['sgd', 'adamw'])
+        .default('sgd'),
+    )
+    .addOption(
+      new Option(
+        '--learning-rate <rate>',
+        'the highest (default: sgd 0.1, with --from 0.02; adamw 0.001, with --from 0.0001)',
+      ).argParser(parseNumber(0)),
+    )
     .addOption(
       new Option('--schedule <name>', 'of the learning rate')
         .choices(['cosine', 'one-cycle', 'step', 'constant'])
@@ -119,11 +227,38 @@ export function trainCommand(): Command {
         .argParser(parseNumber(0, 1))
         .default(0.1),
     )
-    .addOption(new Option('--momentum <m>', 'Nesterov momentum').argParser(parseNumber(0, 1)).default(0.9))
+    .addOption(new Option('--momentum <m>', 'of sgd (default: 0.9)').argParser(parseNumber(0, 1)))
     .addOption(
-      new Option('--weight-decay <d>', 'on weights, not on biases and BatchNorm')
-        .argParser(parseNumber(0))
-        .default(5e-4),
+      new Option('--beta1 <b>', 'of adamw: decay of the first moment (default: 0.9)').argParser(
+        parseNumber(0, 1),
+      ),
+    )
+    .addOption(
+      new Option('--beta2 <b>', 'of adamw: decay of the second moment (default: 0.999)').argParser(
+        parseNumber(0, 1),
+      ),
+    )
+    .addOption(
+      new Option('--epsilon <e>', 'of adamw: keeps its division finite (default: 1e-8)').argParser(
+        parseNumber(0),
+      ),
+    )
+    .addOption(
+      new Option(
+        '--weight-decay <d>',
+        'on weights, not on biases and BatchNorm (default: sgd 0.0005, adamw 0.05)',
+      ).argParser(parseNumber(0)),
+    )
+    .addOption(
+      new Option(
+        '--clip-norm <n>',
+        "shorten each step's gradient to at most this norm; 1 to 5 tames a training that diverges (default: off)",
+      ).argParser(parseNumber(0)),
+    )
+    .addOption(
+      new Option('--loss <name>', 'mse: against one-hot targets')
+        .choices([...CLASSIFIER_LOSSES])
+        .default('cross-entropy'),
     )
     .addOption(
       new Option(
@@ -131,7 +266,33 @@ export function trainCommand(): Command {
         'makes BatchNorm scales sparse, for pruning by --criterion slim; 1e-4 to 1e-5 (default: off)',
       ).argParser(parseNumber(0)),
     )
-    .addOption(new Option('--label-smoothing <s>', '').argParser(parseNumber(0, 1)).default(0))
+    .addOption(
+      new Option('--label-smoothing <s>', 'share of each target that is spread over all classes')
+        .argParser(parseNumber(0, 1))
+        .default(0),
+    )
+    .addOption(
+      new Option(
+        '--teacher <file>',
+        "learn from the answers of this ONNX network of anybody's as well, for the same images and classes",
+      ),
+    )
+    .option(
+      '--teacher-normalize-input',
+      'the teacher expects pixels normalised by the mean and deviation of the data',
+    )
+    .addOption(
+      new Option(
+        '--distill-temperature <t>',
+        "how much the teacher's small probabilities count (default: 4)",
+      ).argParser(parseNumber(0)),
+    )
+    .addOption(
+      new Option(
+        '--distill-weight <w>',
+        'share of the teacher in the loss, the rest is that of the labels (default: 0.9)',
+      ).argParser(parseNumber(0, 1)),
+    )
     .addOption(
       new Option(
         '--shift <pixels>',
@@ -156,35 +317,36 @@ export function trainCommand(): Command {
 Examples:
   $ bonsai train --data mnist --backbone resnet-8 --epochs 3@0.5,1 --out digits.onnx
   $ bonsai train --data mnist --epochs 20 --augment shift=2,rotate=10,scale=0.1,elastic=1.5 --out digits.onnx
+  $ bonsai train --data mnist --backbone resnet:widths=4-8,blocks=1-1 --teacher digits.onnx --out small.onnx
+  $ bonsai train --data cifar10:data --from resnet20.onnx --normalize-input --epochs 2 --out tuned.onnx
 
 An interrupted training is continued by the same command: its checkpoint lies beside the file (FILE.checkpoint).
 ${EXIT_CODE_HELP}`,
     )
     .action(async (options: TrainOptions) => {
       const context = processContext(options);
-      const recipe: TrainingRecipe = {
-        phases: options.epochs,
-        batch: options.batch,
-        learningRate: options.learningRate,
-        schedule: options.schedule,
-        warmupShare: options.warmup,
-        momentum: options.momentum,
-        nesterov: true,
-        weightDecay: options.weightDecay,
-        scaleL1: options.scaleL1,
-        labelSmoothing: options.labelSmoothing,
-        augmentation: augmentationOf(options),
-        earlyStopping: options.patience === undefined ? undefined : { patienceEpochs: options.patience },
-      };
       // What cannot work should show before minutes are spent on it.
-      checkRecipe(recipe);
+      checkIdleOptions(options);
+      const recipe = recipeOf(options);
       await checkWritableFile(options.out);
+      const start = options.from === undefined ? undefined : await readNetwork(options.from);
+      const teacher = options.teacher === undefined ? undefined : await readNetwork(options.teacher);
       const dataset = await loadData(context, options);
+      const network =
+        start && toTrainable(start, dataset, { normalize: options.normalizeInput }, options.from!);
       const checkpointPath = `${options.out}.checkpoint`;
       const trained = await interruptible(
         context.signal,
         `Start it again: it goes on from ${checkpointPath}.`,
-        () => trainBackbone(context, { ...options, dataset, recipe, checkpointPath }),
+        () =>
+          trainBackbone(context, {
+            ...options,
+            dataset,
+            recipe,
+            checkpointPath,
+            network,
+            teacher: teacher && { model: teacher, input: { normalize: options.teacherNormalizeInput } },
+          }),
       );
       await writeModelFile(trained.model, options.out);
       await rm(checkpointPath, { recursive: true, force: true });
@@ -197,8 +359,17 @@ ${EXIT_CODE_HELP}`,
     });
 }
 
-/**
- * Builds a backbone for the data, trains it with a progress bar, and scores it on the test split. */
+/** A network of anybody's for any number of images with pixels in [0, 1]. @throws BonsaiError where it is not for the data */
+function toTrainable(network: Model, dataset: Dataset, input: ImageInput, file: string): Model {
+  const open = withOpenBatch(network);
+  if (open !== undefined) return withImageInput(open, dataset, input);
+  throw new BonsaiError(
+    'unsupported',
+    `${file} takes a fixed number of images at a time, which is built into its graph. Export it with an open batch.`,
+  );
+}
+
+/** Builds a backbone for the data, or takes the network given, trains it with a progress bar, and scores it on the test split. */
 export async function trainBackbone(
   context: Context,
   options: {
@@ -208,17 +379,25 @@ export async function trainBackbone(
     readonly threads: number;
     readonly seed: number;
     readonly checkpointPath: string;
+    /** Trained already, and to be trained further in place of a fresh backbone. */
+    readonly network?: Model;
+    readonly teacher?: { readonly model: Model; readonly input: ImageInput };
   },
 ): Promise<{ model: Model; testAccuracy: number; validationAccuracy: number }> {
   const { dataset, seed, threads } = options;
-  const untrained = backbone(options.backbone).build({
-    inputShape: dataset.shape,
-    classes: dataset.classes.length,
-    normalization: dataset.normalization,
-    seed,
-  });
-  const bar = context.progress.task(`Training ${options.backbone}`, 1);
-  const { model, validationAccuracy } = await trainNetwork(untrained, dataset, options.recipe, {
+  const start =
+    options.network ??
+    backbone(options.backbone).build({
+      inputShape: dataset.shape,
+      classes: dataset.classes.length,
+      normalization: dataset.normalization,
+      seed,
+    });
+  const what = options.network === undefined ? `Training ${options.backbone}` : 'Fine-tuning';
+  const bar = context.progress.task(what, 1);
+  const { model, validationAccuracy } = await trainNetwork(start, dataset, options.recipe, {
+    teacher: options.teacher?.model,
+    teacherInput: options.teacher?.input,
     threads,
     seed,
     checkpointPath: options.checkpointPath,

@@ -8,6 +8,7 @@ import { readModel } from '../graph/onnx/read.ts';
 import { writeModel } from '../graph/onnx/write.ts';
 import { removeUnused } from '../graph/walk.ts';
 import { DEFAULT_MOMENTUM } from '../ops/batch-normalization.ts';
+import { PLAIN_SGD } from '../transform/autodiff/optimizer.ts';
 import { buildTrainingStep, readParameters } from '../transform/autodiff/training-step.ts';
 import { lowerTrainingStep } from '../transform/lower/lower.ts';
 import type { BatchNormAverages, BatchNormJob } from './batch-norm.ts';
@@ -23,9 +24,7 @@ await serveJob<BatchNormJob, never, BatchNormAverages>(parentPort, workerData, a
   const step = buildTrainingStep(model, {
     batch: job.batch,
     inputShape: shape,
-    momentum: 0,
-    nesterov: false,
-    weightDecay: 0,
+    optimizer: PLAIN_SGD,
   });
   const moving = step.state.filter(({ name }) => momentumOf(model, name) < 1);
   const image = step.model.graph.inputs[0]!.name;

@@ -2,6 +2,7 @@ import { BonsaiError } from '../base/errors.ts';
 import { float32Tensor } from '../base/tensor.ts';
 import { GraphBuilder } from '../graph/build.ts';
 import { type Model, type Shape, withGraph } from '../graph/model.ts';
+import { NORMALIZATION_PREFIX } from '../transform/autodiff/parameters.ts';
 import { namesIn } from '../transform/quantize/names-in.ts';
 import type { Dataset } from './data/data-module.ts';
 
@@ -48,9 +49,10 @@ export function withImageInput(
         shape,
         std.map((deviation) => 1 / deviation),
       ),
-      'pixel_scale',
+      `${NORMALIZATION_PREFIX}scale`,
     );
-    const centre = build.constant(float32Tensor(shape, mean), 'pixel_mean');
+    // Under this prefix no training changes them.
+    const centre = build.constant(float32Tensor(shape, mean), `${NORMALIZATION_PREFIX}mean`);
     x = build.op('Sub', [x, centre]);
     steps.push((value, outputs) =>
       build.op('Mul', [value, gain], {}, { outputs, name: build.fresh('pixels_scaled') }),

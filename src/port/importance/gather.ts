@@ -23,8 +23,9 @@ import {
 import { taylorCriterion, taylorGateCriterion } from '../../transform/prune/importance/taylor.ts';
 import { propagateLabels } from '../../transform/prune/labels.ts';
 import type { Split } from '../data/data-module.ts';
-import { drawExamples } from '../data/split.ts';
+import { loadDrawn } from '../data/examples.ts';
 import { runJob } from '../worker-job.ts';
+import { fpgmByEngine } from './fpgm.ts';
 import { type StatisticsForm, statisticsForm } from './statistics-form.ts';
 
 export interface GatherOptions extends GroupOptions {
@@ -62,10 +63,11 @@ export async function gatherCriterion(
   split: Split,
   options: GatherOptions,
 ): Promise<Criterion> {
+  if (name === 'fpgm') return fpgmByEngine(model, options);
   if (!isDataCriterion(name)) return weightCriterion(name, foldConstants(model), options);
   if (name === 'taylor-gate') requireBatchNorm(model, name, 'taylor');
   const form = statisticsForm(model);
-  const examples = examplesOf(form, split, options);
+  const examples = await examplesOf(form, split, options);
   switch (name) {
     case 'taylor':
     case 'taylor-gate': {
@@ -93,7 +95,7 @@ export async function gatherMeans(model: Model, split: Split, options: GatherOpt
     value,
     labels: propagation.values.get(value)!, // Sites carry labels.
   }));
-  return measureMeans('value', form, sites, examplesOf(form, split, options), options);
+  return measureMeans('value', form, sites, await examplesOf(form, split, options), options);
 }
 
 /** What the worker is given. */
@@ -172,11 +174,11 @@ interface Examples {
 }
 
 /** Whole mini-batches drawn from a split. @throws InvalidArgumentError where there cannot be any */
-export function examplesOf(
+export async function examplesOf(
   form: StatisticsForm,
   split: Split,
-  options: Pick<GatherOptions, 'batch' | 'batches' | 'seed'>,
-): Examples {
+  options: Pick<GatherOptions, 'batch' | 'batches' | 'seed' | 'signal'>,
+): Promise<Examples> {
   const { batch = GATHER_BATCH, batches = GATHER_BATCHES } = options;
   for (const [what, count] of Object.entries({ batch, batches })) {
     if (!Number.isInteger(count) || count < 1)
@@ -190,7 +192,7 @@ export function examplesOf(
     );
   }
   const random = seededRandom(options.seed).fork('importance');
-  return { split: drawExamples(split, whole * fitting, random), batch: fitting };
+  return { split: await loadDrawn(split, whole * fitting, random, options.signal), batch: fitting };
 }
 
 /** @throws BonsaiError `shape_mismatch` where a label is none of the network's classes */

@@ -1,18 +1,12 @@
 import { BonsaiError } from '../../base/errors.ts';
-import {
-  elementCount,
-  float32Tensor,
-  floatsOf,
-  int64Tensor,
-  scalarTensor,
-  type Tensor,
-} from '../../base/tensor.ts';
+import { float32Tensor, floatsOf, int64Tensor, scalarTensor, type Tensor } from '../../base/tensor.ts';
 import { probeBlockSize } from '../../engine/probe-block.ts';
 import { Session } from '../../engine/session.ts';
 import type { Model } from '../../graph/model.ts';
 import { readModel } from '../../graph/onnx/read.ts';
 import { writeModel } from '../../graph/onnx/write.ts';
 import { inferTypes } from '../../ops/infer.ts';
+import { PLAIN_SGD } from '../../transform/autodiff/optimizer.ts';
 import {
   buildTrainingStep,
   readParameters,
@@ -22,6 +16,7 @@ import { lowerTrainingStep } from '../../transform/lower/lower.ts';
 import { BATCH_NORM_SCALE_INPUT } from '../../transform/prune/importance/criterion.ts';
 import { type Batch, batchOf } from '../data/batch.ts';
 import type { Dataset, Split } from '../data/data-module.ts';
+import { checkImageShape } from '../data/examples.ts';
 import { imageShapeOf } from '../evaluate.ts';
 import type { JobContext } from '../worker-job.ts';
 import { checkLabels, type Gathered, type GatherJob } from './gather.ts';
@@ -42,9 +37,7 @@ async function gatherGradients(context: JobContext<GatherJob, never>, job: Gathe
   const step = buildTrainingStep(model, {
     batch: job.batch,
     inputShape: shape,
-    momentum: 0,
-    nesterov: false,
-    weightDecay: 0,
+    optimizer: PLAIN_SGD,
   });
   checkLabels(job.split, classesOf(model, [job.batch, ...shape]));
   const { parameters, state } = readParameters(model, step);
@@ -139,12 +132,7 @@ export function* miniBatches(
   { split, batch }: { readonly split: Split; readonly batch: number },
   shape: Dataset['shape'],
 ): Generator<Batch> {
-  if (split.images.length !== split.count * elementCount(shape)) {
-    throw new BonsaiError(
-      'shape_mismatch',
-      `The network takes images of ${shape.join('×')}; ${split.images.length} bytes are not ${split.count} of those.`,
-    );
-  }
+  checkImageShape(split, shape);
   for (let from = 0; from + batch <= split.count; from += batch) {
     if (context.isStopRequested()) throw new BonsaiError('aborted', 'Stopped on request.');
     yield batchOf(

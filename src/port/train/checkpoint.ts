@@ -3,14 +3,15 @@ import { readSealed, writeSealed } from '../sealed-file.ts';
 import type { HistoryEntry } from './history.ts';
 
 /**
- * All that a training needs to go on as if it had never stopped: weights, velocity, running averages, the position,
- * and the sums behind the figures shown. What is drawn (order, shifts) is a function of seed and position.
+ * All that a training needs to go on as if it had never stopped: weights, the optimiser's vectors, running averages,
+ * the position, and the sums behind the figures shown. What is drawn (order, shifts) is a function of seed and position.
  */
 export interface Checkpoint {
   /** Steps done. */
   readonly step: number;
   readonly parameters: Float32Array;
-  readonly velocity: Float32Array;
+  /** The optimiser's vectors, in the order of the training step's `moments`. */
+  readonly moments: readonly Float32Array[];
   /** Running averages, in the order of the training step's `state`. */
   readonly state: readonly Float32Array[];
   readonly running: RunningFigures;
@@ -36,7 +37,7 @@ export interface BestWeights {
 /** @throws BonsaiError `unwritable_path` */
 export async function writeCheckpoint(path: string, identity: string, checkpoint: Checkpoint): Promise<void> {
   const { step, running, history, best } = checkpoint;
-  const arrays = [checkpoint.parameters, checkpoint.velocity, ...checkpoint.state];
+  const arrays = [checkpoint.parameters, ...checkpoint.moments, ...checkpoint.state];
   if (best !== undefined) arrays.push(best.parameters, ...best.state);
   const header: Header = {
     format: CHECKPOINT_FORMAT,
@@ -44,6 +45,7 @@ export async function writeCheckpoint(path: string, identity: string, checkpoint
     step,
     running,
     history,
+    moments: checkpoint.moments.length,
     states: checkpoint.state.length,
     lengths: arrays.map((array) => array.length),
     best: best && { step: best.step, accuracy: best.accuracy },
@@ -72,13 +74,15 @@ export async function readCheckpoint(path: string, identity: string): Promise<Fo
   if (header.format !== CHECKPOINT_FORMAT) {
     return {
       kind: 'unusable',
-      reason: `The checkpoint ${path} has another format than this version of Bonsai.`,
+      reason:
+        `The checkpoint ${path} has format ${header.format}, of ${header.format < CHECKPOINT_FORMAT ? 'an older' : 'a newer'} ` +
+        `version of Bonsai; this one reads format ${CHECKPOINT_FORMAT}.`,
     };
   }
   if (header.identity !== identity) {
     return {
       kind: 'unusable',
-      reason: `The checkpoint ${path} belongs to another training (network, data, recipe or seed differ).`,
+      reason: `The checkpoint ${path} belongs to another training (network, data, teacher, recipe or seed differ).`,
     };
   }
   let at = 0;
@@ -88,8 +92,9 @@ export async function readCheckpoint(path: string, identity: string): Promise<Fo
     at += 4 * length;
     return new Float32Array(bytes.buffer, bytes.byteOffset, length);
   });
-  const [parameters, velocity, ...rest] = arrays;
-  const { step, running, history, states, best } = header;
+  const { step, running, history, moments, states, best } = header;
+  const [parameters, ...others] = arrays;
+  const rest = others.slice(moments);
   return {
     kind: 'usable',
     checkpoint: {
@@ -97,7 +102,7 @@ export async function readCheckpoint(path: string, identity: string): Promise<Fo
       running,
       history,
       parameters: parameters!,
-      velocity: velocity!,
+      moments: others.slice(0, moments),
       state: rest.slice(0, states),
       ...(best && { best: { ...best, parameters: rest[states]!, state: rest.slice(states + 1) } }),
     },
@@ -106,7 +111,7 @@ export async function readCheckpoint(path: string, identity: string): Promise<Fo
 
 /**
  * A digest of everything that decides a training's course. Key order inside plain records does not matter.
- * @param bytes network and data
+ * @param bytes network, data, and the teacher where there is one
  * @param settings recipe and seed
  */
 export function trainingIdentity(bytes: readonly Uint8Array[], settings: unknown): string {
@@ -115,7 +120,8 @@ export function trainingIdentity(bytes: readonly Uint8Array[], settings: unknown
   return hash.update(canonicalJson(settings)).digest('hex');
 }
 
-const CHECKPOINT_FORMAT = 1;
+/** 1 knew no other optimiser than SGD. */
+export const CHECKPOINT_FORMAT = 2;
 
 interface Header {
   readonly format: number;
@@ -123,6 +129,7 @@ interface Header {
   readonly step: number;
   readonly running: RunningFigures;
   readonly history: readonly HistoryEntry[];
+  readonly moments: number;
   readonly states: number;
   readonly lengths: readonly number[];
   readonly best?: { readonly step: number; readonly accuracy: number };

@@ -1,3 +1,4 @@
+import { systemClock } from '../../base/clock.ts';
 import { BonsaiError } from '../../base/errors.ts';
 import { permutation, seededRandom } from '../../base/random.ts';
 import {
@@ -13,6 +14,7 @@ import { Session } from '../../engine/session.ts';
 import { type Model, withGraph } from '../../graph/model.ts';
 import { readModel } from '../../graph/onnx/read.ts';
 import { writeModel } from '../../graph/onnx/write.ts';
+import { STEP_NUMBER } from '../../transform/autodiff/optimizer.ts';
 import {
   buildTrainingStep,
   readParameters,
@@ -21,8 +23,9 @@ import {
 } from '../../transform/autodiff/training-step.ts';
 import { lowerTrainingStep } from '../../transform/lower/lower.ts';
 import { classifySplit } from '../classify.ts';
-import { batchOf } from '../data/batch.ts';
+import { type Batch, batchOf } from '../data/batch.ts';
 import type { Dataset, Split } from '../data/data-module.ts';
+import { type ExampleRequest, identityOf, openExamples } from '../data/examples.ts';
 import { EVALUATION_BATCH } from '../evaluate.ts';
 import type { JobContext } from '../worker-job.ts';
 import {
@@ -34,11 +37,14 @@ import {
 } from './checkpoint.ts';
 import type { HistoryEntry, TrainingEvent } from './history.ts';
 import { learningRateAt, planPhases, type TrainingRecipe } from './recipe.ts';
+import { openTeacher, type Teacher } from './teacher.ts';
 
 /** What the worker thread is given. */
 export interface TrainingJob {
   /** ONNX bytes of the network. */
   readonly model: Uint8Array;
+  /** ONNX bytes of what `toTeacher` made, and how many classes it knows, where the recipe distils. */
+  readonly teacher?: { readonly model: Uint8Array; readonly classes: number };
   readonly shape: Dataset['shape'];
   readonly train: Split;
   readonly validation: Split;
@@ -49,6 +55,7 @@ export interface TrainingJob {
   readonly block?: number;
   readonly checkpointPath?: string;
   readonly checkpointEverySteps: number;
+  readonly checkpointEveryMs: number;
 }
 
 export type WorkerEvent =
@@ -63,6 +70,26 @@ export interface TrainingOutcome {
 
 /** The training itself, from the first step or from a checkpoint to the last step. Blocks its thread. */
 export async function runTraining(context: JobContext<TrainingJob, WorkerEvent>): Promise<TrainingOutcome> {
+  const { teacher, train, recipe, threads } = context.input;
+  if (teacher === undefined) return runSteps(context, undefined);
+  const isRepeating = recipe.augmentation === undefined;
+  const loaded = await openTeacher(teacher.model, {
+    count: train.count,
+    classes: teacher.classes,
+    isRepeating,
+    threads,
+  });
+  try {
+    return await runSteps(context, loaded);
+  } finally {
+    await loaded.release();
+  }
+}
+
+async function runSteps(
+  context: JobContext<TrainingJob, WorkerEvent>,
+  teacher: Teacher | undefined,
+): Promise<TrainingOutcome> {
   const job = context.input;
   const { recipe, shape, train } = job;
   const model = readModel(job.model);
@@ -77,13 +104,23 @@ export async function runTraining(context: JobContext<TrainingJob, WorkerEvent>)
     );
   const totalWork = workOf(totalSteps);
   const identity = trainingIdentity(
-    [job.model, train.images, train.labels, job.validation.images, job.validation.labels],
+    [
+      job.model,
+      identityOf(train),
+      train.labels,
+      identityOf(job.validation),
+      job.validation.labels,
+      ...(job.teacher === undefined ? [] : [job.teacher.model]),
+    ],
     { recipe, seed: job.seed },
   );
 
   let at = await resumeOrStart(context, identity, model);
+  let savedMs = systemClock.nowMs();
   const save = async () => {
+    checkFinite(at);
     if (job.checkpointPath !== undefined) await writeCheckpoint(job.checkpointPath, identity, at);
+    savedMs = systemClock.nowMs();
   };
   const order = shuffledEpochs(train.count, job.seed);
   let stopsEarly = false;
@@ -93,23 +130,31 @@ export async function runTraining(context: JobContext<TrainingJob, WorkerEvent>)
     const step = stepOf(model, recipe, shape, phase.resolution);
     const lowered = lowerTrainingStep(step.model, { block });
     const session = await Session.create(writeModel(lowered), { intraOpThreads: job.threads });
+    const stream = openExamples(train, shape, trainingRequests(job, order, stepsPerEpoch, at.step, phase.to));
     try {
       while (at.step < phase.to && !stopsEarly) {
         if (context.isStopRequested()) {
           await save();
           throw new BonsaiError('aborted', `Stopped after step ${at.step} of ${totalSteps}.`);
         }
-        const epoch = Math.floor(at.step / stepsPerEpoch);
-        const first = (at.step % stepsPerEpoch) * recipe.batch;
-        const batch = batchOf({ shape }, train, order(epoch).subarray(first, first + recipe.batch), {
-          resolution: phase.resolution,
-          augmentation: recipe.augmentation && {
-            ...recipe.augmentation,
-            random: seededRandom(job.seed).fork(`shift ${at.step}`),
-          },
-        });
+        const examples = examplesOfStep(at.step, order, stepsPerEpoch, recipe.batch);
+        const part = await stream.next();
+        const draw = (resolution: number) =>
+          batchOf({ shape }, part.split, part.indices, {
+            resolution,
+            augmentation: recipe.augmentation && {
+              ...recipe.augmentation,
+              ...(part.isCropped && { cropAreaRatio: 0 }),
+              random: seededRandom(job.seed).fork(`shift ${at.step}`),
+            },
+          });
+        const batch = draw(phase.resolution);
+        // A teacher sees the same images as the student, but always at full resolution: it was trained there, and what
+        // it says about small ones would be wrong.
+        const full = () => (phase.resolution === 1 ? batch : draw(1));
+        const teacherLogits = await teacher?.logits(examples, full);
         const learningRate = learningRateAt(recipe, at.step, totalSteps);
-        const done = await runStep(session, step, at, batch, learningRate);
+        const done = await runStep(session, step, at, { batch, teacherLogits, learningRate });
         const { lossSum, correct, steps } = at.running;
         const running = { lossSum: lossSum + done.loss, correct: correct + done.correct, steps: steps + 1 };
         at = { ...at, step: at.step + 1, running, ...done.weights };
@@ -132,7 +177,9 @@ export async function runTraining(context: JobContext<TrainingJob, WorkerEvent>)
             resolution: phase.resolution,
             loss: running.lossSum / running.steps,
             trainAccuracy: running.correct / (running.steps * recipe.batch),
-            ...(validates && { validationAccuracy: await validate(job, model, step, at, phase.resolution) }),
+            ...(validates && {
+              validationAccuracy: await validate(job, model, step, at, phase.resolution),
+            }),
           };
           at = { ...at, running: NO_FIGURES, history: [...at.history, entry] };
           if (isLast && recipe.earlyStopping !== undefined && entry.validationAccuracy !== undefined) {
@@ -140,9 +187,15 @@ export async function runTraining(context: JobContext<TrainingJob, WorkerEvent>)
             stopsEarly = at.step - at.best!.step >= recipe.earlyStopping.patienceEpochs * stepsPerEpoch;
           }
         }
-        if (at.step % job.checkpointEverySteps === 0 || at.step === totalSteps || stopsEarly) await save();
+        const isDue =
+          at.step % job.checkpointEverySteps === 0 ||
+          systemClock.nowMs() - savedMs >= job.checkpointEveryMs ||
+          at.step === totalSteps ||
+          stopsEarly;
+        if (isDue) await save();
       }
     } finally {
+      await stream.close();
       await session.release();
     }
   }
@@ -179,7 +232,7 @@ async function resumeOrStart(
   return {
     step: 0,
     parameters,
-    velocity: new Float32Array(step.parameterCount),
+    moments: step.moments.map(() => new Float32Array(step.parameterCount)),
     state: step.state.map(({ name }) => state[name]!),
     running: NO_FIGURES,
     history: [],
@@ -196,9 +249,10 @@ function stepOf(
   return buildTrainingStep(model, {
     batch: recipe.batch,
     inputShape: [channels, Math.round(height * resolution), Math.round(width * resolution)],
-    momentum: recipe.momentum,
-    nesterov: recipe.nesterov,
-    weightDecay: recipe.weightDecay,
+    loss: recipe.loss,
+    distillation: recipe.distillation,
+    optimizer: recipe.optimizer,
+    clipNorm: recipe.clipNorm,
     scaleL1: recipe.scaleL1,
     labelSmoothing: recipe.labelSmoothing ?? 0,
   });
@@ -207,44 +261,93 @@ function stepOf(
 interface StepResult {
   readonly loss: number;
   readonly correct: number;
-  readonly weights: Pick<Checkpoint, 'parameters' | 'velocity' | 'state'>;
+  readonly weights: Pick<Checkpoint, 'parameters' | 'moments' | 'state'>;
 }
 
 async function runStep(
   session: Session,
   step: TrainingStep,
   at: Checkpoint,
-  batch: ReturnType<typeof batchOf>,
-  learningRate: number,
+  given: { readonly batch: Batch; readonly teacherLogits?: Float32Array; readonly learningRate: number },
 ): Promise<StepResult> {
+  const { batch, teacherLogits, learningRate } = given;
+  const flat = (values: Float32Array) => float32Tensor([values.length], values);
   const feeds: Record<string, Tensor> = {
     [step.model.graph.inputs[0]!.name]: float32Tensor(batch.shape, batch.images),
     label: int64Tensor(Array.from(batch.labels)),
     learning_rate: scalarTensor(learningRate),
-    parameters: float32Tensor([at.parameters.length], at.parameters),
-    velocity: float32Tensor([at.velocity.length], at.velocity),
+    parameters: flat(at.parameters),
   };
+  step.moments.forEach((name, i) => {
+    feeds[name] = flat(at.moments[i]!);
+  });
+  if (step.countsSteps) feeds[STEP_NUMBER] = scalarTensor(at.step + 1);
+  if (teacherLogits !== undefined) {
+    feeds.teacher_logits = float32Tensor([batch.labels.length, step.classes], teacherLogits);
+  }
   step.state.forEach(({ name, shape }, i) => {
     feeds[`state/${name}`] = float32Tensor(shape, at.state[i]!);
   });
   const results = await session.run(feeds);
   const loss = numbersOf(results.loss!)[0]!;
-  if (!Number.isFinite(loss)) {
-    throw new BonsaiError(
-      'training_diverged',
-      `The loss became ${loss} in step ${at.step + 1} at learning rate ${learningRate}. ` +
-        'Lower the learning rate or lengthen the warm-up.',
-    );
+  const norm = numbersOf(results.gradient_norm!)[0]!;
+  if (!Number.isFinite(loss)) throw divergence(`The loss became ${loss}`, at.step + 1, learningRate);
+  if (!Number.isFinite(norm)) {
+    throw divergence(`The norm of the gradient became ${norm}`, at.step + 1, learningRate);
   }
   return {
     loss,
     correct: numbersOf(results.correct!)[0]!,
     weights: {
       parameters: floatsOf(results.parameters_next!),
-      velocity: floatsOf(results.velocity_next!),
+      moments: step.moments.map((name) => floatsOf(results[`${name}_next`]!)),
       state: step.state.map(({ name }) => floatsOf(results[`state_next/${name}`]!)),
     },
   };
+}
+
+function divergence(what: string, step: number, learningRate?: number): BonsaiError {
+  const rate = learningRate === undefined ? '' : ` at learning rate ${learningRate}`;
+  return new BonsaiError(
+    'training_diverged',
+    `${what} in step ${step}${rate}. Lower the learning rate, lengthen the warm-up, or clip gradients ` +
+      '(clipNorm, --clip-norm). What was saved before stays as it was.',
+  );
+}
+
+/** A step of finite loss and gradient may still end beyond float32; such a state is never saved or handed out. */
+function checkFinite({ step, parameters, moments, state }: Checkpoint): void {
+  for (const values of [parameters, ...moments, ...state]) {
+    if (!values.every(Number.isFinite)) throw divergence('The weights became infinite', step);
+  }
+}
+
+/** The examples of the steps from `from` to before `to`, and the seeds of their crops where the recipe wants crops. */
+function* trainingRequests(
+  { recipe, seed }: TrainingJob,
+  order: (epoch: number) => Uint32Array,
+  stepsPerEpoch: number,
+  from: number,
+  to: number,
+): Generator<ExampleRequest> {
+  const minAreaRatio = recipe.augmentation?.cropAreaRatio ?? 0;
+  for (let step = from; step < to; step++) {
+    const indices = examplesOfStep(step, order, stepsPerEpoch, recipe.batch);
+    const cropSeed = seededRandom(seed)
+      .fork(`crop ${step}`)
+      .integer(2 ** 31);
+    yield { indices, ...(minAreaRatio > 0 && { crop: { minAreaRatio, seed: cropSeed } }) };
+  }
+}
+
+function examplesOfStep(
+  step: number,
+  order: (epoch: number) => Uint32Array,
+  stepsPerEpoch: number,
+  batch: number,
+): Uint32Array {
+  const first = (step % stepsPerEpoch) * batch;
+  return order(Math.floor(step / stepsPerEpoch)).subarray(first, first + batch);
 }
 
 /** Epoch number → order of the examples, a pure function of the seed; the last one asked for is kept. */

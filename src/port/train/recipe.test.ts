@@ -1,14 +1,15 @@
 import { describe, expect, it } from 'vitest';
+import type { Optimizer } from '../../transform/autodiff/optimizer.ts';
 import { checkRecipe, learningRateAt, planPhases, type TrainingRecipe } from './recipe.ts';
 
+const sgd = { name: 'sgd', momentum: 0.9, nesterov: true, weightDecay: 0 } as const;
+const adamw = { name: 'adamw', weightDecay: 0.01 } as const;
 const recipe: TrainingRecipe = {
   phases: [{ epochs: 1.5, resolution: 0.5 }, { epochs: 0.5 }],
   batch: 10,
   learningRate: 1,
   schedule: 'cosine',
-  momentum: 0.9,
-  nesterov: true,
-  weightDecay: 0,
+  optimizer: sgd,
 };
 const rates = (changes: Partial<TrainingRecipe>, steps: readonly number[]) =>
   steps.map((step) => learningRateAt({ ...recipe, ...changes }, step, 100));
@@ -41,7 +42,16 @@ describe('a recipe', () => {
     [{ phases: [{ epochs: 0 }] }, /phases\[0\]\.epochs is 0/],
     [{ batch: 1.5 }, /batch is 1\.5/],
     [{ learningRate: Number.NaN }, /learningRate is NaN/],
-    [{ momentum: 1 }, /momentum is 1/],
+    [{ optimizer: { ...sgd, momentum: 1 } }, /momentum is 1/],
+    [{ optimizer: { ...sgd, weightDecay: -1 } }, /weightDecay is -1/],
+    [{ optimizer: { ...adamw, beta2: 1 } }, /beta2 is 1/],
+    [{ optimizer: { ...adamw, epsilon: 0 } }, /epsilon is 0/],
+    // As recipes were before there was more than one optimiser.
+    [{ optimizer: undefined as unknown as Optimizer }, /optimizer is undefined, expected \{ name: 'sgd'/],
+    [{ clipNorm: 0 }, /clipNorm is 0/],
+    [{ loss: 'hinge' as 'mse' }, /loss is hinge, expected cross-entropy or mse/],
+    [{ distillation: { temperature: 0, weight: 0.5 } }, /temperature is 0/],
+    [{ distillation: { temperature: 4, weight: 1.1 } }, /weight is 1\.1/],
     [{ labelSmoothing: -0.1 }, /labelSmoothing is -0\.1/],
     [{ scaleL1: -1 }, /scaleL1 is -1/],
     [{ augmentation: { shiftPixels: 0.5 } }, /shiftPixels is 0\.5/],

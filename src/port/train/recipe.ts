@@ -1,4 +1,6 @@
 import { InvalidArgumentError } from '../../base/errors.ts';
+import { checkDistillation, type Distillation } from '../../transform/autodiff/loss.ts';
+import { checkOptimizer, type Optimizer } from '../../transform/autodiff/optimizer.ts';
 import { type Augmentation, checkAugmentation } from '../data/augmentation.ts';
 
 /** How a network is trained. Plain data: it is kept with the network and its digest guards checkpoints. */
@@ -12,9 +14,13 @@ export interface TrainingRecipe {
   readonly schedule: Schedule;
   /** Share of all steps in which the rate rises linearly from near 0, in [0, 1). */
   readonly warmupShare?: number;
-  readonly momentum: number;
-  readonly nesterov: boolean;
-  readonly weightDecay: number;
+  readonly optimizer: Optimizer;
+  /** Shortens each step's gradient, over all parameters, to at most this Euclidean norm. Any length where absent. */
+  readonly clipNorm?: number;
+  /** `cross-entropy` where absent; `mse` against one-hot targets. */
+  readonly loss?: ClassifierLoss;
+  /** Learn from a teacher besides the labels; `trainNetwork` is then given one. Off where absent. */
+  readonly distillation?: Distillation;
   /**
    * Weight of Σ|γ| over the scales of BatchNormalization in the objective, so that the criterion "slim" finds channels
    * that it can spare; 1e-4 to 1e-5 in Liu et al. 2017. Off where absent.
@@ -29,6 +35,10 @@ export interface TrainingRecipe {
   /** Validates at this distance; absent: with early stopping every epoch, else only at the end. */
   readonly evaluateEveryEpochs?: number;
 }
+
+/** Losses whose targets are class indices, which is what datasets have. */
+export const CLASSIFIER_LOSSES = ['cross-entropy', 'mse'] as const;
+export type ClassifierLoss = (typeof CLASSIFIER_LOSSES)[number];
 
 export interface TrainingPhase {
   /** Passes over the training split; fractions allowed. */
@@ -55,8 +65,12 @@ export function checkRecipe(recipe: TrainingRecipe): void {
   });
   need(Number.isInteger(recipe.batch) && recipe.batch > 0, 'batch', recipe.batch, 'a positive integer');
   need(recipe.learningRate >= 0, 'learningRate', recipe.learningRate, 'a number of at least 0');
-  need(recipe.momentum >= 0 && recipe.momentum < 1, 'momentum', recipe.momentum, 'a number in [0, 1)');
-  need(recipe.weightDecay >= 0, 'weightDecay', recipe.weightDecay, 'a number of at least 0');
+  checkOptimizer(recipe.optimizer);
+  const clipNorm = recipe.clipNorm ?? 1;
+  need(clipNorm > 0 && Number.isFinite(clipNorm), 'clipNorm', clipNorm, 'a number above 0');
+  const loss = recipe.loss ?? 'cross-entropy';
+  need(CLASSIFIER_LOSSES.includes(loss), 'loss', loss, CLASSIFIER_LOSSES.join(' or '));
+  if (recipe.distillation !== undefined) checkDistillation(recipe.distillation);
   const scaleL1 = recipe.scaleL1 ?? 0;
   need(scaleL1 >= 0 && Number.isFinite(scaleL1), 'scaleL1', scaleL1, 'a number of at least 0');
   for (const field of ['warmupShare', 'labelSmoothing'] as const) {

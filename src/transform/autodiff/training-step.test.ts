@@ -13,6 +13,7 @@ import { GraphBuilder, modelOf } from '../../graph/build.ts';
 import { type Model, withMetadata } from '../../graph/model.ts';
 import { writeModel } from '../../graph/onnx/write.ts';
 import { lowerTrainingStep } from '../lower/lower.ts';
+import { PLAIN_SGD } from './optimizer.ts';
 import {
   buildTrainingStep,
   readParameters,
@@ -21,7 +22,7 @@ import {
   writeParameters,
 } from './training-step.ts';
 
-const PLAIN = { momentum: 0, nesterov: false, weightDecay: 0 } as const;
+const PLAIN = { optimizer: PLAIN_SGD };
 const CLASSES = 3;
 
 describe('the gradient of a whole step', () => {
@@ -145,7 +146,10 @@ describe('training', () => {
   it('learns a separable task', async () => {
     const model = residualNetwork('Relu');
     const batch = 12;
-    const step = buildTrainingStep(model, { batch, momentum: 0.9, nesterov: true, weightDecay: 1e-4 });
+    const step = buildTrainingStep(model, {
+      batch,
+      optimizer: { name: 'sgd', momentum: 0.9, nesterov: true, weightDecay: 1e-4 },
+    });
     await usingStep(model, step, async (run, start) => {
       const random = seededRandom(6);
       const labels = Array.from({ length: batch }, (_, n) => n % CLASSES);
@@ -186,7 +190,10 @@ describe('training', () => {
   it('applies momentum, Nesterov and weight decay as their formulas say', async () => {
     const model = linearNetwork();
     const plain = buildTrainingStep(model, { batch: 4, ...PLAIN });
-    const full = buildTrainingStep(model, { batch: 4, momentum: 0.9, nesterov: true, weightDecay: 0.1 });
+    const full = buildTrainingStep(model, {
+      batch: 4,
+      optimizer: { name: 'sgd', momentum: 0.9, nesterov: true, weightDecay: 0.1 },
+    });
     const feeds = examples(4, [2, 8, 8], seededRandom(8));
     let gradient: Float32Array = new Float32Array();
     await usingStep(model, plain, async (run, start) => {
@@ -218,7 +225,9 @@ describe('training', () => {
     const linear = linearNetwork();
     expect(() => buildTrainingStep(linear, { batch: 2, inputShape: [2, 12, 10], ...PLAIN })).toThrow(/Gemm/);
     expect(() => buildTrainingStep(linear, { batch: 0, ...PLAIN })).toThrow(/batch/);
-    expect(() => buildTrainingStep(linear, { batch: 1, ...PLAIN, momentum: 1 })).toThrow(/momentum/);
+    expect(() => buildTrainingStep(linear, { batch: 1, optimizer: { ...PLAIN_SGD, momentum: 1 } })).toThrow(
+      /momentum/,
+    );
   });
 });
 

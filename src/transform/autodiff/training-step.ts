@@ -7,6 +7,8 @@ import { COMPOUND_DOMAIN } from '../../ops/compound.ts';
 import { inferTypes } from '../../ops/infer.ts';
 import { recordFor } from '../../ops/table.ts';
 import { addBackward, staticShape } from './backward.ts';
+import { addLoss, checkDistillation, type Distillation, type Loss } from './loss.ts';
+import { addUpdate, checkOptimizer, MOMENTS, type Optimizer, STEP_NUMBER } from './optimizer.ts';
 import { type ParameterSlot, type StateSlot, trainableParameters } from './parameters.ts';
 
 export { readParameters, trainableParameters, writeParameters } from './parameters.ts';
@@ -16,13 +18,18 @@ export interface TrainingStepOptions {
   readonly batch: number;
   /** [C, H, W] other than the network's own: one with global pooling trains at any resolution. */
   readonly inputShape?: readonly number[];
-  readonly loss?: 'cross-entropy';
-  /** Share of the target that is spread evenly over all classes. Default 0. */
+  /** Default `cross-entropy`. */
+  readonly loss?: Loss;
+  /** Share of the target that is spread evenly over all classes. Default 0; not for `regression`. */
   readonly labelSmoothing?: number;
-  readonly momentum: number;
-  readonly nesterov: boolean;
-  /** Added to the gradient as weightDecay · w, for tensors of rank 2 and more only (not biases and scales). */
-  readonly weightDecay: number;
+  /** Learn from `teacher_logits` as well; not for `regression`. Default off. */
+  readonly distillation?: Distillation;
+  readonly optimizer: Optimizer;
+  /**
+   * The largest Euclidean norm of the gradient over all parameters, above 0: a longer one is shortened to it before the
+   * optimiser sees it and before weights decay (Pascanu, Mikolov and Bengio 2013, algorithm 1). Default: any.
+   */
+  readonly clipNorm?: number;
   /**
    * λ of λ·Σ|γ| over the scales of BatchNormalization, which the objective gains (network slimming, Liu et al. 2017):
    * their gradient gains λ·sign(γ). Default 0.
@@ -33,24 +40,33 @@ export interface TrainingStepOptions {
 }
 
 /**
- * One step of stochastic gradient descent as a graph. Gradients are written with compound operators (`ops/compound`):
+ * One step of gradient descent as a graph. Gradients are written with compound operators (`ops/compound`):
  * `lowerTrainingStep` turns it into one that an engine runs.
  *
- * Inputs: the network's own input, float32 [batch, C, H, W]; `label` int64 [batch]; `learning_rate` float32 scalar;
- * `parameters` and `velocity`, flat float32; `state/<name>` for each running average.
- * Outputs: `loss`, the mean over the batch, and `correct`, how many were predicted right (float32 scalars);
- * `parameters_next`, `velocity_next`, `state_next/<name>`: the inputs of the next step.
+ * Inputs: the network's own input, float32 [batch, C, H, W]; `label` int64 [batch], for `regression` `target` float32
+ * [batch, k] instead; with distillation `teacher_logits` float32 [batch, classes]; `learning_rate` float32 scalar;
+ * `parameters` and the optimiser's `moments`, flat float32; with AdamW `step_number`, a float32 scalar that counts from
+ * 1; `state/<name>` for each running average.
+ * Outputs: `loss`, the mean over the batch; `correct`, how many were predicted right (not for `regression`);
+ * `gradient_norm`, the Euclidean norm over all parameters before clipping and decay (float32 scalars; not finite where
+ * a gradient is not, or too long for float32); `parameters_next`, `<moment>_next`, `state_next/<name>`: the inputs of
+ * the next step.
  */
 export interface TrainingStep {
   readonly model: Model;
+  /** The length k of one example's answer. */
+  readonly classes: number;
+  /** Names of the optimiser's vectors: `velocity` of SGD, `first_moment` and `second_moment` of AdamW. */
+  readonly moments: readonly string[];
+  /** Whether there is an input `step_number`. */
+  readonly countsSteps: boolean;
   readonly parameters: readonly ParameterSlot[];
   readonly parameterCount: number;
   readonly state: readonly StateSlot[];
 }
 
 /**
- * Writes forward pass, loss, backward pass and update of a classifier into one graph:
- * v′ = momentum · v + (gradient + decay); w′ = w − rate · v′, or with Nesterov w − rate · (gradient + momentum · v′).
+ * Writes forward pass, loss (`loss.ts`), backward pass and update (`optimizer.ts`) of a network into one graph.
  * The network has one input [N, C, H, W] (or [N, features]) and its first output is logits [N, classes].
  * @throws MissingRuleError for an operator that cannot be differentiated
  * @throws InvalidArgumentError for options out of range
@@ -83,82 +99,74 @@ export function buildTrainingStep(network: Model, options: TrainingStepOptions):
   const build = new GraphBuilder('training_step');
   build.avoid([...graph.initializers.keys(), ...graph.nodes.flatMap((node) => node.outputs)]);
   build.input(input.name, input.type.dtype, imageShape);
-  const label = build.input('label', 'int64', [options.batch]);
   const learningRate = build.input('learning_rate', 'float32', []);
   const slots = slotsOf(model, options.frozen ?? (() => false));
   const parameterCount = slots.reduce((sum, slot) => sum + slot.size, 0);
   const parameters = build.input('parameters', 'float32', [parameterCount]);
-  const velocity = build.input('velocity', 'float32', [parameterCount]);
-  unpack(build, parameters, slots);
+  const flat = unpack(build, parameters, slots);
 
   const trained = new Set(slots.map((slot) => slot.name));
   const { kept, state } = addForward(build, model, types, trained);
-  const { loss, correct, gradient } = addLoss(build, logits, label, {
+  const { gradient: seed } = addLoss(build, logits, {
+    loss: options.loss ?? 'cross-entropy',
     batch: options.batch,
     classes,
-    smoothing: options.labelSmoothing ?? 0,
+    labelSmoothing: options.labelSmoothing ?? 0,
+    distillation: options.distillation,
   });
   const opset = opsetOf(model) ?? DEFAULT_OPSET;
   const forward = { nodes: graph.nodes, opset, types, constants, kept };
-  const gradients = addBackward(build, forward, new Map([[logits, gradient]]), trained);
-
-  const scaleL1 = options.scaleL1 ?? 0;
-  const scales = new Set(scaleL1 > 0 ? scalesOf(model) : []);
-  const flat = slots.map(({ name, shape, size }) => {
-    const raw =
-      gradients.get(name) ?? build.constant(float32Tensor(shape, new Float32Array(size)), 'no_gradient');
-    const decays = options.weightDecay > 0 && shape.length >= 2;
-    const whole = decays
-      ? build.op('Add', [raw, build.op('Mul', [name, build.scalar(options.weightDecay)])])
-      : scales.has(name)
-        ? build.op('Add', [raw, build.op('Mul', [build.op('Sign', [name]), build.scalar(scaleL1)])])
-        : raw;
-    return build.op('Reshape', [whole, build.ints([-1])]);
+  const gradients = addBackward(build, forward, new Map([[logits, seed]]), trained);
+  const gradient = flatGradient(build, model, slots, gradients, options.scaleL1 ?? 0);
+  const norm = addNorm(build, gradient);
+  const { optimizer, clipNorm } = options;
+  addUpdate(build, optimizer, parameterCount, {
+    parameters,
+    learningRate,
+    gradient: clipNorm === undefined ? gradient : clipped(build, gradient, norm, clipNorm),
+    decay: optimizer.weightDecay > 0 ? flatDecay(build, slots, flat, optimizer.weightDecay) : undefined,
   });
-  const all = build.op('Concat', flat, { axis: 0 });
-  const faster = build.op(
-    'Add',
-    [build.op('Mul', [velocity, build.scalar(options.momentum)]), all],
-    {},
-    { outputs: ['velocity_next'] },
-  );
-  const direction = options.nesterov
-    ? build.op('Add', [all, build.op('Mul', [faster, build.scalar(options.momentum)])])
-    : faster;
-  build.op(
-    'Sub',
-    [parameters, build.op('Mul', [direction, learningRate])],
-    {},
-    { outputs: ['parameters_next'] },
-  );
 
-  build.output(loss, 'float32', []);
-  build.output(correct, 'float32', []);
-  build.output('parameters_next', 'float32', [parameterCount]);
-  build.output('velocity_next', 'float32', [parameterCount]);
   for (const { name, shape } of state) build.output(`state_next/${name}`, 'float32', shape);
   const step = modelOf(build.finish(), {
     extraOpsets: ['com.microsoft', COMPOUND_DOMAIN].map((domain) => ({ domain, version: 1 })),
   });
-  return { model: step, parameters: slots, parameterCount, state };
+  return {
+    model: step,
+    classes,
+    moments: MOMENTS[optimizer.name],
+    countsSteps: step.graph.inputs.some(({ name }) => name === STEP_NUMBER),
+    parameters: slots,
+    parameterCount,
+    state,
+  };
 }
 
 function checkOptions({
   batch,
-  momentum,
-  weightDecay,
+  loss,
+  optimizer,
+  clipNorm = 1,
+  distillation,
   labelSmoothing = 0,
   scaleL1 = 0,
 }: TrainingStepOptions): void {
   if (!Number.isInteger(batch) || batch < 1) {
     throw new InvalidArgumentError(`The batch should be a whole number of at least 1, got ${batch}.`);
   }
-  for (const [name, value] of Object.entries({ momentum, labelSmoothing })) {
-    if (!(value >= 0 && value < 1))
-      throw new InvalidArgumentError(`${name} should be in [0, 1), got ${value}.`);
+  if (!(labelSmoothing >= 0 && labelSmoothing < 1)) {
+    throw new InvalidArgumentError(`labelSmoothing should be in [0, 1), got ${labelSmoothing}.`);
   }
-  for (const [name, value] of Object.entries({ weightDecay, scaleL1 })) {
-    if (!(value >= 0)) throw new InvalidArgumentError(`${name} should be at least 0, got ${value}.`);
+  if (!(scaleL1 >= 0)) throw new InvalidArgumentError(`scaleL1 should be at least 0, got ${scaleL1}.`);
+  if (!(clipNorm > 0 && Number.isFinite(clipNorm))) {
+    throw new InvalidArgumentError(`clipNorm should be a number above 0, got ${clipNorm}.`);
+  }
+  checkOptimizer(optimizer);
+  if (distillation !== undefined) checkDistillation(distillation);
+  if (loss === 'regression' && (distillation !== undefined || labelSmoothing > 0)) {
+    throw new InvalidArgumentError(
+      'Distillation and label smoothing need classes; leave them out with the loss "regression".',
+    );
   }
 }
 
@@ -240,8 +248,8 @@ function scalesOf(model: Model): string[] {
   );
 }
 
-/** Cuts the flat vector into the network's parameters, under their own names. */
-function unpack(build: GraphBuilder, parameters: string, slots: readonly ParameterSlot[]): void {
+/** Cuts the flat vector into the network's parameters, under their own names; returns the flat pieces. */
+function unpack(build: GraphBuilder, parameters: string, slots: readonly ParameterSlot[]): readonly string[] {
   if (slots.length === 0) {
     throw new BonsaiError('invalid_argument', 'The network has no parameter that could be trained.');
   }
@@ -250,6 +258,59 @@ function unpack(build: GraphBuilder, parameters: string, slots: readonly Paramet
   for (const [i, { name, shape }] of slots.entries()) {
     build.op('Reshape', [parts[i], build.ints(shape)], {}, { outputs: [name] });
   }
+  return parts;
+}
+
+/** The gradients of all parameters as one vector, with that of scaleL1 · Σ|γ|. */
+function flatGradient(
+  build: GraphBuilder,
+  model: Model,
+  slots: readonly ParameterSlot[],
+  gradients: ReadonlyMap<string, string>,
+  scaleL1: number,
+): string {
+  const scales = new Set(scaleL1 > 0 ? scalesOf(model) : []);
+  const parts = slots.map(({ name, size }) => {
+    const gradient = gradients.get(name);
+    const flat =
+      gradient === undefined ? zeros(build, size) : build.op('Reshape', [gradient, build.ints([-1])]);
+    if (!scales.has(name)) return flat;
+    const pull = build.op('Mul', [build.op('Sign', [name]), build.scalar(scaleL1)]);
+    return build.op('Add', [flat, pull]);
+  });
+  return build.op('Concat', parts, { axis: 0 });
+}
+
+/** weightDecay · w for tensors of rank 2 and more, 0 for the others. */
+function flatDecay(
+  build: GraphBuilder,
+  slots: readonly ParameterSlot[],
+  flat: readonly string[],
+  weightDecay: number,
+): string {
+  const parts = slots.map(({ shape, size }, i) =>
+    shape.length >= 2 ? build.op('Mul', [flat[i], build.scalar(weightDecay)]) : zeros(build, size),
+  );
+  return build.op('Concat', parts, { axis: 0 });
+}
+
+function zeros(build: GraphBuilder, size: number): string {
+  return build.constant(float32Tensor([size], new Float32Array(size)), 'zeros');
+}
+
+function addNorm(build: GraphBuilder, gradient: string): string {
+  const squares = build.op('ReduceSum', [build.op('Mul', [gradient, gradient]), build.ints([0])], {
+    keepdims: 0,
+  });
+  const norm = build.op('Sqrt', [squares], {}, { outputs: ['gradient_norm'] });
+  build.output(norm, 'float32', []);
+  return norm;
+}
+
+/** gradient · limit / max(norm, limit): a gradient within the limit stays as it is, bit by bit. */
+function clipped(build: GraphBuilder, gradient: string, norm: string, limit: number): string {
+  const longest = build.op('Max', [norm, build.scalar(limit)]);
+  return build.op('Mul', [gradient, build.op('Div', [build.scalar(limit), longest])]);
 }
 
 /**
@@ -312,39 +373,4 @@ function addForward(
     state.push({ name, shape: tensor.shape });
   }
   return { kept, state };
-}
-
-/**
- * Cross-entropy against the target (1 − s) · onehot + s / classes, its gradient (softmax − target) / batch, and the
- * number of images whose largest logit is the label's.
- */
-function addLoss(
-  build: GraphBuilder,
-  logits: string,
-  label: string,
-  { batch, classes, smoothing }: { batch: number; classes: number; smoothing: number },
-): { loss: string; correct: string; gradient: string } {
-  const low = smoothing / classes;
-  const target = build.op(
-    'OneHot',
-    [label, build.ints([classes]), build.floats([low, 1 - smoothing + low])],
-    { axis: -1 },
-    { name: 'target' },
-  );
-  const logProbabilities = build.op('LogSoftmax', [logits], { axis: -1 });
-  const both = build.op('ReduceSum', [build.op('Mul', [target, logProbabilities]), build.ints([0, 1])], {
-    keepdims: 0,
-  });
-  const loss = build.op('Mul', [both, build.scalar(-1 / batch)], {}, { outputs: ['loss'] });
-  const error = build.op('Sub', [build.op('Exp', [logProbabilities]), target]);
-  const gradient = build.op('Mul', [error, build.scalar(1 / batch)]);
-  const predicted = build.op('ArgMax', [logits], { axis: 1, keepdims: 0 });
-  const isRight = build.op('Cast', [build.op('Equal', [predicted, label])], { to: 1 });
-  const correct = build.op(
-    'ReduceSum',
-    [isRight, build.ints([0])],
-    { keepdims: 0 },
-    { outputs: ['correct'] },
-  );
-  return { loss, correct, gradient };
 }
