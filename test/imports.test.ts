@@ -45,6 +45,7 @@ const OWNED_PACKAGES: Readonly<Record<string, string>> = {
   commander: 'src/cli/',
   'cli-progress': 'src/cli/',
   'pure-rand': 'src/base/',
+  sharp: 'src/port/data/',
 };
 
 /** What the package exports: it re-exports by name from every folder and belongs to none. */

@@ -31,7 +31,7 @@ import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { labelledInputs } from './inputs.ts';
 import { stderrLogger } from './logger.ts';
 import { jsonOption, loadData, seedOption, threadsOption, WORK_DIRECTORY } from './options.ts';
-import { portToRepository } from './port.ts';
+import { portToRepository } from './port-repository.ts';
 import { cpusOption } from './profile.ts';
 import { formatSeconds } from './progress.ts';
 import { familyTable } from './repo.ts';
@@ -93,12 +93,13 @@ async function demonstrate(context: Context, options: DemoOptions): Promise<void
   const recipe = options.quick ? QUICK_DEMO : DEMO;
   const dataset = await loadData(context, { data: 'mnist', seed: options.seed, work: options.work });
   const base = await trainBase(context, dataset, recipe, options);
-  const manifest = await portToRepository(context, base, dataset, {
+  const { manifest } = await portToRepository(context, base, dataset, {
     out: join(options.work, 'models'),
     task: TASK,
     ratios: recipe.ratios,
-    criterion: 'l2',
+    criteria: ['l2'],
     chain: 'base',
+    keep: 'all',
     recipe: recipe.fineTuning,
     latencyRuns: recipe.latencyRuns,
     throughputMs: recipe.throughputMs,
@@ -111,7 +112,7 @@ async function demonstrate(context: Context, options: DemoOptions): Promise<void
   context.progress.say(`\n${familyTable(manifest)}\n`);
 
   const demand = demandFor(manifest, recipe);
-  const inputs = labelledInputs(dataset, dataset.test, manifest);
+  const inputs = await labelledInputs(dataset, dataset.test, manifest);
   const runs: DemoRun[] = [];
   for (const { name, policy, initial } of RUNS) {
     runs.push(await runOnce(context, { name, policy, initial, manifest, inputs, demand, recipe, options }));

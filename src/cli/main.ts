@@ -5,6 +5,7 @@ import { BonsaiError, messageOf } from '../base/errors.ts';
 import { backbonesCommand } from './backbones.ts';
 import { CONFIG_FILE, installOptionSources } from './config.ts';
 import { demoCommand } from './demo.ts';
+import { downloadCommand } from './download.ts';
 import { EXIT, EXIT_CODE_HELP, exitCodeOf } from './exit-codes.ts';
 import { inspectCommand } from './inspect.ts';
 import { orchestrateCommand } from './orchestrate.ts';
@@ -13,6 +14,7 @@ import { profileCommand } from './profile.ts';
 import { pruneCommand } from './prune.ts';
 import { quantizeCommand } from './quantize.ts';
 import { repoCommand } from './repo.ts';
+import { requestCommand } from './request.ts';
 import { serveCommand } from './serve.ts';
 import { stressCommand } from './stress.ts';
 import { trainCommand } from './train.ts';
@@ -35,6 +37,7 @@ Examples:
   $ bonsai inspect resnet18.onnx                       what a network consists of, what of it can be pruned
   $ bonsai prune resnet18.onnx --out smaller.onnx --verify     remove half of the channels
   $ bonsai port digits.onnx --data mnist --out models  grow it into a family
+  $ bonsai request models --max 'throughput>=40/s'     the best variant within bounds
   $ bonsai serve models --cpus 0                       serve the family
   $ bonsai orchestrate models --server http://127.0.0.1:8000   move it along its family as demand changes
 
@@ -51,10 +54,12 @@ const commands = [
   portCommand(),
   profileCommand(),
   repoCommand(),
+  requestCommand(),
   serveCommand(),
   orchestrateCommand(),
   stressCommand(),
   demoCommand(),
+  downloadCommand(),
 ];
 
 for (const command of commands) {

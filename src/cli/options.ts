@@ -8,6 +8,7 @@ import type { Dataset } from '../port/data/data-module.ts';
 import { DATA_SPECS, dataModule } from '../port/data/registry.ts';
 import type { Context } from './context.ts';
 import { parseInteger } from './parse.ts';
+import type { ProgressTask } from './progress.ts';
 
 /** Where converted data sets, checkpoints and other things that can be made again are kept. */
 export const WORK_DIRECTORY = '.bonsai';
@@ -45,7 +46,9 @@ export function augmentOption(): Option {
     '--augment <list>',
     'vary images at random, such as shift=2,rotate=10,flip. All: shift=2 (pixels), rotate=10 (degrees), ' +
       'scale=0.1 and shear=0.1 (shares of the size), elastic=1.5 (bends by pixels; ' +
-      `elastic=1.5@${ELASTIC_SMOOTHNESS_PIXELS} with the smoothness), cutout=6 (side of a black square), flip`,
+      `elastic=1.5@${ELASTIC_SMOOTHNESS_PIXELS} with the smoothness), cutout=6 (side of a black square), flip, ` +
+      'crop=0.4 (a part of at least this share of the area, stretched to the full size), ' +
+      'brightness=0.2 and contrast=0.2 (shares)',
   ).argParser(parseAugmentation);
 }
 
@@ -98,6 +101,9 @@ const AUGMENTATION_KEYS: ReadonlyMap<string, VariationReader> = new Map<string, 
       return { elastic: { strengthPixels, smoothnessPixels } };
     },
   ],
+  ['crop', numberInto((cropAreaRatio) => ({ cropAreaRatio }))],
+  ['brightness', numberInto((brightnessRatio) => ({ brightnessRatio }))],
+  ['contrast', numberInto((contrastRatio) => ({ contrastRatio }))],
   ['cutout', numberInto((cutoutPixels) => ({ cutoutPixels }))],
   ['flip', (value) => (value === undefined ? { flip: true } : undefined)],
 ]);
@@ -119,7 +125,16 @@ export async function loadData(
   options: { readonly data: string; readonly seed: number; readonly work: string },
 ): Promise<Dataset> {
   const module = dataModule(options.data, { cacheDirectory: join(options.work, 'data') });
-  const dataset = await module.load({ seed: options.seed, signal: context.signal });
+  let bar: ProgressTask | undefined;
+  const dataset = await module.load({
+    seed: options.seed,
+    signal: context.signal,
+    onProgress: (done, total) => {
+      bar ??= context.progress.task('Decoding images', total);
+      bar.update(done);
+      if (done === total) bar.done(`${total} images`);
+    },
+  });
   context.progress.say(
     `Data ${dataset.name}: ${dataset.train.count} to train, ${dataset.validation.count} to validate, ` +
       `${dataset.test.count} to test; ${dataset.classes.length} classes; seed ${options.seed}`,

@@ -101,12 +101,13 @@ ${EXIT_CODE_HELP}`,
       const task = await fetchTask(options.url, options.model, options.modelVersion);
       if (options.out !== undefined) await checkWritableFolder(options.out);
       const dataset = await loadData(context, options);
+      const inputs = await labelledInputs(dataset, dataset.test, task);
       const records = await withProgress(context, durationMsOf(profile), (onProgress) =>
         runOpenLoop({
           url: options.url,
           model: options.model,
           version: options.modelVersion?.toString(),
-          inputs: labelledInputs(dataset, dataset.test, task),
+          inputs,
           dueTimesMs,
           sloMs: options.slo,
           timeoutMs: options.timeout ?? TIMEOUT_SLOS * options.slo,

@@ -29,7 +29,7 @@ export async function reestimateBatchNorm(
 ): Promise<Model> {
   if (!hasBatchNorm(model)) return model;
   const form = statisticsForm(model);
-  const examples = examplesOf(form, split, options);
+  const examples = await examplesOf(form, split, options);
   const { threads = 1, block } = options;
   const averages = await runJob<BatchNormJob, never, BatchNormAverages>(
     workerUrl(import.meta.url, 'batch-norm-worker'),

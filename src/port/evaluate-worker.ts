@@ -1,8 +1,8 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { BonsaiError } from '../base/errors.ts';
-import { elementCount } from '../base/tensor.ts';
 import { Session } from '../engine/session.ts';
 import { classifySplit, type Evaluation } from './classify.ts';
+import { checkImageShape } from './data/examples.ts';
 import { type EvaluationInput, imageShapeOf } from './evaluate.ts';
 import { serveJob } from './worker-job.ts';
 
@@ -17,12 +17,7 @@ await serveJob<EvaluationInput, never, Evaluation>(
     const fixed = session.inputs[0]?.type?.shape?.[0];
     const batch = typeof fixed === 'number' ? fixed : input.batch;
     const shape = imageShapeOf(session.inputs[0]?.type?.shape);
-    if (split.images.length !== split.count * elementCount(shape)) {
-      throw new BonsaiError(
-        'shape_mismatch',
-        `The network takes images of ${shape.join('×')}; ${split.images.length} bytes are not ${split.count} of those.`,
-      );
-    }
+    checkImageShape(split, shape);
     const beforeBatch = () => {
       if (isStopRequested()) throw new BonsaiError('aborted', 'Stopped on request.');
     };

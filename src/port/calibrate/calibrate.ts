@@ -1,6 +1,5 @@
 import { InvalidArgumentError } from '../../base/errors.ts';
 import { permutation, seededRandom } from '../../base/random.ts';
-import { elementCount } from '../../base/tensor.ts';
 import { workerUrl } from '../../base/worker-url.ts';
 import { GraphBuilder } from '../../graph/build.ts';
 import { type Model, withGraph } from '../../graph/model.ts';
@@ -12,7 +11,7 @@ import type { PlanOptions } from '../../transform/quantize/plan.ts';
 import { prepareQuantization } from '../../transform/quantize/prepare.ts';
 import { observedValues } from '../../transform/quantize/quantize.ts';
 import type { Dataset, Split } from '../data/data-module.ts';
-import { takeExamples } from '../data/split.ts';
+import { loadExamples } from '../data/examples.ts';
 import { type ImageInput, withImageInput } from '../image-input.ts';
 import { runJob } from '../worker-job.ts';
 import { DEFAULT_PERCENTILE } from './percentile.ts';
@@ -77,7 +76,7 @@ export async function calibrate(
   const input: CalibrationInput = {
     model: writeModel(observed),
     outputs,
-    split: takeExamples(split, indices, elementCount(dataset.shape)),
+    split: await loadExamples(split, indices, dataset.shape, options.signal),
     shape: dataset.shape,
     method,
     percentile,

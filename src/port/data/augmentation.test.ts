@@ -6,6 +6,7 @@ import {
   checkAugmentation,
   createAugmenter,
   createElasticField,
+  cropPoints,
   IDENTITY,
   KNOT_GAIN,
   placePoints,
@@ -25,6 +26,9 @@ const everything: Augmentation = {
   shearRatio: 0.2,
   elastic: { strengthPixels: 1, smoothnessPixels: 3 },
   flip: true,
+  cropAreaRatio: 0.5,
+  brightnessRatio: 0.2,
+  contrastRatio: 0.2,
   cutoutPixels: 3,
 };
 
@@ -87,7 +91,8 @@ describe('augmentation', () => {
     const none = { ...everything, shiftPixels: 0, rotateDegrees: 0, scaleRatio: 0, shearRatio: 0 };
     const { random, draws } = counted(seededRandom(1));
     const still = { elastic: { strengthPixels: 0, smoothnessPixels: 4 }, flip: false, cutoutPixels: 0 };
-    expect([...vary({ ...none, ...still }, random)]).toEqual([...bytes.subarray(HEIGHT * WIDTH)]);
+    const plain = { cropAreaRatio: 0, brightnessRatio: 0, contrastRatio: 0 };
+    expect([...vary({ ...none, ...still, ...plain }, random)]).toEqual([...bytes.subarray(HEIGHT * WIDTH)]);
     expect(draws()).toBe(0);
   });
 
@@ -184,8 +189,8 @@ describe('augmentation', () => {
       augmenter.next(random);
       return draws() - before;
     });
-    // 2 shifts, angle, 2 scales, shear, flip, 2 for the cutout; knots 3√3 = 5.2 pixels apart: (2 + 4) × (1 + 4), twice.
-    expect(perImage).toEqual(new Array(20).fill(9 + 2 * 6 * 5));
+    // 2 shifts, angle, 2 scales, shear, flip, 2 for the cutout, 4 for the crop, 2 for the colour; knots 3√3 = 5.2 pixels apart: (2 + 4) × (1 + 4), twice.
+    expect(perImage).toEqual(new Array(20).fill(15 + 2 * 6 * 5));
   });
 });
 
@@ -223,6 +228,91 @@ describe('elastic fields', () => {
   });
 });
 
+describe('whole moves', () => {
+  it('are what padding and a random window give', () => {
+    const pad = 3;
+    for (let seed = 1; seed <= 20; seed++) {
+      const plane = vary({ shiftPixels: pad }, seededRandom(seed));
+      // The same draws as the augmenter's, as the window's upper left corner in the padded image.
+      const random = seededRandom(seed);
+      const top = 2 * pad - random.integer(2 * pad + 1);
+      const left = 2 * pad - random.integer(2 * pad + 1);
+      const padded = new Float32Array((HEIGHT + 2 * pad) * (WIDTH + 2 * pad));
+      for (let i = 0; i < HEIGHT * WIDTH; i++) {
+        const at = (Math.floor(i / WIDTH) + pad) * (WIDTH + 2 * pad) + (i % WIDTH) + pad;
+        padded[at] = bytes[HEIGHT * WIDTH + i]!;
+      }
+      const window = plane.map(
+        (_, i) => padded[(Math.floor(i / WIDTH) + top) * (WIDTH + 2 * pad) + (i % WIDTH) + left]!,
+      );
+      expect(plane).toEqual(window);
+    }
+  });
+
+  it('are copied to the same bits as sampling gives, mirrored or not', () => {
+    const seen = new Set<number>();
+    for (let seed = 1; seed <= 20; seed++) {
+      const plane = vary({ shiftPixels: 2, flip: true }, seededRandom(seed));
+      const random = seededRandom(seed);
+      const [down, right] = [random.integer(5) - 2, random.integer(5) - 2];
+      const xx = random.uniform() < 0.5 ? -1 : 1;
+      seen.add(xx);
+      const image = bytes.subarray(HEIGHT * WIDTH);
+      expect([...plane]).toEqual(sample(image, HEIGHT, WIDTH, { ...IDENTITY, xx, down, right }));
+    }
+    expect(seen.size).toBe(2);
+  });
+});
+
+describe('crops', () => {
+  it('stretch a window to the full size: a ramp stays one, with the slope of the window', () => {
+    const [height, width] = [4, 16];
+    const ramp = Uint8Array.from({ length: height * width }, (_, i) => 10 * (i % width));
+    const points = samplePoints(height, width);
+    placePoints(points, IDENTITY);
+    cropPoints(points, { x: 0.25, y: 0, width: 0.5, height: 1 });
+    const to = new Float32Array(height * width);
+    samplePlane(ramp, 0, points, to);
+    // Pixel x shows the place 0.25 · 16 - 0.5 + 0.5 (x + 0.5) = 3.75 + 0.5 x.
+    for (let x = 0; x < width; x++) expect(to[x]).toBeCloseTo(10 * (3.75 + 0.5 * x), 4);
+  });
+
+  it('show no black: what is drawn lies within the image', () => {
+    const white = new Uint8Array(HEIGHT * WIDTH).fill(255);
+    const augmenter = createAugmenter({ cropAreaRatio: 0.2 }, HEIGHT, WIDTH);
+    const random = seededRandom(8);
+    for (let i = 0; i < 50; i++) {
+      augmenter.next(random);
+      expect(Math.min(...augmenter.apply(white, 0))).toBeGreaterThan(254.9);
+    }
+  });
+});
+
+describe('colour', () => {
+  it('changes by one line for all pixels and channels, and stays within the scale', () => {
+    const augmenter = createAugmenter({ brightnessRatio: 0.4, contrastRatio: 0.3 }, HEIGHT, WIDTH);
+    const random = seededRandom(4);
+    const gains: number[] = [];
+    for (let n = 0; n < 50; n++) {
+      augmenter.next(random);
+      const draws = [0, HEIGHT * WIDTH].map((from) => [...augmenter.apply(bytes, from)]);
+      const mid = (value: number) => value > 0 && value < 255;
+      const pairs = draws.flatMap((plane, p) =>
+        plane.map((value, i) => [bytes[p * HEIGHT * WIDTH + i]!, value] as const),
+      );
+      expect(pairs.every(([, value]) => value >= 0 && value <= 255)).toBe(true);
+      const inside = pairs.filter(([, value]) => mid(value));
+      const [[x0, y0], [x1, y1]] = [inside[0]!, inside.find(([x]) => x !== inside[0]![0])!];
+      const gain = (y1 - y0) / (x1 - x0);
+      for (const [x, y] of inside) expect(y).toBeCloseTo(y0 + gain * (x - x0), 2);
+      gains.push(gain);
+    }
+    expect(Math.min(...gains)).toBeGreaterThanOrEqual(0.6 * 0.7 - 1e-3);
+    expect(Math.max(...gains)).toBeLessThanOrEqual(1.4 * 1.3 + 1e-3);
+    expect(Math.max(...gains) - Math.min(...gains)).toBeGreaterThan(0.3);
+  });
+});
+
 describe('what cannot be', () => {
   it.each([
     [{ shiftPixels: -1 }, /shiftPixels is -1, expected an integer of at least 0/],
@@ -230,6 +320,9 @@ describe('what cannot be', () => {
     [{ rotateDegrees: 181 }, /rotateDegrees is 181, expected a number from 0 to 180/],
     [{ scaleRatio: 1 }, /scaleRatio is 1, expected a number from 0 to 0\.9/],
     [{ shearRatio: Number.NaN }, /shearRatio is NaN/],
+    [{ cropAreaRatio: 1.1 }, /cropAreaRatio is 1\.1, expected a number from 0 to 1/],
+    [{ brightnessRatio: -0.1 }, /brightnessRatio is -0\.1, expected a number from 0 to 0\.9/],
+    [{ contrastRatio: 1 }, /contrastRatio is 1, expected/],
     [{ elastic: { strengthPixels: 1, smoothnessPixels: 0.5 } }, /elastic\.smoothnessPixels is 0\.5/],
     [{ elastic: { strengthPixels: 3, smoothnessPixels: 4 } }, /elastic\.strengthPixels is 3, .* 0 to 2 /],
   ])('is refused by name: %j', (augmentation, message) => {

@@ -1,14 +1,24 @@
 import { InvalidArgumentError } from '../../base/errors.ts';
 import type { Random } from '../../base/random.ts';
+import { type CropWindow, drawCrop } from './crop.ts';
 
 /**
  * How images are varied at random while a network learns, so that few of them go a long way. Each part is off where
  * it is absent or 0. Lengths are pixels of the full resolution; what moves in from outside is black. An image is
- * flipped, scaled, sheared, rotated and shifted, in this order and about its centre, and bent by `elastic`, all in one
- * sampling of its pixels; `cutoutPixels` comes last.
+ * cropped, flipped, scaled, sheared, rotated and shifted, in this order and about its centre, and bent by `elastic`,
+ * all in one sampling of its pixels; then its brightness and contrast change, and `cutoutPixels` comes last.
  */
 export interface Augmentation {
-  /** Moves by a whole number of pixels in ±`shiftPixels`, along each axis. */
+  /**
+   * Cuts out a rectangle with a share of the area in [`cropAreaRatio`, 1] and an aspect from 3:4 to 4:3, and stretches
+   * it to the full size (Szegedy et al. 2015). Images that are read from files are cropped there, before they are
+   * scaled down (see `openExamples`).
+   */
+  readonly cropAreaRatio?: number;
+  /**
+   * Moves by a whole number of pixels in ±`shiftPixels`, along each axis. This is the same as to pad each side by
+   * `shiftPixels` black pixels and to cut out a random window of the full size (He et al. 2016, section 4.2).
+   */
   readonly shiftPixels?: number;
   /** Rotates by an angle in ±`rotateDegrees`. */
   readonly rotateDegrees?: number;
@@ -19,6 +29,10 @@ export interface Augmentation {
   readonly elastic?: Elastic;
   /** Mirrors every other image, left to right. Digits and letters do not stand it. */
   readonly flip?: boolean;
+  /** Multiplies all channels by one factor in [1 - `brightnessRatio`, 1 + `brightnessRatio`]. */
+  readonly brightnessRatio?: number;
+  /** Moves values away from middle grey, or towards it, by one factor in [1 - `contrastRatio`, 1 + `contrastRatio`]. */
+  readonly contrastRatio?: number;
   /** Blackens a square of this side about a random pixel; near a border only a part of it (DeVries and Taylor 2017). */
   readonly cutoutPixels?: number;
 }
@@ -48,6 +62,8 @@ export const MIN_SMOOTHNESS_PIXELS = 1;
  * image folds over itself. At 0.5 that is beyond 2.8 standard deviations: few places in few images.
  */
 export const MAX_ELASTIC_RATIO = 0.5;
+/** An image without any brightness or contrast says nothing. */
+export const MAX_COLOUR_RATIO = 0.9;
 /** Either side of a mirrored thing is as likely. */
 const FLIP_PROBABILITY = 0.5;
 
@@ -83,6 +99,9 @@ export function checkAugmentation(augmentation: Augmentation): void {
 }
 
 const RANGES = [
+  ['cropAreaRatio', 1],
+  ['brightnessRatio', MAX_COLOUR_RATIO],
+  ['contrastRatio', MAX_COLOUR_RATIO],
   ['rotateDegrees', MAX_ROTATE_DEGREES],
   ['scaleRatio', MAX_SCALE_RATIO],
   ['shearRatio', MAX_SHEAR_RATIO],
@@ -102,7 +121,7 @@ export interface Augmenter {
  */
 export function createAugmenter(augmentation: Augmentation, height: number, width: number): Augmenter {
   const { shiftPixels = 0, rotateDegrees = 0, scaleRatio = 0, shearRatio = 0, flip = false } = augmentation;
-  const { cutoutPixels = 0 } = augmentation;
+  const { cropAreaRatio = 0, brightnessRatio = 0, contrastRatio = 0, cutoutPixels = 0 } = augmentation;
   if (cutoutPixels >= Math.min(height, width)) {
     throw new InvalidArgumentError(
       `A cutout of ${cutoutPixels} pixels should be smaller than both sides of a ${height}×${width} image.`,
@@ -116,14 +135,18 @@ export function createAugmenter(augmentation: Augmentation, height: number, widt
       ? createElasticField(augmentation.elastic, height, width)
       : undefined;
   const cut = { x: 0, y: 0 };
-  // Whole pixels are only copied, which is four times as fast and gives the same bits as sampling at their centres.
-  const onlyShifts = rotateDegrees === 0 && scaleRatio === 0 && shearRatio === 0 && !flip && !bend;
+  const colour = { gain: 1, offset: 0 };
+  const changesColour = brightnessRatio > 0 || contrastRatio > 0;
+  // Whole pixels are only copied, which is several times as fast and gives the same bits as sampling at their centres.
+  const onlyMoves =
+    rotateDegrees === 0 && scaleRatio === 0 && shearRatio === 0 && cropAreaRatio === 0 && !bend;
+  const drawMirror = (random: Random) => (flip && random.uniform() < FLIP_PROBABILITY ? -1 : 1);
   const drawPoints = (random: Random) => {
     const angle = rotateDegrees === 0 ? 0 : (around(0, rotateDegrees, random) * Math.PI) / 180;
     const scaleX = scaleRatio === 0 ? 1 : around(1, scaleRatio, random);
     const scaleY = scaleRatio === 0 ? 1 : around(1, scaleRatio, random);
     const shear = shearRatio === 0 ? 0 : around(0, shearRatio, random);
-    const mirror = flip && random.uniform() < FLIP_PROBABILITY ? -1 : 1;
+    const mirror = drawMirror(random);
     // The inverse of rotation · shear · scale, from where a pixel goes to where it comes from.
     const cos = Math.cos(angle);
     const sin = Math.sin(angle);
@@ -133,20 +156,30 @@ export function createAugmenter(augmentation: Augmentation, height: number, widt
     map.yy = cos / scaleY;
     placePoints(points, map);
     bend?.add(random, points);
+    if (cropAreaRatio > 0) cropPoints(points, drawCrop(cropAreaRatio, width / height, random));
+  };
+  const drawColour = (random: Random) => {
+    const brightness = brightnessRatio === 0 ? 1 : around(1, brightnessRatio, random);
+    const contrast = contrastRatio === 0 ? 1 : around(1, contrastRatio, random);
+    colour.gain = brightness * contrast;
+    colour.offset = brightness * (1 - contrast) * MIDDLE_GREY;
   };
   return {
     next(random) {
       map.down = shiftPixels === 0 ? 0 : random.integer(2 * shiftPixels + 1) - shiftPixels;
       map.right = shiftPixels === 0 ? 0 : random.integer(2 * shiftPixels + 1) - shiftPixels;
-      if (!onlyShifts) drawPoints(random);
+      if (onlyMoves) map.xx = drawMirror(random);
+      else drawPoints(random);
+      if (changesColour) drawColour(random);
       if (cutoutPixels > 0) {
         cut.x = random.integer(width) - (cutoutPixels >> 1);
         cut.y = random.integer(height) - (cutoutPixels >> 1);
       }
     },
     apply(bytes, from) {
-      if (onlyShifts) movePlane(bytes, from, height, width, map, plane);
+      if (onlyMoves) movePlane(bytes, from, height, width, map, plane);
       else samplePlane(bytes, from, points, plane);
+      if (changesColour) recolour(plane, colour);
       for (let y = Math.max(0, cut.y); y < Math.min(height, cut.y + cutoutPixels); y++) {
         for (let x = Math.max(0, cut.x); x < Math.min(width, cut.x + cutoutPixels); x++) {
           plane[y * width + x] = 0;
@@ -207,21 +240,52 @@ export function placePoints(points: SamplePoints, map: AffineMap): void {
   }
 }
 
-/** What sampling gives for a map that only shifts by whole pixels. */
+/** Points within the window instead of the whole image; the borders of one go to the borders of the other. */
+export function cropPoints({ height, width, x: toX, y: toY }: SamplePoints, window: CropWindow): void {
+  // The image reaches from half a pixel before the first centre to half a pixel behind the last one.
+  const left = window.x * width - 0.5;
+  const top = window.y * height - 0.5;
+  for (let i = 0; i < toX.length; i++) {
+    // Clamped to the centres of the outermost pixels, as far as only the enlargement leads beyond them.
+    const x = toX[i]!;
+    const y = toY[i]!;
+    toX[i] = x < 0 || x > width - 1 ? x : within(left + window.width * (x + 0.5), width - 1);
+    toY[i] = y < 0 || y > height - 1 ? y : within(top + window.height * (y + 0.5), height - 1);
+  }
+}
+
+function within(value: number, highest: number): number {
+  return Math.min(Math.max(value, 0), highest);
+}
+
+const MIDDLE_GREY = 127.5;
+
+function recolour(plane: Float32Array, { gain, offset }: { gain: number; offset: number }): void {
+  for (let i = 0; i < plane.length; i++) plane[i] = within(gain * plane[i]! + offset, 255);
+}
+
+/** What sampling gives for a map that shifts by whole pixels and mirrors where `xx` is -1. */
 function movePlane(
   bytes: Uint8Array,
   from: number,
   height: number,
   width: number,
-  { down, right }: Pick<AffineMap, 'down' | 'right'>,
+  { xx, down, right }: Pick<AffineMap, 'xx' | 'down' | 'right'>,
   to: Float32Array,
 ): void {
   to.fill(0);
   const firstX = Math.max(0, right);
   const lastX = Math.min(width, width + right);
   for (let y = Math.max(0, down); y < Math.min(height, height + down); y++) {
-    const row = from + (y - down) * width - right;
-    for (let x = firstX; x < lastX; x++) to[y * width + x] = bytes[row + x]!;
+    const row = from + (y - down) * width;
+    const at = y * width;
+    if (xx < 0) {
+      const end = row + width - 1 + right;
+      for (let x = firstX; x < lastX; x++) to[at + x] = bytes[end - x]!;
+    } else {
+      const start = row - right;
+      for (let x = firstX; x < lastX; x++) to[at + x] = bytes[start + x]!;
+    }
   }
 }
 
@@ -240,6 +304,14 @@ export function samplePlane(bytes: Uint8Array, from: number, points: SamplePoint
     const fx = x - x0;
     const fy = y - y0;
     const at = from + y0 * width + x0;
+    // Most pixels have all four neighbours.
+    if (x0 >= 0 && y0 >= 0 && x0 < width - 1 && y0 < height - 1) {
+      const a = bytes[at]!;
+      const c = bytes[at + width]!;
+      const top = a + fx * (bytes[at + 1]! - a);
+      to[i] = top + fy * (c + fx * (bytes[at + width + 1]! - c) - top);
+      continue;
+    }
     const hasLeft = x0 >= 0;
     const hasRight = x0 < width - 1;
     const hasTop = y0 >= 0;

@@ -21,26 +21,45 @@ export interface CifarBinaryOptions {
  * Source of the format: A. Krizhevsky, "The CIFAR-10 dataset", section "Binary version".
  */
 export function cifarBinary(folder: string, options: CifarBinaryOptions = {}): DataModule {
+  return cifarModule(CIFAR_10, folder, options);
+}
+
+export interface Cifar100Options extends CifarBinaryOptions {
+  /** `fine`: the 100 classes; `coarse`: the 20 superclasses of five each. */
+  readonly labels?: 'fine' | 'coarse';
+}
+
+/**
+ * CIFAR-100 from the official binary files in a folder: `train.bin`, `test.bin`, and the names of the classes in
+ * `fine_label_names.txt` and `coarse_label_names.txt`. Everything else as for CIFAR-10.
+ */
+export function cifar100(folder: string, options: Cifar100Options = {}): DataModule {
+  return cifarModule(options.labels === 'coarse' ? CIFAR_100_COARSE : CIFAR_100, folder, options);
+}
+
+function cifarModule(layout: Layout, folder: string, options: CifarBinaryOptions): DataModule {
+  const { name, trainingFiles, testFile } = layout;
   return {
-    name: 'cifar10',
+    name,
     async load({ seed, signal }) {
-      const classes = await readClasses(folder);
+      const classes = await readClasses(folder, layout);
       const parts: Split[] = [];
-      for (const name of TRAINING_FILES) {
+      for (const file of trainingFiles) {
         signal?.throwIfAborted();
-        const part = await readRecords(join(folder, name), classes.length);
+        const part = await readRecords(join(folder, file), layout, classes.length);
         if (part !== undefined) parts.push(part);
       }
       if (parts.length === 0) {
+        const [first, last] = [trainingFiles[0], trainingFiles.at(-1)];
         throw new BonsaiError(
           'missing_dataset',
-          `None of ${TRAINING_FILES[0]} to ${TRAINING_FILES.at(-1)} is in ${folder}. Give the folder of the ` +
-            'unpacked binary version of CIFAR-10.',
+          `${first === last ? `${first} is not` : `None of ${first} to ${last} is`} in ${folder}. Give the folder ` +
+            `of the unpacked binary version of ${layout.title}.`,
         );
       }
       signal?.throwIfAborted();
-      const test = await readRecords(join(folder, TEST_FILE), classes.length);
-      if (test === undefined) throw new BonsaiError('missing_dataset', `${TEST_FILE} is not in ${folder}.`);
+      const test = await readRecords(join(folder, testFile), layout, classes.length);
+      if (test === undefined) throw new BonsaiError('missing_dataset', `${testFile} is not in ${folder}.`);
       const official = joined(parts);
       const held = Math.round(official.count * (options.validationShare ?? CIFAR_VALIDATION_SHARE));
       const [trainIndices, validationIndices] = stratifiedSubsets(
@@ -50,7 +69,7 @@ export function cifarBinary(folder: string, options: CifarBinaryOptions = {}): D
       );
       const train = takeExamples(official, trainIndices!, PIXEL_BYTES);
       return {
-        name: 'cifar10',
+        name,
         classes,
         shape: SHAPE,
         train,
@@ -62,32 +81,66 @@ export function cifarBinary(folder: string, options: CifarBinaryOptions = {}): D
   };
 }
 
-const TRAINING_FILES = [1, 2, 3, 4, 5].map((part) => `data_batch_${part}.bin`);
-const TEST_FILE = 'test_batch.bin';
-const CLASSES_FILE = 'batches.meta.txt';
-/** Of the official files, where the one that names them is missing. */
-const OFFICIAL_CLASSES = [
-  'airplane',
-  'automobile',
-  'bird',
-  'cat',
-  'deer',
-  'dog',
-  'frog',
-  'horse',
-  'ship',
-  'truck',
-];
+interface Layout {
+  readonly name: string;
+  readonly title: string;
+  readonly trainingFiles: readonly string[];
+  readonly testFile: string;
+  readonly classesFile: string;
+  /** Bytes in front of a record's pixels, and which of them is the label. */
+  readonly labelBytes: number;
+  readonly labelAt: number;
+  /** Names of the classes where the file that names them is missing; undefined: it must be there. */
+  readonly officialClasses?: readonly string[];
+}
+
+const CIFAR_10: Layout = {
+  name: 'cifar10',
+  title: 'CIFAR-10',
+  trainingFiles: [1, 2, 3, 4, 5].map((part) => `data_batch_${part}.bin`),
+  testFile: 'test_batch.bin',
+  classesFile: 'batches.meta.txt',
+  labelBytes: 1,
+  labelAt: 0,
+  officialClasses: [
+    ...['airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck'],
+  ],
+};
+
+const CIFAR_100: Layout = {
+  name: 'cifar100',
+  title: 'CIFAR-100',
+  trainingFiles: ['train.bin'],
+  testFile: 'test.bin',
+  classesFile: 'fine_label_names.txt',
+  labelBytes: 2,
+  labelAt: 1,
+};
+
+const CIFAR_100_COARSE: Layout = {
+  ...CIFAR_100,
+  name: 'cifar100-coarse',
+  classesFile: 'coarse_label_names.txt',
+  labelAt: 0,
+};
 
 const SHAPE = [3, 32, 32] as const;
 /** Red, green and blue plane of one image. */
 const PIXEL_BYTES = 3 * 32 * 32;
-/** The label's byte, then the pixels. */
-const RECORD_BYTES = 1 + PIXEL_BYTES;
 
-async function readClasses(folder: string): Promise<string[]> {
-  const bytes = await readIfThere(join(folder, CLASSES_FILE));
-  if (bytes === undefined) return OFFICIAL_CLASSES;
+async function readClasses(
+  folder: string,
+  { classesFile, officialClasses, title }: Layout,
+): Promise<readonly string[]> {
+  const bytes = await readIfThere(join(folder, classesFile));
+  if (bytes === undefined) {
+    if (officialClasses !== undefined) return officialClasses;
+    throw new BonsaiError(
+      'missing_dataset',
+      `${classesFile}, which names the classes, is not in ${folder}. Give the folder of the unpacked binary ` +
+        `version of ${title}.`,
+    );
+  }
   const names = bytes
     .toString('utf8')
     .split('\n')
@@ -96,27 +149,32 @@ async function readClasses(folder: string): Promise<string[]> {
   if (names.length >= 2 && names.length <= 256) return names;
   throw new BonsaiError(
     'corrupt_dataset',
-    `${join(folder, CLASSES_FILE)} should name a class in each line, it has ${names.length} of them.`,
+    `${join(folder, classesFile)} should name a class in each line, it has ${names.length} of them.`,
   );
 }
 
 /** Undefined where the file is not there. @throws BonsaiError `corrupt_dataset` naming it and what is wrong */
-async function readRecords(path: string, classes: number): Promise<Split | undefined> {
+async function readRecords(
+  path: string,
+  { labelBytes, labelAt }: Layout,
+  classes: number,
+): Promise<Split | undefined> {
   const bytes = await readIfThere(path);
   if (bytes === undefined) return undefined;
-  const count = bytes.length / RECORD_BYTES;
+  const recordBytes = labelBytes + PIXEL_BYTES;
+  const count = bytes.length / recordBytes;
   if (count === 0 || !Number.isInteger(count)) {
     throw new BonsaiError(
       'corrupt_dataset',
-      `${path} has ${bytes.length} bytes, which is no whole number of records of ${RECORD_BYTES}. ` +
+      `${path} has ${bytes.length} bytes, which is no whole number of records of ${recordBytes}. ` +
         'It may be truncated, or compressed: unpack it again.',
     );
   }
   const images = new Uint8Array(count * PIXEL_BYTES);
   const labels = new Uint8Array(count);
   for (let i = 0; i < count; i++) {
-    const from = i * RECORD_BYTES;
-    const label = bytes[from]!;
+    const from = i * recordBytes;
+    const label = bytes[from + labelAt]!;
     if (label >= classes) {
       throw new BonsaiError(
         'corrupt_dataset',
@@ -124,7 +182,7 @@ async function readRecords(path: string, classes: number): Promise<Split | undef
       );
     }
     labels[i] = label;
-    images.set(bytes.subarray(from + 1, from + RECORD_BYTES), i * PIXEL_BYTES);
+    images.set(bytes.subarray(from + labelBytes, from + recordBytes), i * PIXEL_BYTES);
   }
   return { count, images, labels };
 }
