@@ -2,6 +2,7 @@ import { BonsaiError } from '../src/base/errors.ts';
 import { seededRandom } from '../src/base/random.ts';
 import type { Model } from '../src/graph/model.ts';
 import { readModelFile } from '../src/graph/onnx/read.ts';
+import { reestimateBatchNorm } from '../src/port/batch-norm.ts';
 import { cifarBinary } from '../src/port/data/cifar-binary.ts';
 import { drawExamples } from '../src/port/data/split.ts';
 import { evaluate } from '../src/port/evaluate.ts';
@@ -10,14 +11,15 @@ import { gatherCriterion, gatherMeans } from '../src/port/importance/gather.ts';
 import { foldConstants } from '../src/transform/passes/fold-constants.ts';
 import { freeBatch } from '../src/transform/passes/free-batch.ts';
 import type { ChannelMeans } from '../src/transform/prune/compensate.ts';
-import { dependencyGroups } from '../src/transform/prune/groups.ts';
 import { CRITERIA } from '../src/transform/prune/importance/table.ts';
 import { prune } from '../src/transform/prune/prune.ts';
+import { wholeGroups } from '../src/transform/prune/whole-groups.ts';
 
 /**
  * What is left of the accuracy of trained third-party networks right after pruning, without any fine-tuning, for every
  * criterion and ratio: a table in Markdown. Where it says "means", what the removed channels gave on average went into
  * the biases of the layers that read them (`gatherMeans`).
+ * A model may also be a file that `bonsai train` made; that one has BatchNormalization, for `slim` and `taylor-gate`.
  * Run with the shared models and the unpacked binary version of CIFAR-10:
  * npx tsc -p tsconfig.json --noEmit false --outDir dist/bench && node dist/bench/bench/criteria.js DATA [IMAGES] [model…]
  */
@@ -38,26 +40,24 @@ const percent = (share: number) => `${(100 * share).toFixed(1)}`;
 
 const dataset = await cifarBinary(folder).load({ seed: SEED });
 const test = drawExamples(dataset.test, Number(imagesText), seededRandom(SEED));
-for (const name of MODELS) {
-  if (wanted.length > 0 && !wanted.includes(name)) continue;
-  const file = `${process.env.BONSAI_SHARED ?? '../shared'}/models/${name}.onnx`;
-  const normalization = { mean: MEAN, std: STD };
+for (const name of wanted.length > 0 ? wanted : MODELS) {
+  const isOurs = name.endsWith('.onnx');
+  const file = isOurs ? name : `${process.env.BONSAI_SHARED ?? '../shared'}/models/${name}.onnx`;
   const base = withImageInput(
     freeBatch(foldConstants(await readModelFile(file)))!,
-    { shape: dataset.shape, normalization },
-    { normalize: true },
+    { shape: dataset.shape, normalization: { mean: MEAN, std: STD } },
+    { normalize: !isOurs },
   );
   const scored = async (model: Model) => (await evaluate(model, test, { threads: THREADS })).accuracy;
   print(`\n${name}: ${percent(await scored(base))} % of ${test.count} test images before pruning.\n`);
   const means = await gatherMeans(base, dataset.train, { seed: SEED, threads: THREADS });
   const columns: readonly Column[] = [
-    { where: 'all', ratio: 0.1 },
+    ...[0.1, 0.2, 0.3, 0.5].map((ratio): Column => ({ where: 'all', ratio })),
+    { where: 'global', ratio: 0.1 },
     { where: 'all', ratio: 0.1, means },
-    { where: 'all', ratio: 0.3 },
-    { where: 'all', ratio: 0.5 },
-    { where: 'inside', ratio: 0.3 },
-    { where: 'inside', ratio: 0.3, means },
-    { where: 'inside', ratio: 0.5 },
+    { where: 'global', ratio: 0.1, means },
+    { where: 'inner', ratio: 0.3 },
+    { where: 'inner', ratio: 0.3, means },
   ];
   print(`| criterion | ${columns.map(titleOf).join(' | ')} |`);
   print(`| --- |${columns.map(() => ' ---: |').join('')}`);
@@ -71,8 +71,19 @@ for (const name of MODELS) {
       for (const { where, ratio, means: given } of columns) {
         let sum = 0;
         for (const each of gathered) {
-          const options = { ratio, criterion: each, align: 1, means: given, kept: keptOf(base, where) };
-          sum += await scored(prune(base, options).model);
+          const { model } = prune(base, {
+            ratio,
+            criterion: each,
+            align: 1,
+            means: given,
+            scope: where === 'global' ? 'global' : 'uniform',
+            kept: where === 'inner' ? wholeGroups(base, { inner: true }) : undefined,
+          });
+          const { train } = dataset;
+          // Where BatchNormalization is left, its statistics are measured anew instead of compensating means.
+          const settled =
+            given && (await reestimateBatchNorm(model, train, { seed: SEED, threads: THREADS }));
+          sum += await scored(settled ?? model);
         }
         cells.push(percent(sum / gathered.length));
       }
@@ -86,19 +97,12 @@ for (const name of MODELS) {
 }
 
 interface Column {
-  /** 'all' groups lose the ratio, or only those 'inside' of residual blocks: what one layer makes and another reads. */
-  readonly where: 'all' | 'inside';
+  /** 'all': every group loses the ratio; 'global': the lowest scores of the network; 'inner': only groups of one layer. */
+  readonly where: 'all' | 'global' | 'inner';
   readonly ratio: number;
   readonly means?: ChannelMeans;
 }
 
 function titleOf({ where, ratio, means }: Column): string {
   return `${where} ${ratio}${means === undefined ? '' : ' + means'}`;
-}
-
-/** Groups that stay whole. */
-function keptOf(model: Model, where: Column['where']): ReadonlyMap<string, number> {
-  const { groups } = dependencyGroups(model);
-  const whole = groups.filter(({ producers }) => where === 'inside' && producers.length > 1);
-  return new Map(whole.map(({ key, channels }) => [key, channels]));
 }

@@ -1,5 +1,7 @@
-import { execFile } from 'node:child_process';
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { lstat, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -56,11 +58,17 @@ describe('bonsai prune', () => {
       seconds: expect.any(Number),
       groups: expect.any(Number),
       frozen: [{ node: 'logits', reason: expect.stringContaining('output of the graph') }],
-      verify: { groups: 6, inputs: 8, maxRelativeError: expect.any(Number) },
+      verify: {
+        groups: 6,
+        inputs: 8,
+        maxRelativeError: expect.any(Number),
+        delivered: { inputs: 8, maxRelativeError: expect.any(Number) },
+      },
     });
     expect(result.parameters.after).toBeLessThan(0.5 * result.parameters.before);
     expect(result.macs.after).toBeLessThan(result.macs.before);
     expect(result.verify.maxRelativeError).toBeLessThan(1e-4);
+    expect(result.verify.delivered.maxRelativeError).toBeLessThan(1e-4);
     const session = await Session.create(writeModel(pruned));
     expect((await session.run(inputsFor(pruned, 1))).logits!.shape).toEqual([2, 5]);
     await session.release();
@@ -87,6 +95,26 @@ describe('bonsai prune', () => {
     expect(stdout).toMatch(/written to o\.onnx/);
   });
 
+  test('leaves what several layers make, and layers by name, whole', async () => {
+    const keptBy = async (...args: string[]) => {
+      const { stdout } = await bonsai(
+        ...['prune', 'network.onnx', '--align', '1', '--out', 'whole.onnx', ...args],
+      );
+      const rows = stdout.matchAll(/^(conv\S*)( and \d+ more)? +(\d+) +(\d+)$/gm);
+      return [...rows].map(([, name, others, channels, kept]) => ({
+        name,
+        isShared: others !== undefined,
+        isWhole: channels === kept,
+      }));
+    };
+    const inner = await keptBy('--inner');
+    expect(inner.some(({ isShared }) => isShared)).toBe(true);
+    for (const { isShared, isWhole } of inner) expect(isWhole).toBe(isShared);
+    const [first, ...others] = await keptBy('--skip', 'conv');
+    expect(first).toMatchObject({ name: 'conv', isWhole: true });
+    expect(others.every(({ isWhole }) => !isWhole)).toBe(true);
+  });
+
   test('prunes to a share of the work', async () => {
     const { code, stdout } = await bonsai(
       ...['prune', 'network.onnx', '--goal', 'flops=0.6', '--align', '1', '--out', 'goal.onnx', '--json'],
@@ -98,15 +126,45 @@ describe('bonsai prune', () => {
     expect(macs.after / macs.before).toBeLessThan(0.8);
   });
 
+  test.skipIf(!existsSync('/dev/null'))(
+    'goes into devices and through links, and over its own input only when told to',
+    async () => {
+      const half = ['--align', '1', '--out'];
+      expect(await bonsai('prune', 'network.onnx', ...half, '/dev/null')).toMatchObject({ code: 0 });
+      expect((await stat('/dev/null')).isCharacterDevice()).toBe(true);
+      await symlink('linked.onnx', join(folder, 'link.onnx'));
+      expect(await bonsai('prune', 'network.onnx', ...half, 'link.onnx')).toMatchObject({ code: 0 });
+      const linked = countParameters(await readModelFile(join(folder, 'linked.onnx')));
+      expect(linked).toBeLessThan(countParameters(network));
+      expect((await lstat(join(folder, 'link.onnx'))).isSymbolicLink()).toBe(true);
+      await writeModelFile(network, join(folder, 'own.onnx'));
+      expect(await bonsai('prune', 'own.onnx', ...half, 'own.onnx', '--force')).toMatchObject({ code: 0 });
+      expect(countParameters(await readModelFile(join(folder, 'own.onnx')))).toBe(linked);
+    },
+  );
+
+  test.skipIf(!existsSync('/dev/full'))('a full device is told as such', async () => {
+    const { code, stderr } = await bonsai('prune', 'network.onnx', '--out', '/dev/full');
+    expect(stderr).toMatch(/\[unwritable_path\].*\/dev\/full: ENOSPC: no space left on device\./);
+    expect(stderr).not.toMatch(/^\s+at /m);
+    expect(code).toBe(1);
+  });
+
   test.each([
     [['--ratio', '1'], 2, /below 1 such as 0\.5, got "1".*cannot go/],
     [['--criterion', 'best'], 2, /Allowed choices are l1, l2, fpgm/],
     [['--criterion', 'taylor'], 2, /taylor has to see data.*--data mnist/],
+    [['--compensate'], 2, /--compensate has to see data.*--data mnist/],
+    [['--skip', 'nothing*'], 2, /No layer .* is called "nothing\*"; there are conv/],
+    [['--goal', 'flops=0.5', '--inner'], 2, /cannot be used with option/],
     [['--goal', 'speed=2'], 2, /flops=0\.5, params=0\.3/],
     [['--goal', 'flops=0.5', '--ratio', '0.5'], 2, /cannot be used with option/],
     [['--shape', 'image=1,3,8,8'], 2, /do not fit/],
+    [['--out', 'network.onnx'], 2, /--out is network\.onnx, which is the file that is read.*--force/],
+    [['--out', ''], 2, /--out is empty/],
+    [['--out', 'absent/x.onnx'], 1, /there is no folder absent.*mkdir -p absent/],
   ])('refuses %j with exit code %i and writes nothing', async (args, expected, complaint) => {
-    const { code, stderr } = await bonsai('prune', 'network.onnx', ...args, '--out', 'refused.onnx');
+    const { code, stderr } = await bonsai('prune', 'network.onnx', '--out', 'refused.onnx', ...args);
     expect(stderr).toMatch(complaint);
     expect(code).toBe(expected);
     expect(await readdir(folder)).not.toContain('refused.onnx');
@@ -167,6 +225,22 @@ describe('bonsai inspect', () => {
     });
     expect(report.nodes[0].macs).toBeGreaterThanOrEqual(report.nodes[1].macs);
   });
+});
+
+test.each(['prune', 'inspect'])('%s ends quietly when nobody reads its output', async (command) => {
+  const out = command === 'prune' ? ['--out', 'unread.onnx', '--align', '1'] : ['--json'];
+  const child = spawn(process.execPath, [main, command, 'network.onnx', ...out], {
+    cwd: folder,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  child.stdout.destroy();
+  let stderr = '';
+  child.stderr.on('data', (chunk) => {
+    stderr += chunk;
+  });
+  const [code] = await once(child, 'close');
+  expect([code, stderr]).toEqual([0, '']);
+  if (command === 'prune') expect(await readdir(folder)).toContain('unread.onnx');
 });
 
 describe('options', () => {

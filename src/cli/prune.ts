@@ -6,12 +6,14 @@ import { writeModelFile } from '../graph/onnx/write.ts';
 import { DATA_SPECS } from '../port/data/registry.ts';
 import { type GoalResult, pruneToGoal } from '../port/goal.ts';
 import { withImageInput } from '../port/image-input.ts';
-import { gatherCriterion } from '../port/importance/gather.ts';
+import { fpgmByEngine } from '../port/importance/fpgm.ts';
+import { gatherCriterion, gatherMeans } from '../port/importance/gather.ts';
 import { MASK_TOLERANCE, type Verification } from '../port/mask-equivalence.ts';
 import { openStepCache } from '../port/step-cache.ts';
 import { verify } from '../port/verify.ts';
 import { alignedTable } from '../report/table.ts';
 import { foldConstants } from '../transform/passes/fold-constants.ts';
+import type { ChannelMeans } from '../transform/prune/compensate.ts';
 import { formatGoal, type Goal, parseGoal } from '../transform/prune/goal.ts';
 import {
   type Criterion,
@@ -28,6 +30,7 @@ import {
   weightCriterion,
 } from '../transform/prune/importance/table.ts';
 import { type PruneResult, prune, pruneDefaults, SCOPES } from '../transform/prune/prune.ts';
+import { wholeGroups } from '../transform/prune/whole-groups.ts';
 import { type Context, interruptible, processContext } from './context.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import {
@@ -41,15 +44,19 @@ import {
 } from './network.ts';
 import { jsonOption, loadData, seedOption, workOption } from './options.ts';
 import { parseInteger, parseNumber } from './parse.ts';
-import { checkWritableFile } from './writable.ts';
+import { checkWritableFile, forceOption } from './writable.ts';
 
 interface PruneCommandOptions {
   readonly out: string;
+  readonly force?: boolean;
   readonly ratio: number;
   readonly criterion: CriterionName;
   readonly scope: (typeof SCOPES)[number];
   readonly maxRatio: number;
   readonly goal?: Goal;
+  readonly inner?: boolean;
+  readonly skip: readonly string[];
+  readonly compensate?: boolean;
   readonly align: 'auto' | number;
   readonly members: (typeof MEMBERS)[number];
   readonly reduce: (typeof REDUCTIONS)[number];
@@ -74,6 +81,7 @@ export function pruneCommand(): Command {
     .description('Remove the least important channels of a network: ONNX in, smaller ONNX out.')
     .argument('<model>', 'any ONNX network')
     .requiredOption('--out <file>', 'the pruned network')
+    .addOption(forceOption())
     .addOption(
       new Option('--ratio <share>', 'share of channels to remove, at least 0 and below 1')
         .argParser(parseRatio)
@@ -104,10 +112,24 @@ export function pruneCommand(): Command {
       new Option(
         '--goal <goal>',
         'instead of a ratio: flops=0.5 or params=0.3 (shares that are left), throughput=40/s or latency=5ms (measured here; ' +
-          'throughput means 1 / latency of the engine alone, on --threads)',
+          'throughput means 1 / latency of the engine alone, on --threads; on one thread the time that it waits for a ' +
+          'busy CPU is subtracted)',
       )
         .argParser(parseGoal)
-        .conflicts(['ratio', 'scope']),
+        .conflicts(['ratio', 'scope', 'inner', 'skip']),
+    )
+    .option('--inner', 'leave channels that several layers make together (residual streams) whole')
+    .addOption(
+      new Option(
+        '--skip <layer>',
+        'leave the channels of layers of this name whole; * for any characters; can be repeated',
+      )
+        .argParser((pattern: string, before: readonly string[]) => [...before, pattern])
+        .default([], 'none'),
+    )
+    .option(
+      '--compensate',
+      'add what removed channels gave on average over --data to the biases behind them: keeps much of the accuracy until fine-tuning',
     )
     .addOption(alignOption())
     .addOption(
@@ -131,7 +153,7 @@ export function pruneCommand(): Command {
     .addOption(
       new Option(
         '--data <spec>',
-        `labelled data for the criteria that need it: ${Object.keys(DATA_SPECS).join(', ')}`,
+        `labelled data, for the criteria that need it and --compensate: ${Object.keys(DATA_SPECS).join(', ')}`,
       ),
     )
     .option(
@@ -163,7 +185,7 @@ Examples:
 
 The network gets smaller, not retrained: fine-tune it (bonsai port does both). bonsai inspect shows what can go.
 --verify removes random channels of random groups, in the end of all at once, and compares the outputs with those of the full network in which
-nothing reads these channels; beyond a relative error of ${MASK_TOLERANCE} nothing is written.
+nothing reads these channels; then the same with the network written and the channels that it lost. Beyond a relative error of ${MASK_TOLERANCE} nothing is written.
 ${EXIT_CODE_HELP}`,
     )
     .action(async (file: string, options: PruneCommandOptions) => {
@@ -173,17 +195,21 @@ ${EXIT_CODE_HELP}`,
           `The criterion ${options.criterion} has to see data: give it with --data, such as --data mnist.`,
         );
       }
+      if (options.compensate && options.data === undefined) {
+        throw new InvalidArgumentError(
+          '--compensate has to see data: give it with --data, such as --data mnist.',
+        );
+      }
       const model = await readNetwork(file);
       checkShapes(model, options.shape);
-      await checkWritableFile(options.out);
+      await checkWritableFile(options.out, { reads: [file], force: options.force });
       const result = await interruptible(context.signal, 'Nothing was written.', async () => {
-        const criterion = await criterionFor(context, model, options);
-        const align = await resolveAlign(options.align);
+        const { criterion, means } = await gathered(context, model, options);
         const startedMs = context.clock.nowMs();
-        const pruned = await prunedBy(context, model, { ...options, criterion, align });
+        const pruned = await prunedBy(context, model, { ...options, criterion, means });
         const seconds = (context.clock.nowMs() - startedMs) / 1000;
         const verification =
-          options.verify === undefined ? undefined : await verified(context, model, options.verify, options);
+          options.verify === undefined ? undefined : await verified(context, pruned, options.verify, options);
         await writeModelFile(pruned.model, options.out);
         return { pruned, seconds, verification };
       });
@@ -205,38 +231,47 @@ function parseRatio(text: string): number {
   return ratio;
 }
 
-/** The criterion, with what it needs to see of the data gathered. */
-async function criterionFor(
-  context: Context,
-  model: Model,
-  options: PruneCommandOptions,
-): Promise<Criterion> {
-  const { criterion, data, seed, work, threads } = options;
+interface Gathered {
+  readonly criterion: Criterion;
+  readonly means?: ChannelMeans;
+}
+
+/** What pruning needs to know of the data: the criterion, and the means with which to compensate. */
+async function gathered(context: Context, model: Model, options: PruneCommandOptions): Promise<Gathered> {
+  const { criterion, data, seed, work, threads, compensate } = options;
   const settings = {
     members: options.members,
     reduce: options.reduce,
     normalise: options.normalize,
     seed,
   } as const;
-  if (data === undefined || !isDataCriterion(criterion))
-    return weightCriterion(criterion, foldConstants(model), settings);
-  const dataset = await loadData(context, { data, seed, work });
-  context.progress.say(`Gathering ${criterion} on training examples …`);
+  if (data === undefined || !(isDataCriterion(criterion) || compensate)) {
+    if (criterion !== 'fpgm')
+      return { criterion: weightCriterion(criterion, foldConstants(model), settings) };
+    return { criterion: await fpgmByEngine(model, { ...settings, threads, signal: context.signal }) };
+  }
+  const { train, ...dataset } = await loadData(context, { data, seed, work });
   const seeing = withImageInput(model, dataset, { normalize: options.normalizeInput });
-  return gatherCriterion(criterion, seeing, dataset.train, { ...settings, threads, signal: context.signal });
+  const gathering = { ...settings, threads, signal: context.signal };
+  if (isDataCriterion(criterion)) context.progress.say(`Gathering ${criterion} on training examples …`);
+  const scored = await gatherCriterion(criterion, seeing, train, gathering);
+  if (!compensate) return { criterion: scored };
+  context.progress.say('Gathering means on training examples …');
+  return { criterion: scored, means: await gatherMeans(seeing, train, gathering) };
 }
 
 /** By ratio, or to the goal where there is one. */
 async function prunedBy(
   context: Context,
   model: Model,
-  options: Omit<PruneCommandOptions, 'criterion' | 'align'> & {
-    readonly criterion: Criterion;
-    readonly align: number;
-  },
+  options: Omit<PruneCommandOptions, 'criterion'> & Gathered,
 ): Promise<PruneResult | GoalResult> {
-  const { goal, criterion, align, maxRatio, ratio, scope, threads, shape: inputs } = options;
-  if (goal === undefined) return prune(model, { ratio, criterion, scope, maxRatio, align, inputs });
+  const { goal, criterion, means, align, maxRatio, ratio, scope, threads, shape: inputs } = options;
+  if (goal === undefined) {
+    const kept = wholeGroups(model, options);
+    const block = await resolveAlign(align);
+    return prune(model, { ratio, criterion, means, scope, maxRatio, align: block, kept, inputs });
+  }
   const bar = context.progress.task(`Pruning to ${formatGoal(goal)}`, 1);
   const result = await pruneToGoal(model, goal, {
     criterion,
@@ -249,21 +284,24 @@ async function prunedBy(
     onProgress: ({ phase, share }) => bar.update(share, GOAL_PHASES[phase]),
   });
   bar.done(reachedText(result));
-  return result;
+  if (means === undefined) return result;
+  const kept = new Map(result.groups.map((group) => [group.key, group.kept]));
+  return { ...result, ...prune(model, { ratio: 0, criterion, means, align: result.align, kept, inputs }) };
 }
 
 const GOAL_PHASES = { segments: 'timing layers', search: 'timing networks' } as const;
 
 async function verified(
   context: Context,
-  model: Model,
+  pruned: PruneResult,
   groups: number | true,
   { seed, shape, threads }: PruneCommandOptions,
 ): Promise<Verification> {
   const total = groups === true ? DEFAULT_VERIFIED_GROUPS : groups;
   const bar = context.progress.task('Verifying', total + 1);
-  const result = await verify(model, {
+  const result = await verify(pruned.reference, {
     groups: total,
+    delivered: pruned,
     seed,
     shapes: shape,
     intraOpThreads: threads,
@@ -272,10 +310,11 @@ async function verified(
       bar.update(done, `error ${maxRelativeError.toExponential(1)}`),
   });
   bar.done(verificationText(result));
-  if (!(result.maxRelativeError <= MASK_TOLERANCE)) {
+  const worst = Math.max(result.maxRelativeError, result.delivered?.maxRelativeError ?? 0);
+  if (!(worst <= MASK_TOLERANCE)) {
     throw new BonsaiError(
       'invalid_graph',
-      `The pruned network does not compute what the masked one does: relative error ${result.maxRelativeError.toExponential(1)}, ` +
+      `The pruned network does not compute what the masked one does: relative error ${worst.toExponential(1)}, ` +
         `at most ${MASK_TOLERANCE} is rounding. Nothing was written. Please report the network: an operator of it is pruned wrongly.`,
     );
   }
@@ -310,6 +349,7 @@ export function pruningJson({ pruned, seconds, verification }: Pruning) {
         groups: verification.groups,
         inputs: verification.inputs,
         maxRelativeError: verification.maxRelativeError,
+        delivered: verification.delivered,
       },
     }),
   };
@@ -349,16 +389,20 @@ function change({ before, after }: { readonly before: number; readonly after: nu
 
 /** What a goal came to. */
 function reachedText({ share, measured }: GoalResult): string {
-  if (share !== undefined) return `${share.toFixed(3)} is left`;
-  if (measured === undefined) return 'reached';
+  const left = share === undefined ? '' : `${share.toFixed(3)} is left`;
+  if (measured === undefined) return left || 'reached';
   const { latencyMs, throughputPerSecond, before } = measured;
   return (
-    `${latencyMs.toPrecision(3)} ms, ${throughputPerSecond.toPrecision(3)}/s ` +
+    `${left && `${left}: `}${latencyMs.toPrecision(3)} ms, ${throughputPerSecond.toPrecision(3)}/s ` +
     `(before: ${before.latencyMs.toPrecision(3)} ms, ${before.throughputPerSecond.toPrecision(3)}/s)`
   );
 }
 
-function verificationText({ groups, inputs, maxRelativeError, skipped }: Verification): string {
+function verificationText({ groups, inputs, maxRelativeError, skipped, delivered }: Verification): string {
   const without = skipped > 0 ? `; ${skipped} groups with normalised axes left out` : '';
-  return `${groups} random groups × ${inputs} inputs, largest relative error ${maxRelativeError.toExponential(1)}${without}`;
+  const written =
+    delivered === undefined
+      ? '; the network written cannot be compared'
+      : `; of the network written ${delivered.maxRelativeError.toExponential(1)}`;
+  return `${groups} random groups × ${inputs} inputs, largest relative error ${maxRelativeError.toExponential(1)}${written}${without}`;
 }

@@ -2,12 +2,16 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { seededRandom } from '../base/random.ts';
+import { elementCount, float32Tensor } from '../base/tensor.ts';
+import { GraphBuilder, modelOf } from '../graph/build.ts';
+import type { Model } from '../graph/model.ts';
 import { readModel } from '../graph/onnx/read.ts';
 import { writeModel } from '../graph/onnx/write.ts';
 import { countCost } from '../ops/count.ts';
 import type { SpeedGoal } from '../transform/prune/goal.ts';
 import { randomNetwork } from '../transform/prune/networks.fixture.ts';
-import { chosen, type GoalIteration, goalBand, pruneToGoal } from './goal.ts';
+import { chosen, type GoalIteration, goalBand, pruneToGoal, speedDefaults } from './goal.ts';
 import { openStepCache } from './step-cache.ts';
 
 const model = randomNetwork(
@@ -109,6 +113,20 @@ test('shares are counted, not measured', async () => {
   expect(result).toMatchObject({ iterations: [], align: 1 });
 });
 
+test('with alignment auto, of the widths for a share of the work those that measure fastest are taken', async () => {
+  const seen = counters();
+  const goal = { kind: 'flops', share: 0.5 } as const;
+  const result = await pruneToGoal(chain(), goal, { measure: machine(seen) });
+  expect(result.share).toBeGreaterThanOrEqual(goal.share);
+  if (result.align === 1) return; // An engine without blocks: nothing to choose.
+  expect(seen).toEqual({ segments: 0, networks: result.iterations.length + 1 });
+  const fastest = Math.min(...result.iterations.map(({ measuredMs }) => measuredMs));
+  expect(result.measured!.latencyMs).toBeLessThanOrEqual(fastest * speedDefaults.tie);
+  expect(result.macs!.after / result.macs!.before).toBeLessThan(0.6);
+  const { latencyMs } = result.measured!;
+  expect(await machine(counters()).network(writeModel(result.model))).toBeCloseTo(latencyMs, 9);
+});
+
 test('it can be stopped before and between measurements', async () => {
   const goal: SpeedGoal = { kind: 'latency', latencyMs: whole / 2 };
   await expect(pruneToGoal(model, goal, { align: 1, signal: AbortSignal.abort() })).rejects.toMatchObject({
@@ -170,3 +188,27 @@ test('of the networks that meet the goal the least is lost, but never one that a
   const odd = [candidate(1, 40, 4.9), candidate(2, 50, 4.2), candidate(3, 55, 4.1)];
   expect(chosen(odd, 5)).toBe(odd[2]);
 });
+
+/** Convolutions of 96 channels, one after the other. */
+function chain(): Model {
+  const random = seededRandom(1);
+  const build = new GraphBuilder('chain');
+  const kernel = (shape: readonly number[]) =>
+    build.constant(
+      float32Tensor(
+        shape,
+        Float32Array.from({ length: elementCount(shape) }, () => random.normal()),
+      ),
+      'w',
+    );
+  let x = build.input('image', 'float32', ['N', 3, 8, 8]);
+  for (const [from, to] of [
+    [3, 96],
+    [96, 96],
+    [96, 96],
+    [96, 4],
+  ] as const)
+    x = build.op('Conv', [build.op('Relu', [x]), kernel([to, from, 3, 3])], { pads: [1, 1, 1, 1] });
+  build.output(x, 'float32', ['N', 4, 8, 8]);
+  return modelOf(build.finish());
+}

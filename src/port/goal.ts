@@ -5,16 +5,19 @@ import type { Model } from '../graph/model.ts';
 import { writeModel } from '../graph/onnx/write.ts';
 import { allocate, costAt } from '../transform/prune/allocate.ts';
 import {
+  fastAllocations,
   formatGoal,
   type Goal,
   type GoalOptions,
   type GoalProblem,
   goalProblem,
   keptByKey,
-  pruneToShare,
+  type ShareResult,
   type SpeedGoal,
+  solveShare,
 } from '../transform/prune/goal.ts';
 import { type PruneResult, prune } from '../transform/prune/prune.ts';
+import { compareLatency } from './profile/compare-latency.ts';
 import { profileLatency } from './profile/latency.ts';
 import {
   type LatencyTable,
@@ -29,7 +32,8 @@ import { digestOf, type StepCache } from './step-cache.ts';
 
 /**
  * Prunes a network to a goal. Shares of multiply-accumulates and parameters are a matter of counting
- * (`pruneToShare`); throughput and latency are measured on this machine: first what every segment of the network takes
+ * (`pruneToShare`); but with alignment 'auto' the widths for a share of multiply-accumulates are, of several allocations
+ * that keep it, those that measure fastest here (`fastAllocations`). Throughput and latency are measured on this machine: first what every segment of the network takes
  * at block multiples (`measureLatencyTable`), from which the widths with the least saliency lost within the budget
  * follow (`allocate`); then the network so pruned as a whole, whose measured time corrects the budget, until it lies at
  * most `goalBand` better than the goal. Throughput means 1 / latency of ONNX Runtime alone at batch 1, on one thread
@@ -51,7 +55,10 @@ export async function pruneToGoal(
   if (signal?.aborted) throw new BonsaiError('aborted', 'Pruning to a goal was stopped before it began.');
   const align = asked === 'auto' ? await probeBlockSize() : asked;
   if ('share' in goal) {
-    const result = pruneToShare(model, goal, { ...options, align });
+    const problem = goalProblem(model, { ...options, align });
+    const result = solveShare(problem, goal, options);
+    if (goal.kind === 'flops' && asked === 'auto' && align > 1)
+      return fastestOfShare(problem, result, { ...options, align });
     options.onProgress?.({ phase: 'search', share: 1 });
     return { ...result, align, iterations: [] };
   }
@@ -59,7 +66,10 @@ export async function pruneToGoal(
 }
 
 export interface PruneToGoalOptions extends Omit<GoalOptions, 'align'> {
-  /** Kept channels are a multiple of this; 'auto' (default): of the engine's block on this machine. */
+  /**
+   * Kept channels are a multiple of this; 'auto' (default): of the engine's block on this machine, and where a share of
+   * multiply-accumulates leaves a choice, what is fastest here.
+   */
   readonly align?: number | 'auto';
   /** Intra-op threads of ONNX Runtime while measuring. */
   readonly threads?: number;
@@ -90,7 +100,7 @@ export interface GoalResult extends PruneResult {
   readonly align: number;
   /** For shares: what is left. */
   readonly share?: number;
-  /** For throughput and latency: what was measured, of the result and of the network as it came. */
+  /** Where something was measured: the result and the network as it came. */
   readonly measured?: MeasuredGoal;
   /** Every network that was measured as a whole, in order. */
   readonly iterations: readonly GoalIteration[];
@@ -135,11 +145,92 @@ export const speedDefaults = {
   maxWindows: 6,
   /** Runs that tell how many fit a window. */
   probeRuns: 5,
+  /** All runs of a race between networks; a hundred turns of networks of a few milliseconds each. */
+  raceMs: 5000,
+  /** Networks whose times differ by less than this factor are as fast as each other. */
+  tie: 1.02,
   /** Share of the work that the table is; the rest are whole networks. */
   tableShare: 0.6,
 } as const;
 
 type Settings = PruneToGoalOptions & { readonly align: number };
+
+/**
+ * Of a network pruned to a share of multiply-accumulates and its rivals of the same share, the one that measures
+ * fastest; of those that are as fast, the one that loses least.
+ */
+async function fastestOfShare(
+  problem: GoalProblem,
+  counted: ShareResult,
+  options: Settings,
+): Promise<GoalResult> {
+  const { onProgress, align, inputs, threads = 1 } = options;
+  const { choices, folded, criterion, work } = problem;
+  const keptOf = ({ groups }: PruneResult) => groups.map(({ kept }) => kept);
+  const lossOf = (kept: readonly number[]) =>
+    choices.reduce((sum, choice, group) => sum + choice.loss[choice.kept.indexOf(kept[group]!)]!, 0);
+  const macsOf = (kept: ArrayLike<number>) => work.nodes.reduce((sum, node) => sum + node.macs(kept), 0);
+  const candidates: ShareResult[] = [counted];
+  for (const { kept } of fastAllocations(problem, counted.goal.share)) {
+    const options = { ratio: 0, align, criterion, kept: keptByKey(choices, kept), inputs };
+    const rival = prune(folded, options);
+    const share = (rival.macs?.after ?? 0) / (counted.macs?.before ?? Number.POSITIVE_INFINITY);
+    // Where widths were estimated wrongly, a rival may fall short of the share.
+    if (share >= counted.goal.share) candidates.push({ ...rival, goal: counted.goal, share });
+  }
+  const times = await raceNetworks([folded, ...candidates.map(({ model }) => model)], folded, options);
+  const [beforeMs, ...ms] = times;
+  const iterations = candidates.map((candidate, i): GoalIteration => {
+    const kept = keptOf(candidate);
+    return { kept, macs: macsOf(kept), loss: lossOf(kept), measuredMs: ms[i]! };
+  });
+  const bar = Math.min(...ms) * speedDefaults.tie;
+  let best = -1;
+  for (const [i, { measuredMs, loss }] of iterations.entries())
+    if (measuredMs <= bar && (best < 0 || loss < iterations[best]!.loss)) best = i;
+  onProgress?.({ phase: 'search', share: 1 });
+  return {
+    ...candidates[best]!,
+    align,
+    measured: {
+      ...figures(iterations[best]!),
+      before: figures({ measuredMs: beforeMs! }),
+      of: measureName(options, threads),
+    },
+    iterations,
+  };
+}
+
+/** Milliseconds of each network, taking turns so that what else the machine does meets them alike. */
+async function raceNetworks(
+  models: readonly Model[],
+  original: Model,
+  options: Settings,
+): Promise<readonly number[]> {
+  const { signal, onProgress, threads = 1, measure } = options;
+  const bytes = models.map((model) => writeModel(model));
+  if (measure?.network !== undefined) {
+    const times: number[] = [];
+    for (const each of bytes) times.push(await measure.network(each));
+    return times;
+  }
+  const { raceMs, minRuns, maxRuns, probeRuns } = speedDefaults;
+  const given = { threads, shapes: fixedShapes(original, options), signal };
+  const probe = await compareLatency(bytes, { ...given, runs: probeRuns, warmup: 1 });
+  const roundMs = probe.reduce((sum, { min }) => sum + min, 0);
+  onProgress?.({ phase: 'search', share: PROBED_SHARE });
+  const runs = Math.min(maxRuns, Math.max(minRuns, Math.ceil(raceMs / roundMs)));
+  // The fastest run is the one that nobody disturbed.
+  return (await compareLatency(bytes, { ...given, runs, warmup: probeRuns })).map(({ min }) => min);
+}
+
+/** Share of a race that is over once it is known how many runs it takes. */
+const PROBED_SHARE = 0.1;
+
+function measureName({ measure }: Settings, threads: number): string {
+  if (measure?.network !== undefined) return 'as the caller measures';
+  return `ONNX Runtime alone, batch 1, ${threads} thread${threads === 1 ? '' : 's'}`;
+}
 
 async function pruneToSpeed(model: Model, goal: SpeedGoal, options: Settings): Promise<GoalResult> {
   const { signal, onProgress, threads = 1, align } = options;
@@ -197,10 +288,7 @@ async function pruneToSpeed(model: Model, goal: SpeedGoal, options: Settings): P
       measured: {
         ...figures(best),
         before: figures(before),
-        of:
-          options.measure?.network === undefined
-            ? `ONNX Runtime alone, batch 1, ${threads} thread${threads === 1 ? '' : 's'}`
-            : 'as the caller measures',
+        of: measureName(options, threads),
       },
       iterations,
     };
@@ -277,7 +365,10 @@ export function chosen(candidates: readonly GoalIteration[], wantedMs: number): 
   return best;
 }
 
-function figures({ measuredMs }: GoalIteration): { latencyMs: number; throughputPerSecond: number } {
+function figures({ measuredMs }: Pick<GoalIteration, 'measuredMs'>): {
+  latencyMs: number;
+  throughputPerSecond: number;
+} {
   return { latencyMs: measuredMs, throughputPerSecond: 1000 / measuredMs };
 }
 

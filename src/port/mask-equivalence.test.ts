@@ -3,7 +3,10 @@ import { type BonsaiError, InvalidArgumentError } from '../base/errors.ts';
 import { elementCount, float32Tensor, type Tensor } from '../base/tensor.ts';
 import { GraphBuilder, modelOf } from '../graph/build.ts';
 import { type Model, withGraph } from '../graph/model.ts';
+import { compensationSites } from '../transform/prune/compensate.ts';
+import { propagateLabels } from '../transform/prune/labels.ts';
 import { randomNetwork } from '../transform/prune/networks.fixture.ts';
+import { prune } from '../transform/prune/prune.ts';
 import { MASK_TOLERANCE, maskEquivalence, relativeError } from './mask-equivalence.ts';
 import { verify } from './verify.ts';
 
@@ -15,6 +18,35 @@ describe('mask equivalence', () => {
     expect(first).toMatchObject({ groups: 12, inputs: 3, skipped: 0, isSensitive: true });
     expect(first.maxRelativeError).toBeLessThan(MASK_TOLERANCE);
     expect(await maskEquivalence(network, { groups: 12, inputs: 3, seed: 1 })).toEqual(first);
+  });
+
+  test('compares the pruned network on the channels that it lost, and notices wrong ones', async () => {
+    const options = { groups: 1, inputs: 3, seed: 1 };
+    const right = prune(network, { ratio: 0.5, align: 1 });
+    const { delivered } = await verify(right.reference, { ...options, delivered: right });
+    expect(delivered!.inputs).toBe(3);
+    expect(delivered!.maxRelativeError).toBeLessThan(MASK_TOLERANCE);
+    // As many channels of every group, but others.
+    const other = prune(network, { ratio: 0.5, align: 1, criterion: 'random', seed: 7 });
+    const wrong = await verify(right.reference, { ...options, delivered: { ...right, model: other.model } });
+    expect(wrong.delivered!.maxRelativeError).toBeGreaterThan(0.01);
+    expect(await maskEquivalence(network, options)).not.toHaveProperty('delivered');
+  });
+
+  test('compares a compensated network with the compensated full one', async () => {
+    const propagation = propagateLabels(network);
+    const means = new Map(
+      compensationSites(propagation).map((value) => {
+        const channels = propagation.values.get(value)!.shape[1]!;
+        return [value, Float64Array.from({ length: channels }, (_, i) => 0.1 * (i + 1))] as const;
+      }),
+    );
+    const result = prune(network, { ratio: 0.5, align: 1, means });
+    const options = { groups: 1, inputs: 3, seed: 1, delivered: result };
+    const { delivered } = await maskEquivalence(result.reference, options);
+    expect(delivered!.maxRelativeError).toBeLessThan(MASK_TOLERANCE);
+    const plain = await maskEquivalence(network, options);
+    expect(plain.delivered!.maxRelativeError).toBeGreaterThan(MASK_TOLERANCE);
   });
 
   test('runs in a worker thread with progress, and stops when asked', async () => {

@@ -16,11 +16,13 @@ import { type Group, groupsOf } from '../transform/prune/groups.ts';
 import { type Propagation, propagateLabels } from '../transform/prune/labels.ts';
 import { lastChannels } from '../transform/prune/last-channels.ts';
 import { maskable } from '../transform/prune/mask.ts';
+import type { PrunedGroup } from '../transform/prune/prune.ts';
 import { removeChannels } from '../transform/prune/remove-channels.ts';
 
 /**
  * Runs the oracle of pruning in ONNX Runtime, on the calling thread: random channels of one random group after the other, in
  * the end of all groups at once, are removed, and the outputs compared with those of the full network in which nothing reads these channels (`maskChannels`).
+ * Where a pruned network is given (`delivered`), it is compared as well, on the channels that it lost.
  * Everything random follows from the seed. A correct pruner differs by rounding alone, about 1e-6.
  * @throws InvalidArgumentError for counts that are not positive, and for inputs of unknown rank that no shape is given for
  * @throws BonsaiError `empty_group` if no group can be compared
@@ -53,6 +55,7 @@ export async function maskEquivalence(model: Model, options: MaskEquivalenceOpti
   const masked = await Session.create(writeModel(oracle.model), { intraOpThreads });
   let maxRelativeError = 0;
   let isSensitive = false;
+  let delivered: DeliveredVerification | undefined;
   let first: Record<string, Tensor> | undefined;
   try {
     for (let trial = 0; trial <= trials; trial++) {
@@ -77,6 +80,16 @@ export async function maskEquivalence(model: Model, options: MaskEquivalenceOpti
       }
       options.onProgress?.({ done: trial + 1, total: trials + 1, maxRelativeError });
     }
+    delivered = await compareDelivered(options, groups, async (network, removed) => {
+      const masks = oracle.masks(removed);
+      let worst = 0;
+      for (const feed of feeds) {
+        if (options.isStopRequested?.()) throw new BonsaiError('aborted', 'Stopped on request.');
+        const [actual, expected] = [await network.run(feed), await masked.run({ ...feed, ...masks })];
+        worst = Math.max(worst, relativeError(actual, expected));
+      }
+      return { inputs, maxRelativeError: worst };
+    });
   } finally {
     await masked.release();
   }
@@ -86,7 +99,34 @@ export async function maskEquivalence(model: Model, options: MaskEquivalenceOpti
     maxRelativeError,
     skipped: groups.filter((group) => group.inexact !== undefined).length,
     isSensitive,
+    ...(delivered !== undefined && { delivered }),
   };
+}
+
+/** Undefined where there is nothing to compare, or the network lost channels over which means are taken. */
+async function compareDelivered(
+  { delivered, intraOpThreads }: MaskEquivalenceOptions,
+  groups: readonly Group[],
+  compare: (network: Session, removed: readonly number[]) => Promise<DeliveredVerification>,
+): Promise<DeliveredVerification | undefined> {
+  if (delivered === undefined) return undefined;
+  const groupOf = new Map(groups.map((group) => [group.key, group]));
+  const removed: number[] = [];
+  for (const { key, removed: positions } of delivered.groups) {
+    const group = groupOf.get(key);
+    if (group === undefined)
+      throw new InvalidArgumentError(
+        `The pruned network lost channels of the group "${key}", which the network to compare with does not have.`,
+      );
+    if (group.inexact !== undefined && positions.length > 0) return undefined;
+    for (const position of positions) removed.push(group.units[position]!);
+  }
+  const network = await Session.create(writeModel(delivered.model), { intraOpThreads });
+  try {
+    return await compare(network, removed);
+  } finally {
+    await network.release();
+  }
 }
 
 export interface VerifyOptions {
@@ -103,8 +143,22 @@ export interface VerifyOptions {
 }
 
 export interface MaskEquivalenceOptions extends VerifyOptions {
+  /** What pruning made of this very network (of `PruneResult.reference`). */
+  readonly delivered?: Delivered;
   readonly onProgress?: (progress: VerifyProgress) => void;
   readonly isStopRequested?: () => boolean;
+}
+
+/** A `PruneResult`, as far as it takes to compare it. */
+export interface Delivered {
+  readonly model: Model;
+  readonly groups: readonly Pick<PrunedGroup, 'key' | 'removed'>[];
+}
+
+export interface DeliveredVerification {
+  readonly inputs: number;
+  /** As of the random channels. */
+  readonly maxRelativeError: number;
 }
 
 export const verifyDefaults = { inputs: 8 } as const satisfies Partial<VerifyOptions>;
@@ -129,6 +183,11 @@ export interface Verification {
    * then the comparison says nothing.
    */
   readonly isSensitive: boolean;
+  /**
+   * Of the pruned network that was given, on the channels that it lost; absent where none was given, or where channels
+   * went that cannot be compared (`skipped`).
+   */
+  readonly delivered?: DeliveredVerification;
 }
 
 /** Up to which error a pruned network counts as right: float32 sums in another order, over a hundred layers. */

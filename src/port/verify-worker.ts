@@ -10,9 +10,10 @@ await serveJob<VerifyInput, VerifyProgress, Verification>(
   parentPort,
   workerData,
   async ({ input, isStopRequested, emit }) => {
-    const { model, ...options } = input;
+    const { model, delivered, ...options } = input;
     return maskEquivalence(foldConstants(readModel(model)), {
       ...options,
+      ...(delivered && { delivered: { ...delivered, model: readModel(delivered.model) } }),
       isStopRequested,
       onProgress: emit,
     });

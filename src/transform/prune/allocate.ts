@@ -225,7 +225,7 @@ function lossOf(choices: readonly GroupChoices[], positions: readonly number[]):
 }
 
 /** The cost of the network at a position among each group's choices, kept up to date item by item. */
-class Costs {
+export class Costs {
   readonly positions: number[];
   total = 0;
   readonly #choices: readonly GroupChoices[];

@@ -201,9 +201,12 @@ export interface NodeWork {
 
 /** The work of the nodes that multiply, as items of a search. */
 export function macItems(work: NetworkWork, whole: Kept): WorkItem[] {
-  return work.nodes
-    .filter((node) => node.macs(whole) > 0)
-    .map(({ groups, macs }) => ({ groups, amount: macs }));
+  return whatMultiplies(work, whole).map(({ groups, macs }) => ({ groups, amount: macs }));
+}
+
+/** The nodes that multiply; engines fuse most of the others into them. */
+export function whatMultiplies(work: NetworkWork, whole: Kept): NodeWork[] {
+  return work.nodes.filter((node) => node.macs(whole) > 0);
 }
 
 /** When a channel, or a position that it owns, goes: as the how-manieth of which group. */

@@ -39,7 +39,9 @@ export function prune(model: Model, options: PruneOptions): PruneResult {
     return { group, base, scores: criterion.scores(group), align: alignmentOf(group, settings.align) };
   });
   const kept =
-    settings.scope === 'global' ? keptGlobally(candidates, settings) : keptUniformly(candidates, settings);
+    settings.scope === 'global'
+      ? keptGlobally(candidates, settings, options.kept)
+      : keptUniformly(candidates, settings);
   overrideKept(kept, groups, options.kept);
 
   const scoreOf = new Map<number, number>();
@@ -51,7 +53,8 @@ export function prune(model: Model, options: PruneOptions): PruneResult {
     const doomed = lowest(group, scores, group.channels - kept[i]!, stays);
     for (const unit of doomed) removed.push(group.units[unit]!);
     const { key, producers, channels } = group;
-    return { key, producers, channels, kept: channels - doomed.length };
+    const gone = Array.from(doomed).sort((a, b) => a - b);
+    return { key, producers, channels, kept: channels - doomed.length, removed: gone };
   });
 
   const record: PruningRecord = {
@@ -65,12 +68,14 @@ export function prune(model: Model, options: PruneOptions): PruneResult {
     options.means === undefined
       ? propagation
       : propagateLabels(compensateMeans(propagation, removed, options.means));
+  const reference = repaired.model;
   const result = withMetadata(removeChannels(repaired, removed), {
     [PRUNING_KEY]: JSON.stringify(record),
   });
   const [before, after] = [folded, result].map((network) => countMacs(network, options.inputs));
   return {
     model: result,
+    reference,
     groups: outcomes,
     frozen,
     parameters: { before: countParameters(folded), after: countParameters(result) },
@@ -96,7 +101,7 @@ export interface PruneOptions {
   readonly maxRatio?: number;
   /**
    * Channels to keep, by `Group.key`, instead of what ratio, scope and alignment say; groups that are not listed keep
-   * what those say.
+   * what those say; with scope 'global' the ratio is of these groups' channels.
    */
   readonly kept?: ReadonlyMap<string, number>;
   /**
@@ -132,6 +137,8 @@ export const pruneDefaults = {
 
 export interface PruneResult {
   readonly model: Model;
+  /** The network at full width of which `model` is what stays: constants folded, biases compensated if means were given. */
+  readonly reference: Model;
   readonly groups: readonly PrunedGroup[];
   readonly frozen: readonly FrozenProducer[];
   readonly parameters: { readonly before: number; readonly after: number };
@@ -141,6 +148,8 @@ export interface PruneResult {
 
 export interface PrunedGroup extends Pick<Group, 'key' | 'producers' | 'channels'> {
   readonly kept: number;
+  /** Positions of the channels that went, ascending. */
+  readonly removed: readonly number[];
 }
 
 /** Where a pruned network's file says how it was pruned (JSON, `PruningRecord`). */
@@ -267,12 +276,17 @@ function keptUniformly(candidates: readonly Candidate[], { ratio, rounding }: Se
  * score, the lowest first, until the ratio is reached. Within a group scores ascend from block to block, so the order
  * takes a group's blocks one after the other.
  */
-function keptGlobally(candidates: readonly Candidate[], settings: Settings): number[] {
+function keptGlobally(
+  candidates: readonly Candidate[],
+  settings: Settings,
+  given: PruneOptions['kept'],
+): number[] {
   const { ratio, maxRatio, rounding } = settings;
   const kept = candidates.map(({ group }) => group.channels);
   let wanted = 0;
   const blocks: { candidate: number; size: number; score: number }[] = [];
   for (const [candidate, { group, base, scores, align }] of candidates.entries()) {
+    if (given?.has(group.key)) continue;
     wanted += ratio * base - (base - group.channels);
     const least = keptChannels(base, maxRatio, align, 'up');
     const ascending = Float64Array.from(scores).sort();

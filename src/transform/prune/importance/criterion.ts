@@ -51,9 +51,7 @@ export function memberCriterion(
   return {
     name,
     scores(group) {
-      const counted = group.members.filter((member) => members === 'out+in' || member.direction === 'out');
-      const weights = counted.filter(isWeight);
-      const asked = weights.length > 0 ? weights : counted;
+      const asked = askedMembers(group, members);
       const tell = (rule: MemberScore) =>
         asked.flatMap((member) => {
           const scores = rule(member, group.channels);
@@ -64,6 +62,16 @@ export function memberCriterion(
       return normalised(reduced(parts, group.channels, reduce), normalise);
     },
   };
+}
+
+/** The members of a group whose scores count: those that weigh the channels; all where none does. */
+export function askedMembers(
+  group: Group,
+  members: Required<GroupOptions>['members'] = groupDefaults.members,
+): readonly Member[] {
+  const counted = group.members.filter((member) => members === 'out+in' || member.direction === 'out');
+  const weights = counted.filter(isWeight);
+  return weights.length > 0 ? weights : counted;
 }
 
 /**

@@ -1,14 +1,71 @@
 import type { Member } from '../groups.ts';
-import { type Criterion, type GroupOptions, memberCriterion, stridesOf, weightsOf } from './criterion.ts';
+import {
+  type Criterion,
+  type GroupOptions,
+  type MemberScore,
+  memberCriterion,
+  stridesOf,
+  weightsOf,
+} from './criterion.ts';
 
 /**
  * Filter pruning via geometric median: a channel's score in a member is the sum of Euclidean distances from its
  * slices to those of all other channels. The smallest sum lies closest to the geometric median, so that the others
  * can best stand in for it. Distances are those between the weights themselves, not their squares.
  * Source: He et al. 2019, "Filter Pruning via Geometric Median", equation 4.
+ * @param sums the sums of distances of each member, where they are known already (`fpgmByEngine`)
  */
-export function fpgmCriterion(options: GroupOptions = {}): Criterion {
-  return memberCriterion('fpgm', distanceSums, options);
+export function fpgmCriterion(options: GroupOptions = {}, sums: MemberScore = distanceSums): Criterion {
+  return memberCriterion('fpgm', sums, options);
+}
+
+/**
+ * The weights of each channel as rows of float32, less their mean row. That changes no distance, and keeps
+ * ‖a‖² + ‖b‖² − 2 a·b from cancelling where all rows lie far from 0.
+ */
+export function centredRows(member: Member, channels: number): { rows: Float32Array; length: number } {
+  const weights = rowsByChannel(member, channels);
+  const length = weights.length / channels;
+  const centre = new Float64Array(length);
+  for (let start = 0; start < weights.length; start += length)
+    for (let i = 0; i < length; i++) centre[i]! += weights[start + i]! / channels;
+  const rows = new Float32Array(weights.length);
+  for (let start = 0; start < weights.length; start += length)
+    for (let i = 0; i < length; i++) rows[start + i] = weights[start + i]! - centre[i]!;
+  return { rows, length };
+}
+
+/**
+ * Adds to `sums` the distances of the rows `from` … `to` - 1 to all rows, from their products.
+ * @param products of these rows with all, [to - from, channels]
+ */
+export function distanceSumsFrom(
+  products: Float32Array,
+  { rows, length, from, to }: RowRange,
+  sums: Float64Array,
+): void {
+  const channels = rows.length / length;
+  const squares = new Float64Array(channels);
+  for (let channel = 0; channel < channels; channel++) {
+    let sum = 0;
+    for (let at = channel * length; at < (channel + 1) * length; at++) sum += rows[at]! * rows[at]!;
+    squares[channel] = sum;
+  }
+  for (let a = from; a < to; a++) {
+    const start = (a - from) * channels;
+    let sum = 0;
+    for (let b = 0; b < channels; b++) {
+      if (b !== a) sum += Math.sqrt(Math.max(0, squares[a]! + squares[b]! - 2 * products[start + b]!));
+    }
+    sums[a]! += sum;
+  }
+}
+
+export interface RowRange {
+  readonly rows: Float32Array;
+  readonly length: number;
+  readonly from: number;
+  readonly to: number;
 }
 
 /**
