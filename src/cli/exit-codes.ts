@@ -1,7 +1,7 @@
 import { BonsaiError, type ErrorCode } from '../base/errors.ts';
 
 /** Exit codes of every command, as the help texts list them. */
-export const EXIT = { ok: 0, failure: 1, usage: 2, aborted: 130 } as const;
+export const EXIT = { ok: 0, failure: 1, usage: 2, noneFits: 3, aborted: 130 } as const;
 
 const BY_CODE: Partial<Record<ErrorCode, number>> = {
   invalid_argument: EXIT.usage,

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
-import { BonsaiError, messageOf } from '../base/errors.ts';
+import { BonsaiError, messageOf, systemCodeOf, systemReason } from '../base/errors.ts';
 import { backbonesCommand } from './backbones.ts';
 import { CONFIG_FILE, installOptionSources } from './config.ts';
 import { demoCommand } from './demo.ts';
@@ -16,6 +16,7 @@ import { quantizeCommand } from './quantize.ts';
 import { repoCommand } from './repo.ts';
 import { requestCommand } from './request.ts';
 import { serveCommand } from './serve.ts';
+import { simulateCommand } from './simulate.ts';
 import { stressCommand } from './stress.ts';
 import { trainCommand } from './train.ts';
 
@@ -58,6 +59,7 @@ const commands = [
   serveCommand(),
   orchestrateCommand(),
   stressCommand(),
+  simulateCommand(),
   demoCommand(),
   downloadCommand(),
 ];
@@ -73,6 +75,16 @@ installOptionSources(program, {
   }),
   environment: process.env,
 });
+
+// Who reads the output may go before its end (`bonsai inspect … | head`): then nobody wants the rest, and the work goes on.
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', (error) => {
+    if (systemCodeOf(error) === 'EPIPE') return;
+    process.exitCode = EXIT.failure;
+    if (stream === process.stdout)
+      process.stderr.write(`bonsai: The result cannot be printed: ${systemReason(error)}.\n`);
+  });
+}
 
 try {
   await program.parseAsync();

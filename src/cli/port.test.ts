@@ -1,17 +1,8 @@
 import { expect, it } from 'vitest';
-import type { PortProgress } from '../port/pipeline.ts';
-import { portProgress } from './port.ts';
-import { silentProgress } from './progress.ts';
+import { parseCriteria } from './port.ts';
 
-it('says how much of an earlier run was reused: all, a part, or nothing', () => {
-  const after = (...states: PortProgress['state'][]) => {
-    const progress = portProgress({ progress: silentProgress }, [0.5]);
-    for (const state of states) progress.show({ step: 'evaluate', variant: 0, variants: 2, state });
-    return progress.reuse();
-  };
-  expect(after('reused', 'reused')).toBe('Reused all 2 steps of an earlier run.');
-  expect(after('reused', 'reused', 'running', 'finished')).toBe(
-    'Reused 2 of 3 steps from an earlier run; 1 done now.',
-  );
-  expect(after('running', 'finished')).toBeUndefined();
+it('reads criteria in the order in which they are to be tried', () => {
+  expect(parseCriteria('taylor,l2')).toEqual(['taylor', 'l2']);
+  for (const text of ['l2,l2', 'l3', '', 'l2,'])
+    expect(() => parseCriteria(text)).toThrow(/each once, of l1, l2/);
 });

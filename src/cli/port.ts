@@ -1,26 +1,21 @@
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
-import { probeBlockSize } from '../engine/probe-block.ts';
-import { describeTarget } from '../engine/target.ts';
-import type { Model, ValueInfo } from '../graph/model.ts';
-import { readModelFile } from '../graph/onnx/read.ts';
+import { InvalidArgumentError } from '../base/errors.ts';
 import type { Augmentation } from '../port/data/augmentation.ts';
 import type { Dataset } from '../port/data/data-module.ts';
-import { checkRatios, type Family, type PortProgress, portFamily, standardSteps } from '../port/pipeline.ts';
+import type { PortDistillation, PortOptions } from '../port/pipeline-types.ts';
+import { CHAINS, type Chain, checkRatios } from '../port/plan.ts';
 import { checkRecipe, type TrainingRecipe } from '../port/train/recipe.ts';
-import type { TrainingProgress } from '../port/train/train.ts';
+import type { PortJob } from '../repository/jobs.ts';
 import { checkTaskName } from '../repository/names.ts';
-import { writeTask } from '../repository/store.ts';
-import { MANIFEST_SCHEMA_VERSION, type TaskManifest, type TensorSpec } from '../repository/types.ts';
-import { foldConstants } from '../transform/passes/fold-constants.ts';
-import { batchOfInputs, freeBatch } from '../transform/passes/free-batch.ts';
+import { type Goal, parseGoal } from '../transform/prune/goal.ts';
 import { CRITERIA, type CriterionName } from '../transform/prune/importance/table.ts';
 import { pruneDefaults, SCOPES } from '../transform/prune/prune.ts';
 import { iterationDefaults, type PruningSchedule, SCHEDULES } from '../transform/prune/schedule.ts';
-import { type Context, interruptible, processContext } from './context.ts';
+import { interruptible, processContext } from './context.ts';
 import { checkCpus } from './cpus.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
-import { labelledInputs } from './inputs.ts';
+import { readNetwork } from './network.ts';
 import {
   augmentOption,
   dataOption,
@@ -31,29 +26,45 @@ import {
   workOption,
 } from './options.ts';
 import { parseDurationMs, parseInteger, parseNumber, parseShares } from './parse.ts';
-import { cpusOption, openThroughputBench, type ThroughputBench } from './profile.ts';
-import type { ProgressTask } from './progress.ts';
+import {
+  type PortedTask,
+  type PortToRepositoryOptions,
+  portJobs,
+  portToRepository,
+} from './port-repository.ts';
+import { cpusOption } from './profile.ts';
 import { familyTable } from './repo.ts';
-import { parsePhases, showTraining } from './train.ts';
+import { parsePhases, trainDefaults } from './train.ts';
 import { checkWritableFolder } from './writable.ts';
 
 interface PortCommandOptions {
   readonly data: string;
   readonly out: string;
   readonly task?: string;
+  readonly budget?: number;
   readonly ratios: number[];
-  readonly criterion: CriterionName;
+  readonly criteria: CriterionName[];
+  readonly targets?: Goal[];
   readonly scope: (typeof SCOPES)[number];
   readonly schedule: PruningSchedule;
   readonly iterations: number;
-  readonly chain: 'previous' | 'base';
+  readonly chain: Chain;
   readonly align?: number;
   readonly epochs: TrainingRecipe['phases'];
   readonly batch: number;
   readonly learningRate: number;
+  readonly clipNorm: number;
   readonly augment?: Augmentation;
+  readonly distill?: (typeof DISTILL_MODES)[number];
+  readonly teacher?: string;
+  readonly distillTemperature: number;
+  readonly distillWeight: number;
+  readonly normalizeInput?: boolean;
   readonly slo?: number;
   readonly int8?: boolean;
+  readonly keep: NonNullable<PortOptions['keep']>;
+  readonly add?: boolean;
+  readonly jobs?: boolean;
   readonly cpus: number[];
   readonly threads: number;
   readonly seed: number;
@@ -61,27 +72,50 @@ interface PortCommandOptions {
   readonly json?: boolean;
 }
 
-/** Shares of channels to remove: six variants beside the base, from three quarters of the width down to an eighth. */
+/** Shares of channels to remove: five variants beside the base, from three quarters of the width down to an eighth. */
 export const DEFAULT_RATIOS = [0.25, 0.5, 0.625, 0.75, 0.875];
+
+/** Among the norms in common use, 1 to 5; gradients of networks with BatchNorm are seldom longer. */
+const DEFAULT_CLIP_NORM = 2;
+
+const DISTILL_MODES = ['only', 'both'] as const;
 
 export function portCommand(): Command {
   return new Command('port')
     .description(
-      'Grow a trained network into a family of smaller ones: prune, fine-tune, profile, write a repository.',
+      'Grow trained networks into a family of smaller ones: prune, fine-tune, quantise, profile, write a repository.',
     )
-    .argument('<model>', 'a trained ONNX network that classifies the images of --data')
+    .argument(
+      '[models...]',
+      "trained ONNX networks of anybody's that classify the images of --data; all become one family",
+    )
     .addOption(dataOption())
     .requiredOption('--out <dir>', 'the model repository to write into')
     .option('--task <name>', "the task's name in the repository (default: the name of the data)")
+    .addOption(
+      new Option(
+        '--budget <duration>',
+        'begin nothing that would end later, such as 30m or 2h; the same command goes on another time',
+      ).argParser(parseDurationMs),
+    )
     .addOption(
       new Option('--ratios <list>', 'shares of channels to remove, ascending')
         .argParser(parseShares)
         .default(DEFAULT_RATIOS, DEFAULT_RATIOS.join()),
     )
     .addOption(
-      new Option('--criterion <name>', 'what makes a channel unimportant')
-        .choices(CRITERIA)
-        .default(pruneDefaults.criterion),
+      new Option(
+        '--criteria <list>',
+        `what makes a channel unimportant, each one a branch of its own: ${CRITERIA.join(', ')}`,
+      )
+        .argParser(parseCriteria)
+        .default([pruneDefaults.criterion], pruneDefaults.criterion),
+    )
+    .addOption(
+      new Option(
+        '--targets <list>',
+        'also variants made to measure, from the first network: throughput=40/s (of the server), latency=5ms, flops=0.5, params=0.3',
+      ).argParser(parseTargets),
     )
     .addOption(
       new Option('--scope <name>', 'every group of channels loses the ratio, or the network as a whole')
@@ -102,9 +136,12 @@ export function portCommand(): Command {
         .default(iterationDefaults.iterations),
     )
     .addOption(
-      new Option('--chain <from>', 'prune each variant from the one before it, or all from the base')
-        .choices(['previous', 'base'])
-        .default('previous'),
+      new Option(
+        '--chain <from>',
+        'prune each variant from the nearest one made before, from the base, or from the previous ratio, which makes the smallest ratio come first',
+      )
+        .choices(CHAINS)
+        .default('nearest'),
     )
     .addOption(
       new Option(
@@ -122,7 +159,39 @@ export function portCommand(): Command {
     )
     .addOption(new Option('--batch <n>', 'examples of a step').argParser(parseInteger(1, 4096)).default(64))
     .addOption(new Option('--learning-rate <rate>', 'of fine-tuning').argParser(parseNumber(0)).default(0.02))
+    .addOption(
+      new Option(
+        '--clip-norm <n>',
+        "shorten each step's gradient to this norm, which networks without BatchNorm need",
+      )
+        .argParser(parseNumber(0))
+        .default(DEFAULT_CLIP_NORM),
+    )
     .addOption(augmentOption())
+    .addOption(
+      new Option(
+        '--distill [which]',
+        'fine-tuning also follows the answers of the base; both: each variant is made with and without',
+      )
+        .choices(DISTILL_MODES)
+        .preset('only'),
+    )
+    .option('--teacher <file>', "follow this ONNX network of anybody's instead of the base")
+    .addOption(
+      new Option('--distill-temperature <t>', "how much the teacher's small probabilities count")
+        .argParser(parseNumber(0))
+        .default(trainDefaults.distillation.temperature),
+    )
+    .addOption(
+      new Option('--distill-weight <w>', 'share of the teacher in the loss')
+        .argParser(parseNumber(0, 1))
+        .default(trainDefaults.distillation.weight),
+    )
+    .option(
+      '--normalize-input',
+      "networks of others expect pixels normalised by the data's mean and deviation (default: as they answer better)",
+    )
+    .option('--no-normalize-input', 'they do not')
     .addOption(
       new Option('--slo <duration>', 'latency objective to note with the task').argParser(parseDurationMs),
     )
@@ -130,6 +199,13 @@ export function portCommand(): Command {
       '--int8',
       'also try each variant in 8-bit integers; it joins the family if it measures faster than its parent',
     )
+    .addOption(
+      new Option('--keep <which>', "variants that the family keeps: those on any metric's frontier, or all")
+        .choices(['frontier', 'all'])
+        .default('frontier'),
+    )
+    .option('--add', 'keep the variants that the repository has of the task already')
+    .option('--jobs', 'instead of networks: do the porting jobs that bonsai request has queued for the task')
     .addOption(cpusOption())
     .addOption(threadsOption())
     .addOption(seedOption())
@@ -138,226 +214,115 @@ export function portCommand(): Command {
     .addHelpText(
       'after',
       `
-Example:
+Examples:
   $ bonsai port digits.onnx --data mnist --out models
+  $ bonsai port resnet20.onnx densenet.onnx --data cifar10:data --criteria l2,taylor --distill both --int8 --budget 2h --out models
+  $ bonsai port --jobs --data mnist --out models
 
-Finished steps are kept under --work: the same command goes on where it was interrupted, and repeats nothing.
+Finished steps are kept under --work, and long ones every few seconds: the same command goes on where it was interrupted, and repeats
+nothing. The repository is written as soon as there is a variant, and can be served while the family grows.
 ${EXIT_CODE_HELP}`,
     )
-    .action(async (file: string, options: PortCommandOptions) => {
+    .action(async (files: string[], options: PortCommandOptions) => {
       const context = processContext(options);
-      const recipe: TrainingRecipe = {
-        phases: options.epochs,
-        batch: options.batch,
-        learningRate: options.learningRate,
-        schedule: 'cosine',
-        warmupShare: 0.1,
-        momentum: 0.9,
-        nesterov: true,
-        weightDecay: 5e-4,
-        augmentation: options.augment,
-      };
+      const recipe = recipeOf(options);
       // What cannot work should show before minutes are spent on it.
       checkRecipe(recipe);
       checkRatios(options.ratios);
       checkCpus(options.cpus);
+      checkModels(files, options);
       if (options.task !== undefined) checkTaskName(options.task);
       const workDirectory = join(options.work, 'port');
-      const model = withOpenBatch(await readModelFile(file));
+      const models = await Promise.all(files.map(readNetwork));
+      const distillation = await distillationOf(options);
       await checkWritableFolder(options.out);
       await checkWritableFolder(workDirectory);
       const dataset = await loadData(context, options);
-      const manifest = await interruptible(
+      const given: PortToRepositoryOptions = {
+        ...options,
+        task: options.task ?? taskNameOf(dataset),
+        goals: options.targets,
+        recipe: () => recipe,
+        distillation,
+        sloMs: options.slo,
+        budgetMs: options.budget,
+        workDirectory,
+      };
+      const ported: PortedTask & { readonly jobs?: readonly PortJob[] } = await interruptible(
         context.signal,
         `Finished steps are kept in ${workDirectory}: start it again, and it goes on from there.`,
         () =>
-          portToRepository(context, model, dataset, {
-            ...options,
-            task: options.task ?? taskNameOf(dataset),
-            recipe: () => recipe,
-            sloMs: options.slo,
-            workDirectory,
-          }),
+          options.jobs
+            ? portJobs(context, dataset, given)
+            : portToRepository(context, models, dataset, given),
       );
       context.result(
-        manifest,
-        `${familyTable(manifest)}\nWritten to ${options.out}. Serve it: bonsai serve ${options.out}`,
+        { ...ported.manifest, isComplete: ported.isComplete, ...(ported.jobs && { jobs: ported.jobs }) },
+        `${familyTable(ported.manifest)}\n${ported.isComplete ? '' : `${UNFINISHED}\n`}Written to ${options.out}. Serve it: bonsai serve ${options.out}`,
       );
     });
 }
 
-/** A file written for one batch size as one for any, so that it can be fine-tuned; itself where that cannot be. */
-function withOpenBatch(model: Model): Model {
-  return batchOfInputs(model.graph) === undefined ? model : (freeBatch(foldConstants(model)) ?? model);
+const UNFINISHED = 'The budget was spent before all was done: the same command goes on.';
+
+/** Gentle, since the networks are trained already. */
+function recipeOf(options: PortCommandOptions): TrainingRecipe {
+  const { momentum, weightDecay } = trainDefaults;
+  return {
+    phases: options.epochs,
+    batch: options.batch,
+    learningRate: options.learningRate,
+    schedule: 'cosine',
+    warmupShare: 0.1,
+    optimizer: { name: 'sgd', momentum, nesterov: true, weightDecay: weightDecay.sgd },
+    clipNorm: options.clipNorm,
+    augmentation: options.augment,
+  };
+}
+
+/** @throws InvalidArgumentError where there is nothing to port, or two things at once */
+function checkModels(files: readonly string[], { jobs, targets, ratios }: PortCommandOptions): void {
+  if (jobs ? files.length === 0 : files.length > 0) return;
+  if (jobs) {
+    throw new InvalidArgumentError(
+      `--jobs works on the family in the repository; leave ${files.join(', ')} away, or --jobs.`,
+    );
+  }
+  throw new InvalidArgumentError(
+    `There is nothing to port to ${[...ratios, ...(targets ?? [])].length} variants: name a trained ONNX network, such as bonsai port digits.onnx, or --jobs.`,
+  );
+}
+
+async function distillationOf(options: PortCommandOptions): Promise<PortDistillation | undefined> {
+  const { distill, teacher, distillTemperature: temperature, distillWeight: weight } = options;
+  if (distill === undefined && teacher === undefined) return undefined;
+  return {
+    ...(teacher !== undefined && { teacher: await readNetwork(teacher) }),
+    temperature,
+    weight,
+    alsoWithout: distill === 'both',
+  };
+}
+
+/** `l2,taylor` → names. @throws InvalidArgumentError for one that is none, and for none at all */
+export function parseCriteria(text: string): CriterionName[] {
+  const names = text.split(',').map((name) => name.trim());
+  const chosen = CRITERIA.filter((name) => names.includes(name));
+  const unknown = names.find((name) => !(CRITERIA as readonly string[]).includes(name));
+  if (unknown !== undefined || chosen.length !== names.length) {
+    throw new InvalidArgumentError(
+      `Expected criteria such as l2,taylor, each once, of ${CRITERIA.join(', ')}; got "${text}".`,
+    );
+  }
+  // In the order in which they were given: the first is tried first.
+  return names as CriterionName[]; // Each was just found among them.
+}
+
+function parseTargets(text: string): Goal[] {
+  return text.split(',').map(parseGoal);
 }
 
 /** `mnist` of `mnist:PATH`: what a task is called unless somebody names it. */
 export function taskNameOf(dataset: Dataset): string {
   return dataset.name.split(':')[0]!;
-}
-
-export interface PortToRepositoryOptions {
-  readonly out: string;
-  readonly task: string;
-  readonly ratios: readonly number[];
-  readonly criterion: CriterionName;
-  readonly scope?: (typeof SCOPES)[number];
-  readonly schedule?: PruningSchedule;
-  readonly iterations?: number;
-  /** What each next variant is pruned from. */
-  readonly chain: 'previous' | 'base';
-  readonly align?: number;
-  readonly recipe: (ratio: number) => TrainingRecipe;
-  readonly latencyRuns?: number;
-  readonly throughputMs?: number;
-  readonly sloMs?: number;
-  /** Try a twin of each variant in 8-bit integers. */
-  readonly int8?: boolean;
-  readonly cpus: readonly number[];
-  readonly threads: number;
-  readonly seed: number;
-  readonly workDirectory: string;
-}
-
-/** The porting pipeline with its parts put in: training, scoring, this machine's profiler, the repository. */
-export async function portToRepository(
-  context: Context,
-  model: Model,
-  dataset: Dataset,
-  options: PortToRepositoryOptions,
-): Promise<TaskManifest> {
-  checkTaskName(options.task);
-  const { threads, seed } = options;
-  const { signal, clock } = context;
-  const align = options.align ?? (await probeBlockSize());
-  const target = describeTarget({ cpus: options.cpus.length });
-  let manifest: TaskManifest | undefined;
-  let bench: ThroughputBench | undefined;
-  const progress = portProgress(context, options.ratios);
-  try {
-    await portFamily(
-      model,
-      dataset,
-      {
-        ratios: options.ratios,
-        chain: options.chain,
-        pruning: { criterion: options.criterion, scope: options.scope, align },
-        iterations: {
-          schedule: options.schedule ?? iterationDefaults.schedule,
-          iterations: options.iterations ?? iterationDefaults.iterations,
-        },
-        recipe: options.recipe,
-        int8: options.int8,
-        seed,
-        target,
-        workDirectory: options.workDirectory,
-        nowIso: () => new Date(clock.epochMs()).toISOString(),
-        frontierMetric: 'inverseThroughput',
-        signal,
-        onProgress: progress.show,
-        onNotice: context.progress.say,
-      },
-      {
-        ...standardSteps({ threads, clock, latencyRuns: options.latencyRuns }),
-        write: async (family) => {
-          manifest = manifestOf(model, dataset, family, options);
-          await writeTask(options.out, manifest, family.models);
-        },
-        throughput: async (variant) => {
-          bench ??= await openThroughputBench(context, {
-            repository: options.out,
-            manifest: manifest!, // `write` came before.
-            inputs: labelledInputs(dataset, dataset.test, manifest!),
-            cpus: options.cpus,
-            seed,
-            durationMs: options.throughputMs,
-          });
-          return bench.measure(variant.version);
-        },
-      },
-    );
-  } finally {
-    await bench?.close();
-  }
-  const reuse = progress.reuse();
-  if (reuse !== undefined) context.progress.say(reuse);
-  return manifest!; // portFamily has written.
-}
-
-function manifestOf(
-  model: Model,
-  dataset: Dataset,
-  family: Family,
-  options: { readonly task: string; readonly sloMs?: number },
-): TaskManifest {
-  return {
-    schemaVersion: MANIFEST_SCHEMA_VERSION,
-    task: options.task,
-    inputs: model.graph.inputs.map(tensorSpec),
-    outputs: model.graph.outputs.map(tensorSpec),
-    classes: dataset.classes,
-    ...(options.sloMs !== undefined && { sloMs: options.sloMs }),
-    variants: family.variants,
-  };
-}
-
-function tensorSpec({ name, type }: ValueInfo): TensorSpec {
-  return {
-    name,
-    dtype: type?.dtype ?? 'float32',
-    shape: (type?.shape ?? []).map((size) => (typeof size === 'number' ? size : -1)),
-  };
-}
-
-const STEP_NAMES: Readonly<Record<PortProgress['step'], string>> = {
-  importance: 'Gathering importance for',
-  reestimate: 'Re-estimating BatchNorm of',
-  'fine-tune': 'Fine-tuning',
-  evaluate: 'Scoring',
-  latency: 'Measuring latency',
-  quantize: 'Quantising',
-  compare: 'Comparing INT8 of',
-  throughput: 'Measuring throughput',
-};
-
-/** One bar per step of a variant; what is reused from an earlier run leaves no trace but a count. */
-export function portProgress(
-  context: Pick<Context, 'progress'>,
-  ratios: readonly number[],
-): {
-  show(progress: PortProgress): void;
-  /** A sentence on what was reused, once all is done; undefined where nothing was. */
-  reuse(): string | undefined;
-} {
-  let bar: ProgressTask | undefined;
-  let [reused, done] = [0, 0];
-  const show = ({ step, variant, state, detail }: PortProgress) => {
-    if (state === 'reused') {
-      reused++;
-      return;
-    }
-    const what =
-      step === 'throughput'
-        ? `version ${variant + 1}`
-        : variant === 0
-          ? 'base'
-          : `ratio ${ratios[variant - 1]}`;
-    bar ??= context.progress.task(`${STEP_NAMES[step]} ${what}`, 1);
-    if (state === 'finished') {
-      bar.done('done');
-      bar = undefined;
-      done++;
-    } else if (step === 'fine-tune' && detail !== undefined) {
-      showTraining(bar, detail as TrainingProgress); // What trainNetwork reports.
-    }
-  };
-  return {
-    show,
-    reuse: () => {
-      if (reused === 0) return undefined;
-      return done === 0
-        ? `Reused all ${reused} steps of an earlier run.`
-        : `Reused ${reused} of ${reused + done} steps from an earlier run; ${done} done now.`;
-    },
-  };
 }

@@ -12,6 +12,17 @@ export interface Progress {
   task(label: string, total: number): ProgressTask;
   /** A line of its own. */
   say(line: string): void;
+  /**
+   * Opens a block of lines at the end of the terminal that is redrawn in place; lines that are said go above it.
+   * Absent where nothing can be redrawn. Bars cannot run beside it.
+   */
+  board?(): Board;
+}
+
+export interface Board {
+  show(lines: readonly string[]): void;
+  /** Leaves the last lines standing. */
+  close(): void;
 }
 
 /** A log without a terminal gets one line when a task starts, one when it ends, and a sign of life in between. */
@@ -22,7 +33,7 @@ const BAR_FPS = 5;
 
 /** Bars on a terminal, sparse plain lines elsewhere; both on standard error, so that `--json` owns standard output. */
 export function terminalProgress(stream: NodeJS.WriteStream, nowMs: () => number): Progress {
-  return stream.isTTY ? barProgress(stream) : plainProgress(stream, nowMs);
+  return stream.isTTY ? barProgress(stream, nowMs) : plainProgress(stream, nowMs);
 }
 
 /** Says nothing. */
@@ -31,8 +42,20 @@ export const silentProgress: Progress = {
   say: () => {},
 };
 
-function barProgress(stream: NodeJS.WriteStream): Progress {
+function barProgress(stream: NodeJS.WriteStream, nowMs: () => number): Progress {
+  let open: LiveBlock | undefined;
   return {
+    board() {
+      const block = liveBlock(stream, nowMs);
+      open = block;
+      return {
+        show: block.show,
+        close: () => {
+          block.close();
+          open = undefined;
+        },
+      };
+    },
     task(label, total) {
       const bar = new SingleBar(
         {
@@ -57,8 +80,50 @@ function barProgress(stream: NodeJS.WriteStream): Progress {
         },
       };
     },
-    say: (line) => stream.write(`${line}\n`),
+    say(line) {
+      if (open === undefined) stream.write(`${line}\n`);
+      else open.say(line);
+    },
   };
+}
+
+interface LiveBlock extends Board {
+  say(line: string): void;
+}
+
+/** Lines that are drawn over those of before, `BAR_FPS` times a second at most. */
+export function liveBlock(
+  stream: Pick<NodeJS.WriteStream, 'write' | 'columns' | 'rows'>,
+  nowMs: () => number,
+): LiveBlock {
+  let drawn = 0;
+  let current: readonly string[] = [];
+  let drawnMs = Number.NEGATIVE_INFINITY;
+  const erase = () => (drawn === 0 ? '' : `\x1b[${drawn}A\x1b[0J`);
+  const draw = (above: string) => {
+    // A line that wraps, or a block that scrolls, could not be erased again.
+    const columns = Math.max(20, stream.columns ?? 80) - 1;
+    const lines = current.slice(-(Math.max(4, stream.rows ?? 24) - 1)).map((line) => clipped(line, columns));
+    stream.write(`${erase()}${above}${lines.map((line) => `${line}\n`).join('')}`);
+    drawn = lines.length;
+    drawnMs = nowMs();
+  };
+  return {
+    show(lines) {
+      current = lines;
+      if (nowMs() - drawnMs >= 1000 / BAR_FPS) draw('');
+    },
+    say: (line) => draw(`${line}\n`),
+    close() {
+      draw('');
+      drawn = 0;
+    },
+  };
+}
+
+function clipped(line: string, columns: number): string {
+  const characters = [...line];
+  return characters.length <= columns ? line : `${characters.slice(0, columns - 1).join('')}…`;
 }
 
 function plainProgress(stream: NodeJS.WriteStream, nowMs: () => number): Progress {
@@ -85,8 +150,11 @@ function plainProgress(stream: NodeJS.WriteStream, nowMs: () => number): Progres
   };
 }
 
-/** `95` → `1 min 35 s`. */
+/** `95` → `1 min 35 s`, `7500` → `2 h 5 min`. */
 export function formatSeconds(seconds: number): string {
   const whole = Math.max(0, Math.round(seconds));
-  return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  const minutes = Math.round(whole / 60);
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }

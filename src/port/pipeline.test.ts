@@ -2,22 +2,16 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { seededRandom } from '../base/random.ts';
 import { describeTarget } from '../engine/target.ts';
 import { withMetadata } from '../graph/model.ts';
 import { readModel } from '../graph/onnx/read.ts';
 import { randomNetwork } from '../transform/prune/networks.fixture.ts';
 import { pruningOf } from '../transform/prune/prune.ts';
-import type { Dataset, Split } from './data/data-module.ts';
-import {
-  type Family,
-  LINEAGE_KEY,
-  type PortOptions,
-  type PortProgress,
-  portFamily,
-  standardSteps,
-} from './pipeline.ts';
+import { portFamily, standardSteps } from './pipeline.ts';
+import { LINEAGE_KEY } from './pipeline-steps.ts';
+import type { Family, PortOptions, PortProgress } from './pipeline-types.ts';
 import { digestOf } from './step-cache.ts';
+import { stripes } from './stripes.fixture.ts';
 
 let folder: string;
 beforeEach(async () => {
@@ -40,14 +34,13 @@ function optionsWith(more: Partial<PortOptions> = {}): PortOptions {
       batch: 8,
       learningRate: 0.01,
       schedule: 'constant',
-      momentum: 0.9,
-      nesterov: false,
-      weightDecay: 0,
+      optimizer: { name: 'sgd', momentum: 0.9, nesterov: false, weightDecay: 0 },
     }),
     seed: 1,
     target,
     workDirectory: folder,
-    nowIso: () => '2020-01-01T00:00:00.000Z',
+    keep: 'all',
+    clock: { nowMs: () => 0, epochMs: () => 0 },
     ...more,
   };
 }
@@ -57,14 +50,23 @@ test('a network becomes a family in order of accuracy, with lineage, costs and p
   const family = await portFamily(base, dataset, optionsWith(), {
     ...standardSteps({ threads: 1, latencyRuns: 5 }),
     write: async (given) => void written.push(given),
-    throughput: async ({ macs }) => ({
-      throughputRps: { count: 1, mean: 1e6 / macs, median: 1e6 / macs, min: 1e6 / macs, max: 1e6 / macs },
-      concurrency: 2,
-    }),
+    throughput: async ({ byteLength }) => {
+      const rps = 1e6 / byteLength;
+      return {
+        throughputRps: { count: 1, mean: rps, median: rps, min: rps, max: rps },
+        concurrency: 2,
+      };
+    },
   });
   const { variants, models } = family;
-  expect(written).toHaveLength(2);
-  expect(written[1]).toBe(family);
+  // Each variant is written as soon as it is there, and all in the end.
+  expect(written.map((each) => [each.variants.length, each.state])).toEqual([
+    [1, 'growing'],
+    [2, 'growing'],
+    [3, 'growing'],
+    [3, 'complete'],
+  ]);
+  expect(written[3]).toBe(family);
   expect(variants.map(({ version }) => version)).toEqual([1, 2, 3]);
   for (let i = 1; i < variants.length; i++) {
     const [better, worse] = [variants[i - 1]!, variants[i]!];
@@ -84,7 +86,7 @@ test('a network becomes a family in order of accuracy, with lineage, costs and p
     });
     expect(pruningOf(model)?.ratio).toBe(variant.lineage.pruning?.ratio);
   }
-  // By default each variant is pruned from the one before.
+  // By default each variant is pruned from the nearest that there is: 0.25, half of the range, comes first.
   const byRatio = (ratio?: number) => variants.find((variant) => variant.lineage.pruning?.ratio === ratio)!;
   expect(byRatio(0.25).lineage.parent).toBe(byRatio(undefined).digest);
   expect(byRatio(0.5).lineage.parent).toBe(byRatio(0.25).digest);
@@ -103,7 +105,7 @@ test('a throughput that varied is kept and said to be doubtful', async () => {
       concurrency: 2,
     }),
   });
-  expect(notices).toEqual([expect.stringMatching(/version 1 varied by 1\.50 .* bonsai profile/)]);
+  expect(notices).toEqual([expect.stringMatching(/of base varied by 1\.50 .* bonsai profile/)]);
 });
 
 test('a second run reuses every step, a damaged result is made again, and the family stays the same', async () => {
@@ -126,7 +128,7 @@ test('a second run reuses every step, a damaged result is made again, and the fa
   expect(states.filter((state) => state === 'fine-tune finished')).toHaveLength(1);
 });
 
-test.each(['base', 'previous'] as const)(
+test.each(['base', 'nearest', 'previous'] as const)(
   'a ratio that changes no width is skipped (chain: %s)',
   async (chain) => {
     const notices: string[] = [];
@@ -142,9 +144,9 @@ test.each(['base', 'previous'] as const)(
       }),
       { ...standardSteps({ threads: 1, latencyRuns: 1 }), write: async () => {} },
     );
-    expect(notices).toEqual([
+    expect(notices.sort()).toEqual([
       'Ratio 0.05 removes nothing at alignment 2: skipped.',
-      'Ratio 0.5 removes nothing more than ratio 0.25 at alignment 2: skipped.',
+      'Ratio 0.5 has the widths of ratio 0.25 at alignment 2: skipped.',
     ]);
     expect(variants.map(({ lineage }) => lineage.pruning?.ratio).sort()).toEqual([0.25, undefined]);
   },
@@ -195,28 +197,6 @@ test('bad ratios and an abort are typed errors', async () => {
     portFamily(base, dataset, optionsWith({ signal: AbortSignal.abort() }), steps),
   ).rejects.toMatchObject({ code: 'aborted' });
 });
-
-/** Five classes of 8 x 8 images on two channels, told apart by the position of a bright column. */
-function stripes(): Dataset {
-  const random = seededRandom(9);
-  const split = (count: number): Split => {
-    const labels = Uint8Array.from({ length: count }, (_, i) => i % 5);
-    const images = Uint8Array.from({ length: count * 128 }, (_, at) => {
-      const column = at % 8;
-      return column === labels[Math.floor(at / 128)]! + 1 ? 255 : random.integer(64);
-    });
-    return { count, images, labels };
-  };
-  return {
-    name: 'stripes',
-    classes: ['a', 'b', 'c', 'd', 'e'],
-    shape: [2, 8, 8],
-    train: split(80),
-    validation: split(20),
-    test: split(40),
-    normalization: { mean: [0, 0], std: [1, 1] },
-  };
-}
 
 test('a twin in integers joins the family only if it measures faster than its parent', async () => {
   const notices: string[] = [];

@@ -1,174 +1,178 @@
-import { createHash } from 'node:crypto';
 import type { Clock } from '../base/clock.ts';
 import { BonsaiError, InvalidArgumentError } from '../base/errors.ts';
-import { type Model, withMetadata } from '../graph/model.ts';
+import type { Model } from '../graph/model.ts';
 import { readModel } from '../graph/onnx/read.ts';
 import { writeModel } from '../graph/onnx/write.ts';
-import { countCost } from '../ops/count.ts';
-import { frontierOf } from '../repository/frontier.ts';
-import type { CostMetric, Lineage, Measurement, Target, Variant } from '../repository/types.ts';
-import { foldConstants } from '../transform/passes/fold-constants.ts';
-import { dependencyGroups } from '../transform/prune/groups.ts';
-import {
-  type Criterion,
-  type GroupOptions,
-  recordedCriterion,
-} from '../transform/prune/importance/criterion.ts';
-import {
-  type CriterionName,
-  type DataCriterionName,
-  isDataCriterion,
-} from '../transform/prune/importance/table.ts';
-import {
-  type PruneOptions,
-  type PruneResult,
-  prune,
-  pruneDefaults,
-  pruningOf,
-} from '../transform/prune/prune.ts';
-import { type IterationOptions, ratiosBetween } from '../transform/prune/schedule.ts';
-import { BACKBONE_METADATA_KEY } from './backbones/backbone.ts';
-import { hasBatchNorm, reestimateBatchNorm } from './batch-norm.ts';
-import { quantizationOf, quantizeNetwork } from './calibrate/quantize-network.ts';
-import type { Dataset, Split } from './data/data-module.ts';
+import type { Variant } from '../repository/types.ts';
+import { formatGoal, type Goal } from '../transform/prune/goal.ts';
+import type { Criterion } from '../transform/prune/importance/criterion.ts';
+import type { CriterionName } from '../transform/prune/importance/table.ts';
+import { pruneDefaults } from '../transform/prune/prune.ts';
+import { reestimateBatchNorm } from './batch-norm.ts';
+import { quantizeNetwork } from './calibrate/quantize-network.ts';
+import type { Dataset } from './data/data-module.ts';
+import { sliceExamples } from './data/examples.ts';
 import { evaluate } from './evaluate.ts';
-import { gatherCriterion } from './importance/gather.ts';
+import { gatherCriterion, gatherMeans } from './importance/gather.ts';
+import { backboneOf, normalizesItself, openBase, withNamesOf } from './pipeline-bases.ts';
+import { fasterTwin, growBranch } from './pipeline-branch.ts';
+import { familyOf, foundOf } from './pipeline-family.ts';
+import { growToGoal } from './pipeline-goal.ts';
+import {
+  type Candidate,
+  digestOfDataset,
+  examplesOf,
+  finish,
+  type Port,
+  runStep,
+  type Subject,
+  settlingMs,
+} from './pipeline-steps.ts';
+import { BudgetSpent, stepTimes } from './pipeline-times.ts';
+import type { Family, PortOptions, PortSteps, UnnumberedVariant } from './pipeline-types.ts';
+import { type Branch, checkRatios, describeBranch, nameOfCriterion, planBranches } from './plan.ts';
 import { compareLatency } from './profile/compare-latency.ts';
 import { profileLatency } from './profile/latency.ts';
-import { repeatDefaults } from './profile/throughput.ts';
-import { digestOf, openStepCache, type StepCache } from './step-cache.ts';
-import type { TrainingRecipe } from './train/recipe.ts';
+import { digestOf, openStepCache } from './step-cache.ts';
 import { trainNetwork } from './train/train.ts';
 
 /**
- * Ports a trained network into a family: prune to each ratio, fine-tune, score on the test split, count, profile the
- * latency, order by accuracy, write, and profile the throughput of what was written. Every finished step leaves its
- * result in the work folder under a digest of its inputs, so that a second run redoes only what changed.
- * A ratio whose rounded widths are those of the variant before it (or of the base) makes none: `onNotice` says so.
- * @param base the trained network; it is a member of the family itself
+ * Ports trained networks into one family. Every combination of base, criterion and ratio is a branch (`planBranches`):
+ * prune, fine-tune, score on the test split, count, profile. Whatever is found is written at once, so that the repository
+ * can serve while it grows. Every finished step leaves its result in the work folder under a digest of its inputs, and
+ * long ones keep what they have every few seconds, so that a second run goes on where the first one ended; the
+ * family is the same, however often it was interrupted (measured times aside).
+ * A branch whose rounded widths are those of a variant that exists makes none: `onNotice` says so.
+ * @param given the trained networks, or the only one; they are members of the family themselves
  * @returns the family, version 1 being the most accurate; of equally accurate variants the one with fewer MACs
  *   comes first, as on the frontier
- * @throws InvalidArgumentError for ratios that do not ascend within (0, 1); `aborted`; and what the steps throw
+ * @throws InvalidArgumentError for ratios that do not ascend within (0, 1) and bases that do not go together;
+ *   `aborted`; and what the steps throw
  */
 export async function portFamily(
-  base: Model,
+  given: Model | readonly Model[],
   dataset: Dataset,
   options: PortOptions,
   steps: PortSteps,
 ): Promise<Family> {
-  checkRatios(options.ratios);
-  const cache = openStepCache(options.workDirectory);
-  const port: Port = { dataset, options, steps, cache, datasetDigest: digestOfDataset(dataset) };
+  const models: readonly Model[] = 'graph' in given ? [given] : given;
+  const plan = planBranches({
+    bases: models.length,
+    ratios: options.ratios,
+    criteria: criteriaOf(options),
+    distilled: distilledOf(options),
+    chain: options.chain ?? 'nearest',
+  });
+  const found: Candidate[] = [];
+  const opened = openPort(dataset, options, steps, plan, () => found);
+  const port = Object.assign(opened, await teacherOf(opened));
+  const settle = async (candidate: Candidate, subject: Subject) => {
+    found.push(candidate);
+    await announce(port, found);
+    if (!options.int8) return;
+    const twin = await fasterTwin(port, subject, candidate);
+    if (twin === undefined) return;
+    found.push(twin);
+    await announce(port, found);
+  };
 
-  const candidates = [await finish(port, 0, base, { backbone: backboneOf(base), dataset: dataset.name })];
-  let [baseWidths, widthsBefore] = ['', ''];
-  for (const [index, ratio] of options.ratios.entries()) {
-    const parent = options.chain === 'base' ? candidates[0]! : candidates.at(-1)!;
-    const criterion = await criterionFor(port, index + 1, parent.model);
-    const pruned = prune(parent.model, { ...options.pruning, criterion, ratio });
-    if (baseWidths === '') baseWidths = widthsBefore = widthsOf(pruned, 'channels');
-    const widths = widthsOf(pruned, 'kept');
-    if (widths === widthsBefore) {
-      options.onNotice?.(uselessRatio(options, index, widths === baseWidths));
-      continue;
-    }
-    widthsBefore = widths;
-    const tuned = await pruneAndTune(port, index + 1, parent.model, pruned);
-    candidates.push(await finish(port, index + 1, tuned.model, lineageOf(port, parent, ratio, tuned.recipe)));
+  const bases: Candidate[] = [];
+  for (const model of await preparedBases(port, models)) {
+    const subject = { name: nameOfBase(bases.length, models.length), isRequired: true };
+    const lineage = { backbone: backboneOf(model), dataset: dataset.name };
+    bases.push(await finish(port, subject, model, lineage));
+    await withinBudget(port, () => settle(bases.at(-1)!, { ...subject, isRequired: false }));
   }
 
-  if (options.int8) candidates.push(...(await fasterTwins(port, candidates)));
-  const family = inOrder(candidates, options.frontierMetric ?? 'flops');
+  for (const goal of options.goals ?? []) {
+    const subject = { name: `goal ${formatGoal(goal)}` };
+    const [base] = bases;
+    port.settled++;
+    await withinBudget(port, async () => {
+      const outcome = await growToGoal(port, subject, goal, {
+        base: base!, // `preparedBases` found one at least.
+        parent: base!,
+        ...firstChoice(options),
+      });
+      if (outcome.kind === 'grown') await settle(outcome.candidate, subject);
+      else options.onNotice?.(`No variant for the ${subject.name}. ${outcome.reason}`);
+    });
+  }
+
+  const grown = new Map<number, Candidate>();
+  const widths = new Map<string, Map<string, number>>();
+  for (const branch of plan) {
+    const base = bases[branch.base]!;
+    const parent = branch.parent === undefined ? base : grown.get(branch.parent);
+    port.settled++;
+    if (parent === undefined) continue; // Its parent was not made: the budget was spent, or it could not be trained.
+    const kind = kindOf(branch);
+    const known = widths.get(kind) ?? new Map<string, number>();
+    widths.set(kind, known);
+    const subject = { name: describeBranch(branch, plan) };
+    await withinBudget(port, async () => {
+      const outcome = await growBranch(port, branch, subject, {
+        base,
+        parent,
+        known: new Set(known.keys()),
+      });
+      if (outcome.kind === 'useless') {
+        options.onNotice?.(uselessRatio(options, subject, outcome.isWhole ? 0 : known.get(outcome.widths)!));
+        grown.set(branch.index, parent);
+        return;
+      }
+      known.set(outcome.widths, branch.ratio);
+      grown.set(branch.index, outcome.candidate);
+      await settle(outcome.candidate, subject);
+    });
+  }
+
+  const family = familyOf(found, options, port.isCutShort ? 'partial' : 'complete');
   await steps.write(family);
-  if (steps.throughput === undefined) return family;
-  const profiled = await profileThroughput(port, family, steps.throughput);
-  await steps.write(profiled);
-  return profiled;
+  return family;
 }
 
-export interface PortOptions {
-  /** Shares of channels removed relative to the base, ascending, each in (0, 1). */
-  readonly ratios: readonly number[];
-  /**
-   * What each next variant is pruned from. 'previous' (default): the fine-tuned variant before it, which needs the
-   * fewest epochs since each step removes little; 'base': the base, so that variants do not depend on each other.
-   */
-  readonly chain?: 'previous' | 'base';
-  readonly pruning?: Omit<PruneOptions, 'ratio' | 'kept'>;
-  /**
-   * Rounds in which each variant is pruned and fine-tuned, its epochs spread evenly over them. Default: one round.
-   */
-  readonly iterations?: IterationOptions;
-  /** How to fine-tune the variant of a ratio; part of the key under which the result is kept. */
-  readonly recipe: (ratio: number) => TrainingRecipe;
-  /**
-   * Whether a twin of each variant in 8-bit integers is tried. It joins the family only if it measures faster than the
-   * variant itself. Default false.
-   */
-  readonly int8?: boolean;
-  readonly seed: number;
-  readonly target: Target;
-  /** Where finished steps leave their results. */
-  readonly workDirectory: string;
-  /** The time of a profile, as ISO 8601. */
-  readonly nowIso: () => string;
-  /** The metric by which the returned frontier is drawn. Default 'flops', known without throughput. */
-  readonly frontierMetric?: CostMetric;
-  readonly signal?: AbortSignal;
-  readonly onProgress?: (progress: PortProgress) => void;
-  /** Sentences that the user should read, for instance that a ratio was skipped. */
-  readonly onNotice?: (message: string) => void;
+/**
+ * Makes one variant to measure from one of an existing family, by the first criterion. The goal is a bound: no more than its
+ * share is left.
+ * @returns the variant with its network; why there is none; or that the budget was spent before it was done
+ * @throws as `portFamily`
+ */
+export async function portToGoal(
+  parent: { readonly variant: Variant; readonly model: Uint8Array },
+  goal: Goal,
+  dataset: Dataset,
+  options: PortOptions,
+  steps: Omit<PortSteps, 'write'>,
+): Promise<PortedToGoal> {
+  const opened = openPort(
+    dataset,
+    { ...options, goals: [goal], ratios: [] },
+    { ...steps, write: async () => {} },
+    [],
+    () => [],
+  );
+  const port = Object.assign(opened, await teacherOf(opened));
+  const model = readModel(parent.model);
+  const outcomes: PortedToGoal[] = [];
+  port.settled++;
+  await withinBudget(port, async () => {
+    const grown = await growToGoal(port, { name: `goal ${formatGoal(goal)}` }, goal, {
+      base: { model },
+      parent: { name: `version ${parent.variant.version}`, model, variant: parent.variant },
+      isBound: true,
+      ...firstChoice(options),
+    });
+    if (grown.kind === 'unmet') outcomes.push(grown);
+    else outcomes.push({ kind: 'grown', variant: grown.candidate.variant, model: grown.candidate.bytes });
+  });
+  return outcomes[0] ?? { kind: 'unfinished' };
 }
 
-/** The parts that do the work or touch the world; `standardSteps` gives the first three. */
-export interface PortSteps {
-  train(
-    model: Model,
-    dataset: Dataset,
-    recipe: TrainingRecipe,
-    options: {
-      readonly seed: number;
-      readonly checkpointPath: string;
-      readonly signal?: AbortSignal;
-      readonly onProgress: (detail: unknown) => void;
-    },
-  ): Promise<{ readonly model: Model }>;
-  evaluate(
-    model: Model,
-    split: Split,
-    options: { readonly signal?: AbortSignal },
-  ): Promise<{ readonly accuracy: number; readonly count: number }>;
-  /** A criterion gathered from data. Needed for criteria that see data. */
-  importance?(
-    name: DataCriterionName,
-    model: Model,
-    split: Split,
-    options: GroupOptions & { readonly seed: number; readonly signal?: AbortSignal },
-  ): Promise<Criterion>;
-  /** BatchNormalization's running averages measured anew, after pruning. Absent: they stay. */
-  reestimate?(
-    model: Model,
-    split: Split,
-    options: { readonly seed: number; readonly signal?: AbortSignal },
-  ): Promise<Model>;
-  /** Called for one variant at a time, while nothing else runs. */
-  latency(model: Uint8Array, options: { readonly signal?: AbortSignal }): Promise<Measurement>;
-  /** The network in 8-bit integers, and how it was made. Needed for `int8`. */
-  quantize?(
-    model: Model,
-    dataset: Dataset,
-    options: { readonly seed: number; readonly signal?: AbortSignal },
-  ): Promise<{ readonly model: Model }>;
-  /** Latencies of networks that take turns. Needed for `int8`; called while nothing else runs. */
-  compare?(
-    models: readonly Uint8Array[],
-    options: { readonly signal?: AbortSignal },
-  ): Promise<readonly Measurement[]>;
-  /** Puts the family into a repository. Called again with profiles once throughput is known. */
-  write(family: Family): Promise<void>;
-  /** Maximal throughput of a variant that was written, through the server. */
-  throughput?(variant: Variant): Promise<Throughput>;
-}
+export type PortedToGoal =
+  | { readonly kind: 'grown'; readonly variant: UnnumberedVariant; readonly model: Uint8Array }
+  | { readonly kind: 'unmet'; readonly reason: string }
+  | { readonly kind: 'unfinished' };
 
 /** Training, scoring and timing as Bonsai does them, each in a worker thread. */
 export function standardSteps(options: {
@@ -177,12 +181,13 @@ export function standardSteps(options: {
   readonly latencyRuns?: number;
   /** For training's time left. */
   readonly clock?: Clock;
-}): Pick<PortSteps, 'train' | 'evaluate' | 'importance' | 'reestimate' | 'latency' | 'quantize' | 'compare'> {
+}): Omit<PortSteps, 'write' | 'throughput'> {
   const { threads, latencyRuns, clock } = options;
   return {
     quantize: (model, dataset, given) => quantizeNetwork(model, dataset, { ...given, threads }),
     compare: (models, given) =>
       compareLatency(models, { ...given, ...(latencyRuns !== undefined && { runs: latencyRuns }) }),
+    means: (model, split, given) => gatherMeans(model, split, { ...given, threads }),
     importance: (name, model, split, given) => gatherCriterion(name, model, split, { ...given, threads }),
     reestimate: (model, split, given) => reestimateBatchNorm(model, split, { ...given, threads }),
     train: (model, dataset, recipe, given) =>
@@ -193,378 +198,186 @@ export function standardSteps(options: {
   };
 }
 
-export interface Throughput {
-  readonly throughputRps: Measurement;
-  /** Concurrency at which throughput stopped rising. */
-  readonly concurrency: number;
+/** The state of one porting: what steps share, and how far it is. */
+interface OpenPort extends Port {
+  /** Branches that are begun or settled. */
+  settled: number;
+  /** Steps that were done, not reused, since the family was last written. */
+  worked: number;
+  isCutShort: boolean;
 }
 
-export interface Family {
-  /** Ascending by version. */
-  readonly variants: readonly Variant[];
-  /** The ONNX file of each version. */
-  readonly models: ReadonlyMap<number, Uint8Array>;
-  readonly latencies: ReadonlyMap<number, Measurement>;
-  /** Versions on the frontier, most accurate first. */
-  readonly frontier: readonly number[];
-}
-
-export interface PortProgress {
-  readonly step:
-    | 'importance'
-    | 'reestimate'
-    | 'fine-tune'
-    | 'evaluate'
-    | 'latency'
-    | 'quantize'
-    | 'compare'
-    | 'throughput';
-  /** Position of the variant (0: the base; n: the n-th ratio; for throughput, version - 1), and how many were asked for. */
-  readonly variant: number;
-  readonly variants: number;
-  readonly state: 'running' | 'finished' | 'reused';
-  /** What the step itself reports, for instance training's progress. */
-  readonly detail?: unknown;
-}
-
-interface Port {
-  readonly dataset: Dataset;
-  readonly datasetDigest: string;
-  readonly options: PortOptions;
-  readonly steps: PortSteps;
-  readonly cache: StepCache;
-}
-
-interface Candidate {
-  readonly model: Model;
-  readonly bytes: Uint8Array;
-  readonly latencyMs: Measurement;
-  readonly variant: Omit<Variant, 'version'>;
-}
-
-/** Where a network's file tells its lineage and accuracy (JSON). */
-export const LINEAGE_KEY = 'bonsai.lineage';
-
-/** The widths of all dependency groups as a text that compares, before or after pruning. */
-function widthsOf({ groups }: PruneResult, which: 'channels' | 'kept'): string {
-  return groups.map((group) => group[which]).join(',');
-}
-
-function uselessRatio({ ratios, pruning }: PortOptions, index: number, isBase: boolean): string {
-  const align = pruning?.align ?? pruneDefaults.align;
-  return isBase
-    ? `Ratio ${ratios[index]} removes nothing at alignment ${align}: skipped.`
-    : `Ratio ${ratios[index]} removes nothing more than ratio ${ratios[index - 1]} at alignment ${align}: skipped.`;
-}
-
-/** What a network's channels are scored by: gathered where the criterion sees data, else as the options say. */
-async function criterionFor(
-  port: Port,
-  index: number,
-  model: Model,
-): Promise<CriterionName | Criterion | undefined> {
-  const { options, steps, cache, dataset, datasetDigest } = port;
-  const { criterion, importance } = options.pruning ?? {};
-  if (typeof criterion !== 'string' || !isDataCriterion(criterion)) return criterion;
-  const { seed, signal } = options;
-  const gather = steps.importance;
-  if (gather === undefined) {
-    throw new InvalidArgumentError(
-      `The criterion "${criterion}" sees data: the step \`importance\` has to be given.`,
-    );
-  }
-  const network = digestOf(writeModel(model));
-  const key = cache.key('importance', { network, dataset: datasetDigest, criterion, importance, seed });
-  const scores = await run(port, 'importance', index, cache.json<Record<string, number[]>>(key), async () => {
-    const gathered = await gather(criterion, model, dataset.train, { ...importance, seed, signal });
-    const { groups } = dependencyGroups(foldConstants(model));
-    return Object.fromEntries(groups.map((group) => [group.key, Array.from(gathered.scores(group))]));
-  });
-  return recordedCriterion(criterion, scores);
-}
-
-/**
- * The pruned network, repaired: with one round, BatchNormalization re-estimated and fine-tuned; with more, pruned
- * anew from the parent along the schedule, each round with its share of the epochs.
- */
-async function pruneAndTune(
-  port: Port,
-  index: number,
-  parent: Model,
-  pruned: PruneResult,
-): Promise<{ model: Model; recipe: TrainingRecipe }> {
-  const { options } = port;
-  const ratio = options.ratios[index - 1]!;
-  const recipe = options.recipe(ratio);
-  const iterations = options.iterations ?? { schedule: 'one-shot', iterations: 1 };
-  const rounds = ratiosBetween(pruningOf(parent)?.ratio ?? 0, ratio, iterations);
-  if (rounds.length === 1) {
-    return {
-      model: await fineTune(port, index, await reestimate(port, index, pruned.model), recipe),
-      recipe,
-    };
-  }
-  const phases = recipe.phases.map((phase) => ({ ...phase, epochs: phase.epochs / rounds.length }));
-  let model = parent;
-  for (const target of rounds) {
-    const criterion = await criterionFor(port, index, model);
-    model = prune(model, { ...options.pruning, criterion, ratio: target }).model;
-    model = await reestimate(port, index, model);
-    model = await fineTune(port, index, model, { ...recipe, phases });
-  }
-  return { model, recipe };
-}
-
-async function reestimate(port: Port, index: number, pruned: Model): Promise<Model> {
-  const { options, steps, cache, dataset, datasetDigest } = port;
-  const { seed, signal } = options;
-  const measure = steps.reestimate;
-  if (measure === undefined || !hasBatchNorm(pruned)) return pruned;
-  const key = cache.key('reestimate', {
-    network: digestOf(writeModel(pruned)),
-    dataset: datasetDigest,
-    seed,
-  });
-  const bytes = await run(port, 'reestimate', index, cache.model(key), async () =>
-    writeModel(await measure(pruned, dataset.train, { seed, signal })),
-  );
-  return readModel(bytes);
-}
-
-async function fineTune(port: Port, index: number, pruned: Model, recipe: TrainingRecipe): Promise<Model> {
-  const { options, steps, cache, dataset, datasetDigest } = port;
-  const key = cache.key('fine-tune', {
-    network: digestOf(writeModel(pruned)),
-    dataset: datasetDigest,
-    recipe,
-    seed: options.seed,
-  });
-  const bytes = await run(port, 'fine-tune', index, cache.model(key), async (report) => {
-    const { model } = await steps.train(pruned, dataset, recipe, {
-      seed: options.seed,
-      checkpointPath: cache.checkpointPath(key),
-      signal: options.signal,
-      onProgress: report,
-    });
-    return writeModel(model);
-  });
-  await cache.dropCheckpoint(key);
-  return readModel(bytes);
-}
-
-/** Scores a trained network, writes its lineage into it, counts and times it. */
-async function finish(
-  port: Port,
-  index: number,
-  trained: Model,
-  lineage: Lineage,
-  cost?: Pick<Variant, 'macs' | 'parameters'>,
-): Promise<Candidate> {
-  const { options, steps, cache, dataset, datasetDigest } = port;
-  const { signal } = options;
-  const scoreKey = cache.key('evaluate', { network: digestOf(writeModel(trained)), dataset: datasetDigest });
-  const accuracy = await run(port, 'evaluate', index, cache.json<Variant['accuracy']>(scoreKey), async () => {
-    const test = await steps.evaluate(trained, dataset.test, { signal });
-    const validation =
-      dataset.validation.count > 0
-        ? await steps.evaluate(trained, dataset.validation, { signal })
-        : undefined;
-    return {
-      test: test.accuracy,
-      testCount: test.count,
-      ...(validation && { validation: validation.accuracy }),
-    };
-  });
-
-  const model = withMetadata(trained, { [LINEAGE_KEY]: JSON.stringify({ ...lineage, accuracy }) });
-  const bytes = writeModel(model);
-  const digest = digestOf(bytes);
-  const latencyKey = cache.key('latency', { network: digest, target: options.target.fingerprint });
-  const latencyMs = await run(port, 'latency', index, cache.json<Measurement>(latencyKey), () =>
-    steps.latency(bytes, { signal }),
-  );
-  const { macs, parameters } = cost ?? countCost(model);
-  return {
-    model,
-    bytes,
-    latencyMs,
-    variant: { digest, sizeBytes: bytes.byteLength, accuracy, macs, parameters, lineage, profiles: {} },
+function openPort(
+  dataset: Dataset,
+  options: PortOptions,
+  steps: PortSteps,
+  plan: readonly Branch[],
+  found: () => readonly Candidate[],
+): OpenPort {
+  checkRatios(options.ratios);
+  const port: OpenPort = {
+    dataset,
+    options,
+    steps,
+    cache: openStepCache(options.workDirectory),
+    datasetDigest: digestOfDataset(dataset),
+    times: stepTimes(),
+    deadlineMs: options.clock.nowMs() + (options.budgetMs ?? Number.POSITIVE_INFINITY),
+    settled: 0,
+    worked: 0,
+    isCutShort: false,
+    report(step, subject, state, detail) {
+      if (state === 'finished') port.worked++;
+      const goals = options.goals?.length ?? 0;
+      const branches = plan.slice(Math.max(0, port.settled - goals));
+      const remainingMs = remainingTime(port, branches, found());
+      options.onProgress?.({
+        step,
+        subject,
+        state,
+        done: Math.max(0, port.settled - 1),
+        total: plan.length + goals,
+        ...(remainingMs !== undefined && { remainingMs }),
+        ...(detail !== undefined && { detail }),
+      });
+    },
   };
+  return port;
 }
 
-/** How many times as fast as its float parent a twin in integers has to be: less is within the noise of measuring. */
-export const INT8_MIN_SPEEDUP = 1.03;
-
-/** The twins in 8-bit integers that measure faster than the variants they are made from. */
-async function fasterTwins(port: Port, candidates: readonly Candidate[]): Promise<Candidate[]> {
-  const { options, steps, cache, dataset, datasetDigest } = port;
-  const { quantize, compare } = steps;
-  if (quantize === undefined || compare === undefined) {
-    throw new InvalidArgumentError('With `int8`, the steps `quantize` and `compare` have to be given.');
+/** Time for branches that are still to come, by what those before took. A ratio r leaves about (1 - r)² of the work. */
+function remainingTime(
+  port: OpenPort,
+  branches: readonly Branch[],
+  found: readonly Candidate[],
+): number | undefined {
+  const { options, times, dataset } = port;
+  const bases = found.filter(({ variant }) => variant.lineage.parent === undefined);
+  let sum = 0;
+  for (const { base, ratio } of branches) {
+    const whole = bases[base]?.variant.macs;
+    if (whole === undefined) return undefined;
+    const macs = whole * (1 - ratio) ** 2;
+    const tuning = times.estimateMs('fine-tune', examplesOf(options.recipe(ratio), dataset) * macs);
+    if (tuning === undefined) return undefined;
+    const integers = (times.estimateMs('quantize', macs) ?? 0) + (times.estimateMs('compare', macs) ?? 0);
+    sum += tuning + settlingMs(port, macs) + integers;
   }
-  const { signal, seed } = options;
-  const twins: Candidate[] = [];
-  for (const [index, parent] of candidates.entries()) {
-    const { lineage, digest, macs, parameters } = parent.variant;
-    const name = lineage.pruning === undefined ? 'the base' : `ratio ${lineage.pruning.ratio}`;
-    const key = cache.key('quantize', { network: digest, dataset: datasetDigest, seed });
-    const bytes = await run(port, 'quantize', index, cache.model(key), async () =>
-      writeModel((await quantize(parent.model, dataset, { seed, signal })).model),
-    );
-    const compareKey = cache.key('compare', {
-      networks: [digest, digestOf(bytes)],
-      target: options.target.fingerprint,
-    });
-    const [float, integer] = await run(
-      port,
-      'compare',
-      index,
-      cache.json<readonly Measurement[]>(compareKey),
-      () => compare([parent.bytes, bytes], { signal }),
-    );
-    const speedup = float!.median / integer!.median;
-    if (!(speedup >= INT8_MIN_SPEEDUP)) {
-      options.onNotice?.(
-        `INT8 does not pay for ${name}: ${integer!.median.toPrecision(3)} ms against ` +
-          `${float!.median.toPrecision(3)} ms in floating point. Left out.`,
-      );
-      continue;
-    }
-    const model = readModel(bytes);
-    const quantization = quantizationOf(model);
-    const made = { ...lineage, parent: digest, ...(quantization && { quantization }) };
-    twins.push(await finish(port, index, model, made, { macs, parameters }));
-  }
-  return twins;
+  return sum;
 }
 
-function inOrder(candidates: readonly Candidate[], metric: CostMetric): Family {
-  const ordered = candidates.toSorted(
-    (a, b) => b.variant.accuracy.test - a.variant.accuracy.test || a.variant.macs - b.variant.macs,
-  );
-  const numbered = ordered.map((candidate, i) => ({ ...candidate, version: i + 1 }));
-  const variants = numbered.map(({ version, variant }) => ({ version, ...variant }));
-  return {
-    variants,
-    models: new Map(numbered.map(({ version, bytes }) => [version, bytes])),
-    latencies: new Map(numbered.map(({ version, latencyMs }) => [version, latencyMs])),
-    frontier: frontierOf(variants, metric).map((variant) => variant.version),
-  };
+/** Tells of what was found, and puts it into the repository if it was not there when an earlier run ended. */
+async function announce(port: OpenPort, found: readonly Candidate[]): Promise<void> {
+  const { options, steps } = port;
+  options.onFound?.(foundOf(found));
+  if (port.worked === 0) return;
+  port.worked = 0;
+  await steps.write(familyOf(found, options, 'growing'));
 }
 
-async function profileThroughput(
-  port: Port,
-  family: Family,
-  throughput: NonNullable<PortSteps['throughput']>,
-): Promise<Family> {
-  const { options, cache } = port;
-  const { target } = options;
-  const variants: Variant[] = [];
-  for (const [index, variant] of family.variants.entries()) {
-    const key = cache.key('throughput', { network: variant.digest, target: target.fingerprint });
-    const measured = await run(
-      port,
-      'throughput',
-      index,
-      cache.json<Throughput & { measuredAt: string }>(key),
-      async () => ({ ...(await throughput(variant)), measuredAt: options.nowIso() }),
-    );
-    const { min, max } = measured.throughputRps;
-    if (max > min * repeatDefaults.spreadLimit) {
-      options.onNotice?.(
-        `The throughput of version ${variant.version} varied by ${(max / min).toFixed(2)} between repetitions: something else kept this machine busy. ` +
-          'Measure again when it is quiet: bonsai profile.',
-      );
-    }
-    const profile = { target, latencyMs: family.latencies.get(variant.version)!, ...measured };
-    variants.push({ ...variant, profiles: { ...variant.profiles, [target.fingerprint]: profile } });
-  }
-  const frontier = frontierOf(variants, options.frontierMetric ?? 'inverseThroughput', target.fingerprint);
-  return { ...family, variants, frontier: frontier.map((variant) => variant.version) };
-}
-
-/** One step: its kept result, or the work and then its result kept. Reports either way; stops at an abort. */
-async function run<T>(
-  { options }: Port,
-  step: PortProgress['step'],
-  variant: number,
-  slot: { load(): Promise<T | undefined>; save(result: T): Promise<void> },
-  work: (report: (detail: unknown) => void) => Promise<T>,
-): Promise<T> {
-  if (options.signal?.aborted)
-    throw new BonsaiError(
-      'aborted',
-      `Porting was stopped before "${step}" of variant ${variant}. Finished steps are kept.`,
-    );
-  const report = (state: PortProgress['state'], detail?: unknown) =>
-    options.onProgress?.({
-      step,
-      variant,
-      variants: options.ratios.length + 1,
-      state,
-      ...(detail !== undefined && { detail }),
-    });
-  const kept = await slot.load();
-  if (kept !== undefined) {
-    report('reused');
-    return kept;
-  }
-  report('running');
-  const result = await work((detail) => report('running', detail));
-  await slot.save(result);
-  report('finished');
-  return result;
-}
-
-function lineageOf(
-  { options, dataset }: Port,
-  parent: Candidate,
-  ratio: number,
-  recipe: TrainingRecipe,
-): Lineage {
-  const {
-    criterion = pruneDefaults.criterion,
-    scope = 'uniform',
-    align = pruneDefaults.align,
-  } = options.pruning ?? {};
-  return {
-    parent: parent.variant.digest,
-    backbone: parent.variant.lineage.backbone,
-    dataset: dataset.name,
-    seed: options.seed,
-    epochs: recipe.phases.reduce((sum, phase) => sum + phase.epochs, 0),
-    pruning: { criterion: typeof criterion === 'string' ? criterion : criterion.name, scope, ratio, align },
-  };
-}
-
-/** The name that the backbone's builder left in the file; undefined for networks of other origin. */
-function backboneOf(base: Model): string | undefined {
+/** Does a piece of work, as far as the budget allows. A variant that cannot be trained is no reason to make no others. */
+async function withinBudget(port: OpenPort, work: () => Promise<void>): Promise<void> {
   try {
-    const made: unknown = JSON.parse(base.metadata.get(BACKBONE_METADATA_KEY) ?? 'null');
-    const hasName =
-      typeof made === 'object' && made !== null && 'name' in made && typeof made.name === 'string';
-    return hasName ? (made.name as string) : undefined; // Its type was just checked.
-  } catch {
-    return undefined; // Somebody else's entry under our key: lineage then tells no backbone.
+    await work();
+  } catch (thrown) {
+    if (thrown instanceof BudgetSpent) port.isCutShort = true;
+    else if (thrown instanceof BonsaiError && thrown.code === 'training_diverged')
+      port.options.onNotice?.(`Left out: ${thrown.message}`);
+    else throw thrown;
   }
 }
 
-/** @throws InvalidArgumentError for shares that do not ascend within (0, 1) */
-export function checkRatios(ratios: readonly number[]): void {
-  let before = 0;
-  for (const ratio of ratios) {
-    if (!(ratio > before && ratio < 1)) {
-      throw new InvalidArgumentError(
-        `The pruning ratios are ${ratios.join(', ')}; they should ascend within (0, 1).`,
-      );
-    }
-    before = ratio;
+/** The bases as networks of one task: for any batch, fed alike, with the same names. */
+async function preparedBases(port: Port, models: readonly Model[]): Promise<Model[]> {
+  if (models.length === 0) throw new InvalidArgumentError('There is no network to port.');
+  const prepared: Model[] = [];
+  for (const [i, model] of models.entries()) {
+    const subject = { name: nameOfBase(i, models.length), isRequired: true };
+    const fed = openBase(model, port.dataset, await isNormalized(port, subject, model));
+    prepared.push(prepared.length === 0 ? fed : withNamesOf(fed, prepared[0]!));
   }
+  const digests = prepared.map((model) => digestOf(writeModel(model)));
+  const twice = digests.findIndex((digest, i) => digests.indexOf(digest) !== i);
+  if (twice >= 0) throw new InvalidArgumentError(`Base ${twice + 1} is the same network as one before it.`);
+  return prepared;
 }
 
-function digestOfDataset(dataset: Dataset): string {
-  const hash = createHash('sha256').update(JSON.stringify([dataset.name, dataset.classes, dataset.shape]));
-  for (const { images, labels } of [dataset.train, dataset.validation, dataset.test])
-    hash.update(images).update(labels);
-  return hash.digest('hex');
+/** The teacher of the options as a network that is fed as the bases are. */
+async function teacherOf(port: Port): Promise<{ readonly teacher?: Model }> {
+  const model = port.options.distillation?.teacher;
+  if (model === undefined) return {};
+  const subject = { name: 'teacher', isRequired: true };
+  return { teacher: openBase(model, port.dataset, await isNormalized(port, subject, model)) };
+}
+
+/** Validation examples that decide whether a network wants its pixels normalised: far more than doubt allows for. */
+const NORMALIZATION_EXAMPLES = 1000;
+
+/** Whether pixels are normalised before a base: as the options say, else as it answers more examples right. */
+async function isNormalized(port: Port, subject: Subject, model: Model): Promise<boolean> {
+  const { options, steps, cache, dataset, datasetDigest } = port;
+  const { normalizeInput = 'auto', signal, onNotice } = options;
+  if (normalizesItself(model)) return false;
+  if (normalizeInput !== 'auto') return normalizeInput;
+  const split = dataset.validation.count > 0 ? dataset.validation : dataset.train;
+  const examples = sliceExamples(split, 0, Math.min(split.count, NORMALIZATION_EXAMPLES));
+  const key = cache.key('normalize', { network: digestOf(writeModel(model)), dataset: datasetDigest });
+  const { plain, normalized } = await runStep(port, {
+    step: 'normalize',
+    subject,
+    slot: cache.json<{ plain: number; normalized: number }>(key),
+    work: 1,
+    run: async () => {
+      const score = async (normalize: boolean) =>
+        (await steps.evaluate(openBase(model, dataset, normalize), examples, { signal })).accuracy;
+      return { plain: await score(false), normalized: await score(true) };
+    },
+  });
+  const isBetter = normalized > plain;
+  onNotice?.(
+    `Pixels ${isBetter ? 'are normalised' : 'go unchanged'} into ${subject.name}: ${percent(normalized)} of ` +
+      `${examples.count} examples right with normalisation, ${percent(plain)} without.`,
+  );
+  return isBetter;
+}
+
+function percent(share: number): string {
+  return `${(100 * share).toFixed(1)} %`;
+}
+
+function nameOfBase(index: number, count: number): string {
+  return count === 1 ? 'base' : `base ${index + 1}`;
+}
+
+function criteriaOf({ criteria, pruning }: PortOptions): readonly (CriterionName | Criterion)[] {
+  return criteria ?? [pruning?.criterion ?? pruneDefaults.criterion];
+}
+
+/** How variants are made that are made in one way only. */
+function firstChoice(options: PortOptions): {
+  readonly criterion: CriterionName | Criterion;
+  readonly isDistilled: boolean;
+} {
+  const [criterion] = criteriaOf(options);
+  if (criterion === undefined) throw new InvalidArgumentError('There is no criterion to prune by.');
+  return { criterion, isDistilled: options.distillation !== undefined };
+}
+
+function distilledOf({ distillation }: PortOptions): boolean[] {
+  if (distillation === undefined) return [false];
+  return distillation.alsoWithout ? [false, true] : [true];
+}
+
+/** Branches of one kind differ in their ratio alone. */
+function kindOf({ base, criterion, isDistilled }: Branch): string {
+  return [base, nameOfCriterion(criterion), isDistilled].join();
+}
+
+/** @param ratio that of the variant with the same widths; 0: the base */
+function uselessRatio({ pruning }: PortOptions, { name }: Subject, ratio: number): string {
+  const align = pruning?.align ?? pruneDefaults.align;
+  const what = `${name[0]!.toUpperCase()}${name.slice(1)}`;
+  return ratio === 0
+    ? `${what} removes nothing at alignment ${align}: skipped.`
+    : `${what} has the widths of ratio ${ratio} at alignment ${align}: skipped.`;
 }

@@ -13,14 +13,19 @@ export function openStepCache(directory: string): StepCache {
   return {
     key: (step, inputs) =>
       `${step}-${digestOf(canonicalJson({ step, version: STEP_CACHE_VERSION, inputs })).slice(0, KEY_DIGITS)}`,
-    json: (key) => ({
-      load: async () => (await loadStep(path(key, 'step')))?.result as never, // Written under this key by `save`, whose type is the same.
-      save: (result) => writeSealed(path(key, 'step'), { result }, []),
-    }),
-    model: (key) => ({
-      load: async () => (await loadStep(path(key, 'step')))?.payload,
-      save: (bytes) => writeSealed(path(key, 'step'), { result: 'network' }, [bytes]),
-    }),
+    json: (key) =>
+      slotOf(
+        path(key, 'step'),
+        ({ result }) => result as never, // Written under this key by `save`, whose type is the same.
+        (result) => ({ result, parts: [] }),
+      ),
+    model: (key) =>
+      slotOf(
+        path(key, 'step'),
+        ({ payload }) => payload,
+        (bytes) => ({ result: 'network', parts: [bytes] }),
+      ),
+    drop: (key) => rm(path(key, 'step'), { force: true }),
     checkpointPath: (key) => path(key, 'checkpoint'),
     dropCheckpoint: (key) => rm(path(key, 'checkpoint'), { force: true }),
   };
@@ -31,6 +36,8 @@ export interface StepCache {
   key(step: string, inputs: unknown): string;
   json<T>(key: string): Slot<T>;
   model(key: string): Slot<Uint8Array>;
+  /** Removes a result that is of no use any more. */
+  drop(key: string): Promise<void>;
   /** Where the step may keep what it needs to go on after an interruption. */
   checkpointPath(key: string): string;
   dropCheckpoint(key: string): Promise<void>;
@@ -39,8 +46,15 @@ export interface StepCache {
 export interface Slot<T> {
   /** Undefined: not there, or not as it was written. */
   load(): Promise<T | undefined>;
+  /** The same with how long the step took, where `save` was told. */
+  open(): Promise<KeptStep<T> | undefined>;
   /** @throws BonsaiError `unwritable_path` */
-  save(result: T): Promise<void>;
+  save(result: T, tookMs?: number): Promise<void>;
+}
+
+export interface KeptStep<T> {
+  readonly result: T;
+  readonly tookMs?: number;
 }
 
 /** Part of every key: raise it when a step's meaning changes, and old results are made again. */
@@ -54,11 +68,25 @@ export function digestOf(content: string | Uint8Array): string {
   return createHash('sha256').update(content).digest('hex');
 }
 
-async function loadStep(path: string): Promise<{ result: unknown; payload: Uint8Array } | undefined> {
-  const file = await readSealed(path);
-  if (file.kind !== 'intact') return undefined;
-  const { header, payload } = file;
-  return typeof header === 'object' && header !== null && 'result' in header
-    ? { result: header.result, payload }
-    : undefined;
+function slotOf<T>(
+  path: string,
+  read: (file: { result: unknown; payload: Uint8Array }) => T,
+  write: (result: T) => { result: unknown; parts: readonly Uint8Array[] },
+): Slot<T> {
+  const open = async () => {
+    const file = await readSealed(path);
+    if (file.kind !== 'intact') return undefined;
+    const { header, payload } = file;
+    if (typeof header !== 'object' || header === null || !('result' in header)) return undefined;
+    const tookMs = 'tookMs' in header && typeof header.tookMs === 'number' ? header.tookMs : undefined;
+    return { result: read({ result: header.result, payload }), ...(tookMs !== undefined && { tookMs }) };
+  };
+  return {
+    open,
+    load: async () => (await open())?.result,
+    save: (step, tookMs) => {
+      const { result, parts } = write(step);
+      return writeSealed(path, { result, ...(tookMs !== undefined && { tookMs }) }, parts);
+    },
+  };
 }

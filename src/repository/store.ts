@@ -1,8 +1,7 @@
-import { randomUUID } from 'node:crypto';
-import { type FileHandle, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readdir, readFile, rm, rmdir, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { BonsaiError, InvalidArgumentError, messageOf, systemCodeOf } from '../base/errors.ts';
-import { makeFolder } from '../base/make-folder.ts';
+import { linkAtomically, writeAtomically } from './atomic.ts';
 import { checkDigest, digestOf } from './digest.ts';
 import { CorruptRepositoryError, ModelNotFoundError, VersionNotFoundError } from './errors.ts';
 import { manifestText, type ParsedManifest, parseManifest } from './manifest.ts';
@@ -42,9 +41,13 @@ const CONFIG_FILE = 'config.pbtxt';
 const MODEL_FILE = 'model.onnx';
 
 /**
- * Writes a task, each file under a temporary name that is then renamed; the manifest comes last, so that a reader
- * never sees a version whose network is not complete. Versions that lie there already need no entry in `models`.
- * @param models the networks by version: bytes, or the path of a file to copy
+ * Writes a task so that a reader sees the family of before or the new one at every moment, and never a version whose
+ * network is not the one that the manifest means: each file comes under a temporary name that is then renamed, the
+ * manifest comes last, and a number that meant another network is not reused before a manifest without it is in
+ * place: for that moment the new family stands under numbers beyond all others. Networks of versions that are no longer
+ * named are removed in the end.
+ * @param models the networks by version: bytes, or the path of a file to take; those that lie in the task already,
+ *   under whatever version, need no entry
  * @throws InvalidArgumentError if a network is missing or is not the one that its variant's digest names
  * @throws BonsaiError `unwritable_path`
  */
@@ -53,27 +56,83 @@ export async function writeTask(
   manifest: TaskManifest,
   models: ReadonlyMap<number, Uint8Array | string>,
 ): Promise<void> {
-  const folder = join(root, checkTaskName(manifest.task));
-  const text = manifestText(manifest);
+  const { task, variants } = manifest;
+  const folder = join(root, checkTaskName(task));
   // What would not be read back is not written.
-  parseManifest(text, join(folder, MANIFEST_FILE));
-  for (const variant of manifest.variants) {
-    const path = modelPathOf(root, manifest.task, variant.version);
-    const given = models.get(variant.version) ?? path;
-    const bytes = typeof given === 'string' ? await readModel(given, manifest.task, variant.version) : given;
-    const digest = digestOf(bytes);
-    if (digest !== variant.digest || bytes.byteLength !== variant.sizeBytes) {
-      throw new InvalidArgumentError(
-        `Version ${variant.version} of "${manifest.task}" is described as ${variant.sizeBytes} bytes with digest ${variant.digest}, but the network given has ${bytes.byteLength} bytes with digest ${digest}.`,
-      );
-    }
-    if (given !== path) await writeAtomically(path, bytes);
+  parseManifest(manifestText(manifest), join(folder, MANIFEST_FILE));
+  // Where there is no manifest that can be read, there is no family of before that a reader could see.
+  const before = (await readManifest(root, task).catch(() => undefined))?.variants ?? [];
+  const holders = new Map(before.map(({ digest, version }) => [digest, version]));
+  const networks = new Map<number, Uint8Array | string>();
+  for (const variant of variants) {
+    const holder = holders.get(variant.digest) ?? variant.version;
+    const given = models.get(variant.version) ?? modelPathOf(root, task, holder);
+    await checkNetwork(given, task, variant);
+    networks.set(variant.version, given);
   }
+
+  const meant = new Map(before.map(({ version, digest }) => [version, digest]));
+  const isContested = variants.some(({ version, digest }) => (meant.get(version) ?? digest) !== digest);
+  const passing = isContested ? await beyondAll(folder, variants) : [];
+  if (isContested) {
+    await place(
+      root,
+      task,
+      new Map(passing.map((version, i) => [version, networks.get(variants[i]!.version)!])),
+    );
+    const moved = variants.map((variant, i) => ({ ...variant, version: passing[i]! }));
+    await writeManifest(folder, { ...manifest, variants: moved });
+    for (const [i, { version }] of variants.entries())
+      networks.set(version, modelPathOf(root, task, passing[i]!));
+  }
+  await place(root, task, networks);
   if (manifest.classes !== undefined) {
     await writeAtomically(join(folder, LABELS_FILE), `${manifest.classes.join('\n')}\n`);
   }
   await writeAtomically(join(folder, CONFIG_FILE), tritonConfigOf(manifest));
-  await writeAtomically(join(folder, MANIFEST_FILE), text);
+  await writeManifest(folder, manifest);
+  for (const version of [...passing, ...meant.keys()])
+    if (!networks.has(version)) await removeNetwork(root, task, version);
+}
+
+async function writeManifest(folder: string, manifest: TaskManifest): Promise<void> {
+  await writeAtomically(join(folder, MANIFEST_FILE), manifestText(manifest));
+}
+
+/** @throws InvalidArgumentError if the network is not the one that the variant describes */
+async function checkNetwork(given: Uint8Array | string, task: string, variant: Variant): Promise<void> {
+  const bytes = typeof given === 'string' ? await readModel(given, task, variant.version) : given;
+  const digest = digestOf(bytes);
+  if (digest === variant.digest && bytes.byteLength === variant.sizeBytes) return;
+  throw new InvalidArgumentError(
+    `Version ${variant.version} of "${task}" is described as ${variant.sizeBytes} bytes with digest ${variant.digest}, but the network given has ${bytes.byteLength} bytes with digest ${digest}.`,
+  );
+}
+
+/** As many version numbers as there are variants, above all that they and the folder have, ascending. */
+async function beyondAll(folder: string, variants: readonly Variant[]): Promise<number[]> {
+  const lying = (await readdir(folder)).map((name) => parseVersion(name) ?? 0);
+  const highest = Math.max(...lying, ...variants.map(({ version }) => version));
+  return variants.map((_, i) => checkVersion(highest + 1 + i));
+}
+
+async function place(
+  root: string,
+  task: string,
+  networks: ReadonlyMap<number, Uint8Array | string>,
+): Promise<void> {
+  for (const [version, network] of networks) {
+    const path = modelPathOf(root, task, version);
+    if (typeof network !== 'string') await writeAtomically(path, network);
+    else if (network !== path) await linkAtomically(network, path);
+  }
+}
+
+/** Removes a version's network, and its folder if nothing else lies there. */
+async function removeNetwork(root: string, task: string, version: number): Promise<void> {
+  const path = modelPathOf(root, task, version);
+  await rm(path, { force: true }).catch(() => undefined); // What cannot be removed is named nowhere any more.
+  await rmdir(dirname(path)).catch(() => undefined);
 }
 
 /** The names of the folders that hold a task, in alphabetical order. An absent repository is an error, an empty one is not. */
@@ -259,30 +318,6 @@ async function readModel(path: string, task: string, version: number): Promise<U
     throw new BonsaiError(
       'missing_file',
       `The network of version ${version} of "${task}" cannot be read from ${path}: ${messageOf(cause)}`,
-      { cause },
-    );
-  }
-}
-
-/** Writes and syncs a sibling with a name of its own, then renames it over the path. */
-async function writeAtomically(path: string, content: Uint8Array | string): Promise<void> {
-  const temporary = `${path}.${randomUUID()}.tmp`;
-  try {
-    await makeFolder(join(path, '..'));
-    let handle: FileHandle | undefined;
-    try {
-      handle = await open(temporary, 'wx');
-      await handle.writeFile(content);
-      await handle.sync();
-    } finally {
-      await handle?.close();
-    }
-    await rename(temporary, path);
-  } catch (cause) {
-    await rm(temporary, { force: true }).catch(() => undefined);
-    throw new BonsaiError(
-      'unwritable_path',
-      `Cannot write ${path}: ${messageOf(cause)}. Check that the folder is writable and the disk has room.`,
       { cause },
     );
   }
