@@ -4,10 +4,12 @@ import { ChannelSum } from './channel-sum.ts';
 import { COMPOUND_DOMAIN, type CompoundRecord } from './compound.ts';
 import { ConvInputGradient, ConvWeightGradient } from './conv-gradients.ts';
 import { GlobalAveragePoolGradient } from './global-average-pool.ts';
+import { AveragePoolGradient } from './pooling.ts';
 import { ReluGradient } from './relu-gradient.ts';
 
 /** Every compound operator. */
 const COMPOUNDS: readonly CompoundRecord[] = [
+  AveragePoolGradient,
   BatchNormalizationGradient,
   BatchNormalizationTraining,
   ChannelSum,

@@ -2,6 +2,7 @@ import { elementCount, float32Tensor } from '../base/tensor.ts';
 import { intAttribute, intsAttribute } from '../graph/attributes.ts';
 import type { Dim, Node, ValueType } from '../graph/model.ts';
 import { freezeInputs, passOverSpace } from './channels.ts';
+import { compound, defineCompound } from './compound.ts';
 import { requiredType } from './dims.ts';
 import { reshape } from './emit.ts';
 import { ShapeError } from './errors.ts';
@@ -55,25 +56,31 @@ export const AveragePool = defineOp({
       dy: [dy],
     } = context;
     if (dy === undefined || !context.needs(0)) return [];
-    const [input, output] = [context.xShape(0), context.yShape(0)];
+    return [compound(build, 'AveragePoolGradient', [dy, context.x(0)], Object.fromEntries(node.attributes))];
+  },
+  coupling: passOverSpace,
+});
+
+/** (dy, x) → dx, of the shape of x, whose values are not used; the attributes are those of AveragePool. */
+export const AveragePoolGradient = defineCompound({
+  schema: { name: 'AveragePoolGradient', inputs: 2, outputs: 1 },
+  shape: ({ inputs: [, x] }) => [x ?? { dtype: 'float32' }],
+  expand({ node, build, x, xShape }) {
+    const [input, output] = [xShape(1), xShape(0)];
     const windows = windowsOf(node, input.slice(2));
     const planes = input[0]! * input[1]!;
     const ones = new Float32Array(elementCount(windows.kernel)).fill(1);
+    const shares = build.op('Mul', [x(0), build.constant(inverseCounts(node, windows, input, output))]);
     const spread = build.op(
       'ConvTranspose',
       [
-        reshape(build, build.op('Mul', [dy, build.constant(inverseCounts(node, windows, input, output))]), [
-          planes,
-          1,
-          ...output.slice(2),
-        ]),
+        reshape(build, shares, [planes, 1, ...output.slice(2)]),
         build.constant(float32Tensor([1, 1, ...windows.kernel], ones)),
       ],
       { ...transposedAttributes(windows, input.slice(2), output.slice(2)) },
     );
     return [reshape(build, spread, input)];
   },
-  coupling: passOverSpace,
 });
 
 /** (Σ |x|^p)^(1/p) under each window. */

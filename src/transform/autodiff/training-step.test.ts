@@ -73,6 +73,27 @@ describe('the gradient of a whole step', () => {
     });
   });
 
+  it('runs through several layers of one kind, whatever the network calls its nodes', async () => {
+    const build = new GraphBuilder('net');
+    build.input('image', 'float32', ['N', 2, 8, 8]);
+    build.initializer('scale', float32Tensor([2, 1, 1], [1, 2]));
+    build.initializer('fc', float32Tensor([2, CLASSES], [1, 2, 3, 4, 5, 6]));
+    // What the gradient of MaxPool calls the nodes that it writes, and a name that comes of making it unique.
+    const pool = (x: string, name: string) => build.op('MaxPool', [x], POOL_BY_TWO, { name });
+    const scaled = build.op('Mul', ['image', 'scale']);
+    const pooled = pool(pool(pool(scaled, 'maxpool_positions'), 'maxpool_positions_1'), 'last');
+    build.op('MatMul', [build.op('Flatten', [pooled]), 'fc'], {}, { outputs: ['logits'] });
+    build.output('logits', 'float32', ['N', CLASSES]);
+    const model = modelOf(build.finish());
+    const step = buildTrainingStep(model, { batch: 2, ...PLAIN });
+    const names = lowerTrainingStep(step.model, { block: 1 }).graph.nodes.map(({ name }) => name);
+    expect(new Set(names).size).toBe(names.length);
+    await usingStep(model, step, async (run, start) => {
+      const { gradient_norm } = await run(examples(2, [2, 8, 8], seededRandom(5)), start.parameters);
+      expect(scalar(gradient_norm)).toBeGreaterThan(0);
+    });
+  });
+
   it('computes nothing towards the image', () => {
     const step = buildTrainingStep(residualNetwork('Relu'), { batch: 2, ...PLAIN });
     // Of the four convolutions the stem alone has no gradient towards its input.
@@ -81,6 +102,8 @@ describe('the gradient of a whole step', () => {
     expect(count('ConvInputGradient')).toBe(3);
   });
 });
+
+const POOL_BY_TWO = { kernel_shape: [2, 2], strides: [2, 2] };
 
 /** Distance for central differences: large against the rounding of the loss, small against its curvature. */
 const STEP = 5e-3;

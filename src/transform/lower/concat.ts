@@ -19,6 +19,7 @@ export function concatenate(values: Values, node: Node): boolean {
     values.block,
   );
   const [batch, , height, width] = values.shape(node.inputs[0]!) as [number, number, number, number];
+  values.setParts(node.outputs[0]!, node.inputs);
   values.setBlocked(node.outputs[0]!, values.view(joined, [batch, channels.padded, height, width]), channels);
   return true;
 }

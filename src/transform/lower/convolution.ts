@@ -2,15 +2,11 @@ import { elementCount } from '../../base/tensor.ts';
 import type { AttributeValues } from '../../graph/build.ts';
 import { NCHWC_DOMAIN } from '../../graph/domains.ts';
 import type { Node } from '../../graph/model.ts';
-import {
-  type ConvGeometry,
-  chooseWeightGradient,
-  convGeometry,
-  weightGradient,
-} from '../../ops/conv-gradients.ts';
-import { flip, pad, reduceSum, transpose } from '../../ops/emit.ts';
+import { type ConvGeometry, convGeometry } from '../../ops/conv-gradients.ts';
+import { flip, pad, transpose } from '../../ops/emit.ts';
 import { reach } from '../../ops/windows.ts';
-import { type Channels, channelsOf, isPaddedAtEnd, padAxes, unpadAxes } from './channels.ts';
+import { type Channels, channelsOf, padAxes } from './channels.ts';
+import { reorderWeight, squaresOf, takeRows } from './kernels.ts';
 import { sumOfChannels } from './normalization.ts';
 import type { Values } from './values.ts';
 
@@ -76,7 +72,7 @@ export function convolveInputGradient(values: Values, node: Node): boolean {
   if (begin.some((count) => count < 0)) return false;
 
   const { build } = values;
-  const { value: g, channels: from, scale } = unscaled(values, dy);
+  const { value: g, channels: from, factors } = unscaled(values, dy);
   const to = kind === 'depthwise' ? from : values.channels(x);
   let weight = padAxes(
     build,
@@ -91,23 +87,16 @@ export function convolveInputGradient(values: Values, node: Node): boolean {
           ],
     ),
   );
-  if (scale !== undefined) {
-    const factors = values.view(values.padVector(scale, from), [from.padded, 1, 1, 1]);
-    weight = build.op('Mul', [weight, factors]);
+  if (factors !== undefined) {
+    const shape = [from.padded, kind === 'dense' ? to.padded : 1, ...form.windows.kernel];
+    weight = scaleRows(values, weight, shape, factors);
   }
   const dx = node.outputs[0]!;
   if (kind === 'dense' && isHalving(form)) {
     values.setBlocked(dx, doubledGradient(values, form, g, weight, from, to), to);
     return true;
   }
-  if (elementCount(form.windows.kernel) > 1) weight = flip(build, weight, [2, 3]);
-  if (kind === 'dense') weight = transpose(build, weight, [1, 0, 2, 3]);
-  const ordered = reorderWeight(values, weight, {
-    rows: to.padded,
-    columns: kind === 'depthwise' ? 1 : from.padded,
-    kernel: form.windows.kernel,
-    isDense: kind === 'dense',
-  });
+  const ordered = reversedWeight(values, kind, weight, from, to, form.windows.kernel);
   const isStrided = form.windows.strides.some((stride) => stride > 1);
   if (isStrided && kind === 'dense' && inner.every((size, i) => size === 0 && begin[i] === 0)) {
     // A pointwise convolution with a stride touches few positions: multiply first, spread the results afterwards.
@@ -148,39 +137,19 @@ export function convolveInputGradient(values: Values, node: Node): boolean {
   return true;
 }
 
-/** (X, dY) → dW, plain. A factor for each channel of dY is applied to dW. */
-export function convolveWeightGradient(values: Values, node: Node): boolean {
-  const [x, dy] = node.inputs as [string, string];
-  const form = convGeometry(node, values.shape(x), values.shape(dy));
-  const kind = kindOf(form);
-  if (kind === undefined || !values.isBlocked(dy)) return false;
-  const { build, block } = values;
-  const { scale, of = dy } = values.scaled(dy) ?? {};
-  const isPointwise = kind === 'dense' && elementCount(form.windows.kernel) === 1;
-  const gradient =
-    isPointwise || (kind === 'dense' && form.batch % block !== 0)
-      ? weightGradient(build, form, values.plain(x), values.plain(of), chooseWeightGradient(form))
-      : kind === 'depthwise'
-        ? depthwiseWeightGradient(values, form, x, of)
-        : denseWeightGradient(values, form, x, of);
-  const factors = scale === undefined ? undefined : values.view(scale, [form.filters, 1, 1, 1]);
-  values.setPlain(node.outputs[0]!, factors ? build.op('Mul', [gradient, factors]) : gradient);
-  return true;
-}
-
 export function sumChannels(values: Values, node: Node): boolean {
   const x = node.inputs[0]!;
   if (!values.isImage(x) || !values.isBlocked(x)) return false;
   const { value, channels } = values.blocked(x);
-  const sums = sumOfChannels(values, value, values.shape(x), channels);
+  const sums = sumOfChannels(values, value, values.shape(x));
   values.setPlain(node.outputs[0]!, values.unpadVector(sums, channels));
   return true;
 }
 
-type Kind = 'dense' | 'depthwise';
+export type Kind = 'dense' | 'depthwise';
 
 /** Undefined: grouped in a way that the blocked layout does not have. */
-function kindOf({ group, channels, filters }: ConvGeometry): Kind | undefined {
+export function kindOf({ group, channels, filters }: ConvGeometry): Kind | undefined {
   if (group === 1) return 'dense';
   return group === channels && group === filters ? 'depthwise' : undefined;
 }
@@ -189,36 +158,50 @@ function blockedAttributes(kind: Kind, channels: Channels, form: ConvGeometry): 
   return { group: kind === 'depthwise' ? channels.padded : 1, kernel_shape: form.windows.kernel };
 }
 
-/** A blocked value without a factor that is still to be applied, and the factor (plain, logical channels). */
+/** A blocked value without a factor that is still to be applied, and the factor of each slot. */
 function unscaled(values: Values, name: string) {
   const scaled = values.scaled(name);
-  return { ...values.blocked(scaled?.of ?? name), scale: scaled?.scale };
+  return { ...values.blocked(scaled?.of ?? name), factors: scaled?.slots };
 }
 
-/**
- * [O, I, kh, kw] in the order of the blocked kernels, under the same shape: dense OIHW-block-block, memory
- * [O/b, I/b, kh, kw, b(I), b(O)]; else (depthwise, or a plain input of few channels) [O/b, I, kh, kw, b(O)].
- */
-function reorderWeight(
+/** The kernel of the convolution back from O to I channels: turned by half a circle, its channel axes swapped. */
+function reversedWeight(
   values: Values,
+  kind: Kind,
   weight: string,
-  form: {
-    readonly rows: number;
-    readonly columns: number;
-    readonly kernel: readonly number[];
-    readonly isDense: boolean;
-  },
+  from: Channels,
+  to: Channels,
+  kernel: readonly number[],
 ): string {
   const { build, block } = values;
-  const { rows, columns, kernel, isDense } = form;
-  const split = values.view(weight, [
-    rows / block,
-    block,
-    ...(isDense ? [columns / block, block] : [columns]),
-    ...kernel,
+  const positions = elementCount(kernel);
+  if (kind === 'depthwise') {
+    const turned = positions > 1 ? flip(build, weight, [2, 3]) : weight;
+    return reorderWeight(values, turned, { rows: to.padded, columns: 1, kernel, isDense: false });
+  }
+  const [kh, kw] = kernel as [number, number];
+  const squares = squaresOf(values, weight, [from.padded, to.padded, kh, kw]);
+  const [rows, columns] = [from.padded / block, to.padded / block];
+  const order = Array.from({ length: columns * rows * positions }, (_, i) => {
+    const [column, row] = [Math.floor(i / positions / rows), Math.floor(i / positions) % rows];
+    return (row * columns + column) * positions + positions - 1 - (i % positions);
+  });
+  return values.view(takeRows(build, squares, order, order.length), [to.padded, from.padded, kh, kw]);
+}
+
+/** Multiplies each row of [O, I, kh, kw] by its number. */
+export function scaleRows(values: Values, weight: string, shape: readonly number[], factors: string): string {
+  const { build } = values;
+  const [rows, ...rest] = shape as [number, ...number[]];
+  if (elementCount(shape.slice(2)) > 1) {
+    return build.op('Mul', [weight, values.view(factors, [rows, ...rest.map(() => 1)])]);
+  }
+  // The engine's broadcasting takes axes of size 1 at the end one element at a time.
+  const scaled = build.op('Mul', [
+    values.view(weight, [rows, elementCount(rest)]),
+    values.view(factors, [rows, 1]),
   ]);
-  const moved = transpose(build, split, isDense ? [0, 2, 4, 5, 3, 1] : [0, 2, 3, 4, 1]);
-  return values.view(moved, [rows, columns, ...kernel]);
+  return values.view(scaled, shape);
 }
 
 /** 3×3 with stride 2 and padding 1, the usual way to halve an image. */
@@ -249,22 +232,27 @@ function doubledGradient(
 ): string {
   const { build, block } = values;
   const [height, width] = form.output;
-  const swapped = transpose(build, weight, [1, 0, 2, 3]);
-  // Kernel indices [1, none, 2, 0]: taps (m, m + 1) of an even row, then of an odd one.
-  const taps = build.ints([1, 3, 2, 0]);
-  const extended = pad(build, swapped, [0, 0, 0, 0], [0, 0, 1, 1]);
-  const picked = build.op('Gather', [build.op('Gather', [extended, taps], { axis: 2 }), taps], { axis: 3 });
-  const parities = transpose(
-    build,
-    values.view(picked, [to.padded, from.padded, 2, 2, 2, 2]),
-    [2, 4, 0, 1, 3, 5],
-  );
-  const ordered = reorderWeight(values, values.view(parities, [4 * to.padded, from.padded, 2, 2]), {
-    rows: 4 * to.padded,
-    columns: from.padded,
-    kernel: [2, 2],
-    isDense: true,
-  });
+  const squares = squaresOf(values, weight, [from.padded, to.padded, 3, 3]);
+  const [rows, columns] = [from.padded / block, to.padded / block];
+  const none = rows * columns * 9; // A square of zeros after all the others.
+  const picked: number[] = [];
+  for (const tapsDown of TAPS) {
+    for (const tapsRight of TAPS) {
+      for (let column = 0; column < columns; column++) {
+        for (let row = 0; row < rows; row++) {
+          for (const i of tapsDown) {
+            for (const j of tapsRight) {
+              const isTap = i !== undefined && j !== undefined;
+              picked.push(isTap ? (row * columns + column) * 9 + i * 3 + j : none);
+            }
+          }
+        }
+      }
+    }
+  }
+  const extended = pad(build, squares, [0, 0], [1, 0]);
+  const kernel = takeRows(build, extended, picked, none + 1);
+  const ordered = values.view(kernel, [4 * to.padded, from.padded, 2, 2]);
   const all = build.op(
     'Conv',
     [g, ordered],
@@ -276,6 +264,12 @@ function doubledGradient(
   const doubled = values.view(woven, [form.batch, to.padded, 2 * height, 2 * width]);
   return cropped(values, doubled, [2 * height, 2 * width], form, to);
 }
+
+/** The kernel rows that an even row of dX sees in output rows m and m + 1, then those of an odd one. */
+const TAPS = [
+  [1, undefined],
+  [2, 0],
+] as const;
 
 /** Puts `stride − 1` zeros after each row and column of a blocked value of the output's size. */
 function dilated(
@@ -305,7 +299,7 @@ function cropped(
 }
 
 /** Adds (or, where negative, removes) rows and columns around a blocked value. */
-function resized(
+export function resized(
   values: Values,
   x: string,
   size: readonly number[],
@@ -318,101 +312,4 @@ function resized(
   const planes = values.view(x, [(batch * padded) / block, ...size, block]);
   const changed = pad(values.build, planes, [0, ...begin, 0], [0, ...end, 0]);
   return values.view(changed, [batch, padded, ...size.map((n, i) => n + begin[i]! + end[i]!)]);
-}
-
-/**
- * dW[o,c,i,j] = Σₙ Σ over positions of X[n,c,·] · dY[n,o,·] is itself a convolution: channels of X are the images,
- * the batch is the channels, dY is the kernel, as large as the output and dilated by the stride.
- */
-function denseWeightGradient(values: Values, form: ConvGeometry, x: string, dy: string): string {
-  const { build, block } = values;
-  const { batch, output, windows } = form;
-  const [kh, kw] = windows.kernel as [number, number];
-  const { value: g, channels: rows } = values.blocked(dy);
-  const input = values.isBlocked(x) ? values.blocked(x) : undefined;
-  // Padding at the end is dropped on the way; padding in between is carried along.
-  const isWhole = input !== undefined && !isPaddedAtEnd(input.channels);
-  const columns = isWhole ? input.channels.padded : form.channels;
-  const source =
-    input === undefined
-      ? values.plain(x)
-      : build.op('ReorderOutput', [input.value], { channels: columns }, { domain: NCHWC_DOMAIN });
-  const images = build.op(
-    'ReorderInput',
-    [transpose(build, source, [1, 0, 2, 3])],
-    {},
-    { domain: NCHWC_DOMAIN },
-  );
-  // Padding by the convolution's own attribute is about twice as slow.
-  const around = paddingForWeights(form);
-  const padded = pad(
-    build,
-    values.view(images, [(columns * batch) / block, ...form.input, block]),
-    [0, ...around.begin, 0],
-    [0, ...around.end, 0],
-  );
-  const size = form.input.map((n, i) => n + around.begin[i]! + around.end[i]!);
-  const kernel = transpose(
-    build,
-    values.view(g, [batch / block, block, rows.padded / block, elementCount(output), block]),
-    [2, 0, 3, 1, 4],
-  );
-  const product = build.op(
-    'Conv',
-    [values.view(padded, [columns, batch, ...size]), values.view(kernel, [rows.padded, batch, ...output])],
-    { kernel_shape: output, dilations: windows.strides, strides: windows.dilations },
-    { domain: NCHWC_DOMAIN },
-  );
-  const gathered = transpose(
-    build,
-    values.view(product, [columns, rows.padded / block, kh, kw, block]),
-    [1, 4, 0, 2, 3],
-  );
-  return unpadAxes(
-    build,
-    values.view(gathered, [rows.padded, columns, kh, kw]),
-    new Map([[0, rows], ...(isWhole ? [[1, input.channels] as const] : [])]),
-  );
-}
-
-/** Each plane of X with the same plane of dY as its kernel, summed over the batch. */
-function depthwiseWeightGradient(values: Values, form: ConvGeometry, x: string, dy: string): string {
-  const { build, block } = values;
-  const { batch, output, windows } = form;
-  const [kh, kw] = windows.kernel as [number, number];
-  const { value: g, channels } = values.blocked(dy);
-  const around = paddingForWeights(form);
-  const seen = resized(
-    values,
-    values.blocked(x, channels).value,
-    form.input,
-    batch,
-    channels,
-    around.begin,
-    around.end,
-  );
-  const size = form.input.map((n, i) => n + around.begin[i]! + around.end[i]!);
-  const planes = batch * channels.padded;
-  const product = build.op(
-    'Conv',
-    [values.view(seen, [1, planes, ...size]), values.view(g, [planes, 1, ...output])],
-    { group: planes, kernel_shape: output, dilations: windows.strides, strides: windows.dilations },
-    { domain: NCHWC_DOMAIN },
-  );
-  const sum = reduceSum(build, values.view(product, [batch, channels.padded / block, kh, kw, block]), [0]);
-  const ordered = values.view(transpose(build, sum, [0, 3, 1, 2]), [channels.padded, 1, kh, kw]);
-  return unpadAxes(build, ordered, new Map([[0, channels]]));
-}
-
-/** What to add around X (or cut off) so that a kernel of the output's size, dilated by the stride, has k×k positions. */
-function paddingForWeights({ input, output, windows }: ConvGeometry): {
-  readonly begin: readonly number[];
-  readonly end: readonly number[];
-} {
-  const begin = windows.padsBegin;
-  const end = input.map((size, i) => {
-    const needed = reach(windows.kernel[i]!, windows.dilations[i]!) + (output[i]! - 1) * windows.strides[i]!;
-    return needed - size - begin[i]!;
-  });
-  return { begin, end };
 }

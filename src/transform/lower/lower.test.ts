@@ -96,6 +96,18 @@ const CASES: readonly Case[] = [
     },
   },
   {
+    name: 'windows that are dilated, not square, or hang over the edge',
+    size: [11, 9],
+    body: ({ conv, norm, op }, image, w) => {
+      const x = op('Tanh', norm(conv(image, 3, w(1), { kernel_shape: [5, 3], pads: [2, 0, 1, 1] }), w(1)));
+      const a = op('Tanh', conv(x, w(1), w(2), { ...THREE, pads: [2, 1, 2, 1], dilations: [2, 1] }));
+      const b = op('Tanh', norm(conv(a, w(2), w(2), { ...THREE, strides: [3, 2] }), w(2)));
+      const c = op('Tanh', conv(b, w(2), w(1), { kernel_shape: [2, 2], pads: [0, 1, 1, 0] }));
+      const d = op('Tanh', conv(c, w(1), w(1), { ...ONE, pads: [1, 0, 0, 1] }));
+      return [op('Tanh', conv(d, w(1), w(2), { ...THREE, pads: [1, 2, 1, 2], dilations: [1, 2] })), w(2)];
+    },
+  },
+  {
     name: 'pooling and functions that do not keep zero',
     body: ({ conv, norm, op, build }, image, w) => {
       const x = op('Sigmoid', norm(conv(image, 3, w(1), THREE), w(1)));
@@ -184,14 +196,17 @@ describe('the lowered graph', () => {
     const lowered = lowerTrainingStep(step.model, { block: 16 });
     checkModel(lowered);
     const count = (opType: string) => lowered.graph.nodes.filter((node) => node.opType === opType).length;
-    // Nothing is reordered in the forward pass, but the pooled features on their way to the Gemm.
     const loss = lowered.graph.nodes.findIndex((node) => node.outputs.includes('loss'));
     const forward = lowered.graph.nodes.slice(0, loss).map((node) => node.opType);
-    expect(forward.filter((opType) => opType === 'ReorderOutput')).toHaveLength(1);
-    expect(forward).not.toContain('ReorderInput');
-    // Five of six 3×3 weight gradients take X out of the blocked layout and turn it (the sixth's X is the image);
-    // the 1×1's takes X and dY out.
-    expect(count('ReorderOutput')).toBe(1 + 5 + 2);
+    // Seven kernels, of which five are square in blocks (not the first, of three channels, nor the 1×1), and the pooled
+    // features on their way to the Gemm.
+    expect(forward.filter((opType) => opType === 'ReorderInput')).toHaveLength(7);
+    expect(forward.filter((opType) => opType === 'ReorderOutput')).toHaveLength(5 + 1);
+    // Each of six input gradients puts its kernel in order with two reorders. Each of seven weight gradients turns dY
+    // into a kernel, X into an image and the result back; two put the blocks of an X of two blocks side by side. And
+    // there is the gradient that the pooling spreads out.
+    expect(count('ReorderInput')).toBe(7 + 6 + 7 + 1);
+    expect(count('ReorderOutput')).toBe(6 + 6 + 7 + 7 + 2);
     expect(count('BatchNormalization')).toBe(0);
   });
 
@@ -206,7 +221,9 @@ describe('the lowered graph', () => {
   });
 });
 
-const PLAIN = { momentum: 0.9, nesterov: true, weightDecay: 1e-3 } as const;
+const PLAIN = {
+  optimizer: { name: 'sgd', momentum: 0.9, nesterov: true, weightDecay: 1e-3 },
+} as const;
 const CLASSES = 4;
 const sessions: Session[] = [];
 afterAll(async () => {

@@ -5,11 +5,13 @@ import { COMPOUND_DOMAIN } from '../../ops/compound.ts';
 import { compoundFor } from '../../ops/compounds.ts';
 import { inferTypes } from '../../ops/infer.ts';
 import { concatenate, split } from './concat.ts';
-import { convolve, convolveInputGradient, convolveWeightGradient, sumChannels } from './convolution.ts';
+import { convolve, convolveInputGradient, sumChannels } from './convolution.ts';
 import { apply, applyBinary, reluGradient } from './elementwise.ts';
 import { normalize, normalizeGradient } from './normalization.ts';
-import { poolGlobally, poolGloballyGradient, poolWindows } from './pooling.ts';
+import { poolGlobally, poolGloballyGradient, poolWindows, poolWindowsGradient } from './pooling.ts';
+import { tidy } from './tidy.ts';
 import { Values } from './values.ts';
+import { convolveWeightGradient } from './weight-gradient.ts';
 
 export interface LoweringOptions {
   /**
@@ -39,7 +41,7 @@ export function lowerTrainingStep(model: Model, { block }: LoweringOptions): Mod
 
   for (const node of graph.nodes) {
     const rule = block > 1 ? BLOCKED_RULES[ruleKey(node)] : undefined;
-    if (rule?.(values, node)) continue;
+    if (rule?.(values, node) || isRenaming(values, node)) continue;
     if (node.domain === COMPOUND_DOMAIN) expandCompound(values, node);
     else {
       build.node({ ...node, inputs: node.inputs.map((name) => values.plain(name)) });
@@ -56,7 +58,17 @@ export function lowerTrainingStep(model: Model, { block }: LoweringOptions): Mod
     { domain: 'com.microsoft', version: 1 },
     ...(block > 1 ? [{ domain: NCHWC_DOMAIN, version: 1 }] : []),
   ];
-  return modelOf(build.finish(), { opset: opsetOf(model), extraOpsets: domains });
+  return modelOf(tidy(build.finish()), { opset: opsetOf(model), extraOpsets: domains });
+}
+
+/** A Reshape to the shape that the value has already: nothing but another name. */
+function isRenaming(values: Values, node: Node): boolean {
+  if (node.opType !== 'Reshape' || node.domain !== '') return false;
+  const [x, y] = [node.inputs[0]!, node.outputs[0]!];
+  if (!values.isKnown(x) || !values.isKnown(y) || values.shape(x).join() !== values.shape(y).join())
+    return false;
+  values.setPlain(y, values.plain(x));
+  return true;
 }
 
 /** The compound in standard operators. */
@@ -80,6 +92,7 @@ const BLOCKED_RULES: Readonly<Record<string, BlockedRule>> = {
   [`${COMPOUND_DOMAIN}.BatchNormalizationGradient`]: normalizeGradient,
   [`${COMPOUND_DOMAIN}.ReluGradient`]: reluGradient,
   [`${COMPOUND_DOMAIN}.GlobalAveragePoolGradient`]: poolGloballyGradient,
+  [`${COMPOUND_DOMAIN}.AveragePoolGradient`]: poolWindowsGradient,
   GlobalAveragePool: poolGlobally,
   MaxPool: poolWindows,
   AveragePool: poolWindows,

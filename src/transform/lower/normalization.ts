@@ -1,10 +1,11 @@
 import { floatAttribute } from '../../graph/attributes.ts';
+import type { GraphBuilder } from '../../graph/build.ts';
 import { NCHWC_DOMAIN } from '../../graph/domains.ts';
 import type { Node } from '../../graph/model.ts';
 import { DEFAULT_EPSILON, gradientFactors, spread } from '../../ops/batch-normalization.ts';
 import { reduceSum } from '../../ops/emit.ts';
 import type { Channels } from './channels.ts';
-import type { Values } from './values.ts';
+import type { Moments, Values } from './values.ts';
 
 /** (x, scale, B) → (y, mean, variance, rstd). The scaling itself waits for an Add and a Relu to take along. */
 export function normalize(values: Values, node: Node): boolean {
@@ -13,13 +14,10 @@ export function normalize(values: Values, node: Node): boolean {
   if (!values.isImage(x) || !values.isBlocked(x)) return false;
   const { build } = values;
   const { value, channels } = values.blocked(x);
-  const shape = values.shape(x);
-  const inverse = build.scalar(1 / countOf(shape));
-  const mean = build.op('Mul', [sumOfChannels(values, value, shape, channels), inverse]);
-  const square = build.op('Mul', [dotOfChannels(values, value, value, shape, channels), inverse]);
+  const { mean, square } = momentsOf(values, x);
   const { variance, rstd } = spread(build, mean, square, floatAttribute(node, 'epsilon', DEFAULT_EPSILON));
   for (const [i, vector] of [mean, variance, rstd].entries()) {
-    values.setPlain(statistics[i]!, values.unpadVector(vector, channels));
+    values.setVector(statistics[i]!, vector, channels);
   }
   // y = A·x + B with A = scale · rstd, B = shift − mean · A. Padding has scale 0, so that A = B = 0 there.
   const a = build.op('Mul', [values.vector(scale, channels), rstd]);
@@ -32,6 +30,35 @@ export function normalize(values: Values, node: Node): boolean {
   return true;
 }
 
+/**
+ * E[x] and E[x²] for each slot. Those of branches side by side are those of the branches, which in a dense block have
+ * been asked for before, all but the last one's.
+ */
+function momentsOf(values: Values, x: string): Moments {
+  const known = values.moments.get(x);
+  if (known !== undefined) return known;
+  const { build } = values;
+  const parts = values.parts(x);
+  const moments =
+    parts === undefined ? measuredMoments(values, x) : joined(parts.map((part) => momentsOf(values, part)));
+  values.moments.set(x, moments);
+  return moments;
+
+  function joined(all: readonly Moments[]): Moments {
+    const join = (vectors: readonly string[]) => build.op('Concat', vectors, { axis: 0 });
+    return { mean: join(all.map(({ mean }) => mean)), square: join(all.map(({ square }) => square)) };
+  }
+}
+
+function measuredMoments(values: Values, x: string): Moments {
+  const { build } = values;
+  const { value, channels } = values.blocked(x);
+  const shape = values.shape(x);
+  const mean = build.op('ReduceMean', [meansOfPlanes(build, value)], { axes: [0, 2, 3], keepdims: 0 });
+  const dots = dotOfChannels(values, value, value, shape, channels);
+  return { mean, square: build.op('Mul', [dots, build.scalar(1 / countOf(shape))]) };
+}
+
 /** (dy, x, scale, mean, rstd) → (dx, dscale, dB), dx = A · (dy + b·x + c) with the factor A = scale · rstd held back. */
 export function normalizeGradient(values: Values, node: Node): boolean {
   const [dy, x, scale, mean, rstd] = node.inputs as [string, string, string, string, string];
@@ -42,7 +69,7 @@ export function normalizeGradient(values: Values, node: Node): boolean {
   const shape = values.shape(x);
   const g = values.blocked(dy, channels).value;
   const sums = {
-    dB: sumOfChannels(values, g, shape, channels),
+    dB: sumOfChannels(values, g, shape),
     dot: dotOfChannels(values, g, value, shape, channels),
     mean: values.vector(mean, channels),
     rstd: values.vector(rstd, channels),
@@ -53,13 +80,12 @@ export function normalizeGradient(values: Values, node: Node): boolean {
   values.setPlain(dShift, values.unpadVector(sums.dB, channels));
   if (values.uses(dx) === 0) return true;
   const inner = values.alias(dx, scaleChannels(values, value, channels, b, { shift: c, sum: g }), channels);
-  const a = build.op('Mul', [values.plain(scale), values.plain(rstd)]);
+  const a = build.op('Mul', [values.vector(scale, channels), sums.rstd]);
   values.setPending(dx, {
     channels,
     hasSum: false,
-    scaled: { of: inner, scale: a },
-    finish: (fused) =>
-      scaleChannels(values, values.blocked(inner).value, channels, values.padVector(a, channels), fused),
+    scaled: { of: inner, slots: a },
+    finish: (fused) => scaleChannels(values, values.blocked(inner).value, channels, a, fused),
   });
   return true;
 }
@@ -81,16 +107,14 @@ export function scaleChannels(
 }
 
 /** Σ x for each slot of a blocked value. */
-export function sumOfChannels(
-  values: Values,
-  x: string,
-  [batch, , height, width]: readonly number[],
-  { padded, block }: Channels,
-): string {
-  // Rows first, images second: one reduction over both runs several times slower.
-  const blocks = values.view(x, [batch!, padded / block, height! * width!, block]);
-  const { build } = values;
-  return values.view(reduceSum(build, reduceSum(build, blocks, [2]), [0]), [padded]);
+export function sumOfChannels({ build }: Values, x: string, shape: readonly number[]): string {
+  const sums = reduceSum(build, meansOfPlanes(build, x), [0, 2, 3]);
+  return build.op('Mul', [sums, build.scalar(shape[2]! * shape[3]!)]);
+}
+
+/** The mean of each image's channels, [N, slots, 1, 1]; the pooling is faster than a reduction over two of its axes. */
+function meansOfPlanes(build: GraphBuilder, x: string): string {
+  return build.op('GlobalAveragePool', [x], {}, { domain: NCHWC_DOMAIN });
 }
 
 /** Σ x·y for each slot: each plane of x convolved with the same plane of y as its kernel. */

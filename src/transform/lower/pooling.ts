@@ -3,6 +3,7 @@ import { intAttribute } from '../../graph/attributes.ts';
 import { NCHWC_DOMAIN } from '../../graph/domains.ts';
 import type { Node } from '../../graph/model.ts';
 import { windowsOf } from '../../ops/windows.ts';
+import { scaleChannels } from './normalization.ts';
 import type { Values } from './values.ts';
 
 export function poolGlobally(values: Values, node: Node): boolean {
@@ -44,5 +45,32 @@ export function poolWindows(values: Values, node: Node): boolean {
     { domain: NCHWC_DOMAIN },
   );
   values.setBlocked(node.outputs[0]!, pooled, channels);
+  return true;
+}
+
+/** Windows side by side without a gap: each value of dy is shared out among the positions of its window. */
+export function poolWindowsGradient(values: Values, node: Node): boolean {
+  const [dy, x] = node.inputs as [string, string];
+  if (!values.isImage(x) || !values.isBlocked(dy)) return false;
+  const input = values.shape(x).slice(2);
+  const { kernel, strides, padsBegin, dilations } = windowsOf(node, input);
+  const isTiling = kernel.every(
+    (size, i) =>
+      size === strides[i] &&
+      padsBegin[i] === 0 &&
+      dilations[i] === 1 &&
+      size * values.shape(dy)[i + 2]! === input[i],
+  );
+  if (!isTiling) return false;
+  const { value, channels } = values.blocked(dy);
+  const share = values.build.floats(new Array<number>(channels.padded).fill(1 / elementCount(kernel)));
+  const shares = scaleChannels(values, value, channels, share, {});
+  const spread = values.build.op(
+    'Upsample',
+    [shares],
+    { scales: [1, 1, ...kernel], mode: 'nearest' },
+    { domain: NCHWC_DOMAIN },
+  );
+  values.setBlocked(node.outputs[0]!, spread, channels);
   return true;
 }

@@ -20,8 +20,14 @@ export interface Pending {
   readonly finish: (fused: { readonly sum?: string; readonly relu?: boolean }) => string;
   /** Whether something is already being added. */
   readonly hasSum: boolean;
-  /** The value is `of`, scaled for each channel: who multiplies by weights anyway can take both. */
-  readonly scaled?: { readonly of: string; readonly scale: string };
+  /** The value is `of`, scaled for each channel by a vector of its slots: who multiplies by weights can take both. */
+  readonly scaled?: { readonly of: string; readonly slots: string };
+}
+
+/** Vectors of slots: E[x] and E[x²] over the batch and all positions. */
+export interface Moments {
+  readonly mean: string;
+  readonly square: string;
 }
 
 interface Entry {
@@ -40,10 +46,18 @@ interface Entry {
 export class Values {
   readonly build: GraphBuilder;
   readonly block: number;
+  /** What is known of blocked values. */
+  readonly moments = new Map<string, Moments>();
   readonly #types: ReadonlyMap<string, ValueType>;
   readonly #constants: ReadonlyMap<string, Tensor>;
   readonly #uses: ReadonlyMap<string, number>;
   readonly #entries = new Map<string, Entry>();
+  /** Values that lie side by side in another one, block by block. */
+  readonly #parts = new Map<string, readonly string[]>();
+  /** Vectors of slots. */
+  readonly #vectors = new Map<string, Blocked>();
+  /** What a view is a view of. */
+  readonly #viewed = new Map<string, string>();
 
   /** @param uses how many node inputs and graph outputs name a value */
   constructor(
@@ -68,6 +82,11 @@ export class Values {
     const shape = this.#types.get(name)?.shape;
     if (shape?.every((size) => typeof size === 'number')) return shape;
     throw new BonsaiError('invalid_graph', `A training step has a value "${name}" of unknown shape.`);
+  }
+
+  /** Whether all sizes of the value are known. */
+  isKnown(name: string): boolean {
+    return this.#types.get(name)?.shape?.every((size) => typeof size === 'number') ?? false;
   }
 
   /** Whether it is an image of floats, [N, C, H, W], that could be blocked. */
@@ -103,6 +122,15 @@ export class Values {
 
   setSpread(name: string, share: string): void {
     this.#entry(name).spread = share;
+  }
+
+  setParts(name: string, parts: readonly string[]): void {
+    this.#parts.set(name, parts);
+  }
+
+  /** The blocked values that make up a value's blocks, or undefined. */
+  parts(name: string): readonly string[] | undefined {
+    return this.#parts.get(name);
   }
 
   /** The value as ONNX means it. */
@@ -181,8 +209,16 @@ export class Values {
     return this.#constants.get(name);
   }
 
+  /** A vector of one number per channel that was made with its padding: both forms are at hand. */
+  setVector(name: string, slots: string, channels: Channels): void {
+    this.setPlain(name, this.unpadVector(slots, channels));
+    this.#vectors.set(name, { value: slots, channels });
+  }
+
   /** A plain vector of one number per channel, padded to the slots. */
   vector(name: string, channels: Channels): string {
+    const made = this.#vectors.get(name);
+    if (made !== undefined && sameChannels(made.channels, channels)) return made.value;
     return this.padVector(this.plain(name), channels);
   }
 
@@ -195,9 +231,12 @@ export class Values {
     return unpadAxes(this.build, value, new Map([[0, channels]]));
   }
 
-  /** A blocked value under another shape that reads the same memory. */
+  /** A value under another shape that reads the same memory. */
   view(value: string, shape: readonly number[]): string {
-    return reshape(this.build, value, shape);
+    const source = this.#viewed.get(value) ?? value;
+    const view = reshape(this.build, source, shape);
+    this.#viewed.set(view, source);
+    return view;
   }
 
   #write(name: string, entry: Entry): void {
