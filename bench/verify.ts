@@ -43,7 +43,7 @@ for (const folder of ['models', 'graphs']) {
       intraOpThreads: 2,
     });
     const seconds = ((performance.now() - start) / 1000).toFixed(1);
-    const doubt = isSensitive ? '' : '  (all outputs constant: says nothing)';
+    const doubt = isSensitive ? '' : '  (no removal changes an output: says nothing)';
     process.stdout.write(
       `${file.padEnd(40)} ${maxRelativeError.toExponential(1)}  ${skipped} groups not comparable  ${seconds} s${doubt}\n`,
     );

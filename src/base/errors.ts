@@ -75,3 +75,9 @@ export function systemCodeOf(thrown: unknown): string | undefined {
   if (typeof thrown !== 'object' || thrown === null || !('code' in thrown)) return undefined;
   return typeof thrown.code === 'string' ? thrown.code : undefined;
 }
+
+/** The system's sentence without the call and the files that only the caller knows: "EROFS: read-only file system". */
+export function systemReason(thrown: unknown): string {
+  const message = messageOf(thrown);
+  return systemCodeOf(thrown) === undefined ? message : message.replace(/, \w+( '.*)?$/s, '');
+}

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { elementCount, float32Tensor, int64Tensor } from '../base/tensor.ts';
 import { GraphBuilder, modelOf } from '../graph/build.ts';
+import { withGraph } from '../graph/model.ts';
 import { inspect } from '../transform/prune/inspect.ts';
 import { randomNetwork } from '../transform/prune/networks.fixture.ts';
 import { inspectionText, LISTED } from './inspect.ts';
@@ -34,6 +35,21 @@ test('long lists are cut unless all is asked for', () => {
   const all = textOf(inspection, true);
   expect(all).not.toMatch(/--all/);
   expect(all).toMatch(/─ slices +\d+ of "w_?\d*" \[.*\] along axis [01]/);
+});
+
+test('work is told to be that of the batch that the file fixes, or the caller', () => {
+  const open = randomNetwork(['conv'], 'gap', 2);
+  const [input] = open.graph.inputs;
+  const sized = withGraph(open, {
+    ...open.graph,
+    inputs: [{ ...input!, type: { dtype: 'float32', shape: [2, ...input!.type!.shape!.slice(1)] } }],
+  });
+  expect(textOf(inspect(open))).toMatch(/\(MACs\) for one input$/m);
+  expect(textOf(inspect(sized))).toMatch(/\(MACs\) for inputs of these sizes \(first axis: 2\)$/m);
+  const shapes = { [input!.name]: [4, 2, 8, 8] };
+  expect(
+    inspectionText('n.onnx', inspect(open, { inputs: shapes }), { block: 8, all: false, shapes }),
+  ).toMatch(/\(first axis: 4\)$/m);
 });
 
 test('the block of the machine says which widths to keep', () => {

@@ -52,7 +52,7 @@ ${EXIT_CODE_HELP}`,
       const block = await probeBlockSize();
       context.result(
         { ...inspection, block },
-        inspectionText(file, inspection, { block, all: options.all ?? false }),
+        inspectionText(file, inspection, { block, all: options.all ?? false, shapes: options.shape }),
       );
     });
 }
@@ -64,7 +64,7 @@ export const LISTED = { nodes: 10, names: 4, frozen: 12 } as const;
 export function inspectionText(
   file: string,
   inspection: Inspection,
-  { block, all }: { readonly block: number; readonly all: boolean },
+  { block, all, shapes }: { readonly block: number; readonly all: boolean; readonly shapes?: InputShapes },
 ): string {
   const { parameters, macs, uncounted, groups, frozen, prunable, opset, producer } = inspection;
   const made = producer === '' ? '' : `, made by ${producer}`;
@@ -73,7 +73,7 @@ export function inspectionText(
       `${file}: opset ${opset ?? 'none'}${made}`,
       ...inspection.inputs.map((value) => `  input   ${valueText(value)}`),
       ...inspection.outputs.map((value) => `  output  ${valueText(value)}`),
-      `  ${compactCount(parameters)} parameters, ${macs === undefined ? 'multiply-accumulates unknown' : `${compactCount(macs)} multiply-accumulates (MACs) for one input`}`,
+      `  ${compactCount(parameters)} parameters, ${macs === undefined ? 'multiply-accumulates unknown' : `${compactCount(macs)} multiply-accumulates (MACs) for ${batchText(inspection, shapes)}`}`,
       ...(uncounted === undefined
         ? []
         : [`  ${uncounted}`, '  Fix open sizes with --shape, such as --shape image=1,3,224,224.']),
@@ -96,6 +96,13 @@ export function inspectionText(
 
 function valueText({ name, dtype, shape }: InspectedValue): string {
   return dtype === undefined ? `${name} (no tensor)` : `${name} ${dtype} ${shapeText(shape)}`;
+}
+
+/** What the work is counted for: sizes that the file fixes are not divided out. */
+function batchText({ inputs }: Inspection, shapes: InputShapes = {}): string {
+  const first = inputs.map(({ name, shape }) => (shapes[name] ?? shape)?.[0]);
+  const batches = first.filter((size) => typeof size === 'number' && size > 1);
+  return batches.length > 0 ? `inputs of these sizes (first axis: ${batches.join(', ')})` : 'one input';
 }
 
 function nodeLines({ nodes, macs }: Inspection, all: boolean): string[] {

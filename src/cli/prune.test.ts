@@ -6,13 +6,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { elementCount, float32Tensor } from '../base/tensor.ts';
 import { Session } from '../engine/session.ts';
+import { GraphBuilder, modelOf } from '../graph/build.ts';
 import { type Model, withGraph } from '../graph/model.ts';
 import { readModelFile } from '../graph/onnx/read.ts';
 import { writeModel, writeModelFile } from '../graph/onnx/write.ts';
 import { countParameters } from '../ops/count.ts';
 import { inputsFor, randomNetwork } from '../transform/prune/networks.fixture.ts';
 import { checkShapes, compactCount, parseAlign, parseShape, readNetwork } from './network.ts';
+import { NOTABLE_EXCESS } from './prune.ts';
 
 const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 const network = randomNetwork(['bn-relu', 'residual', 'concat', 'depthwise', 'conv'], 'gap', 6);
@@ -55,6 +58,7 @@ describe('bonsai prune', () => {
     expect(result).toEqual({
       parameters: { before: countParameters(network), after: countParameters(pruned) },
       macs: { before: expect.any(Number), after: expect.any(Number) },
+      align: 1,
       seconds: expect.any(Number),
       groups: expect.any(Number),
       frozen: [{ node: 'logits', reason: expect.stringContaining('output of the graph') }],
@@ -62,6 +66,8 @@ describe('bonsai prune', () => {
         groups: 6,
         inputs: 8,
         maxRelativeError: expect.any(Number),
+        isSensitive: true,
+        skipped: 0,
         delivered: { inputs: 8, maxRelativeError: expect.any(Number) },
       },
     });
@@ -115,6 +121,33 @@ describe('bonsai prune', () => {
     expect(others.every(({ isWhole }) => !isWhole)).toBe(true);
   });
 
+  test('prunes in rounds, to the widths of one', async () => {
+    const run = async (...args: string[]) => {
+      const { code, stdout } = await bonsai(
+        ...[
+          'prune',
+          'network.onnx',
+          '--align',
+          '1',
+          '--out',
+          'rounds.onnx',
+          '--verify',
+          '1',
+          '--json',
+          ...args,
+        ],
+      );
+      expect(code).toBe(0);
+      return JSON.parse(stdout);
+    };
+    const [once, rounds] = [
+      await run(),
+      await run('--schedule', 'agp', '--iterations', '3', '--criterion', 'l1'),
+    ];
+    expect(rounds.parameters).toEqual(once.parameters);
+    expect(rounds.verify.delivered.maxRelativeError).toBeLessThan(1e-4);
+  });
+
   test('prunes to a share of the work', async () => {
     const { code, stdout } = await bonsai(
       ...['prune', 'network.onnx', '--goal', 'flops=0.6', '--align', '1', '--out', 'goal.onnx', '--json'],
@@ -124,6 +157,75 @@ describe('bonsai prune', () => {
     expect(goal.wanted).toBe('flops=0.6');
     expect(macs.after / macs.before).toBeGreaterThanOrEqual(0.6);
     expect(macs.after / macs.before).toBeLessThan(0.8);
+  });
+
+  test('writes what cannot be compared, and says that nothing was shown', async () => {
+    const build = new GraphBuilder('normalised');
+    const weight = (...shape: number[]) =>
+      build.constant(
+        float32Tensor(
+          shape,
+          Float32Array.from({ length: elementCount(shape) }, (_, i) => Math.sin(1.7 * i)),
+        ),
+      );
+    let x = build.op('MatMul', [build.input('x', 'float32', ['N', 3, 4]), weight(4, 8)]);
+    x = build.op('LayerNormalization', [x, weight(8), weight(8)], { axis: -1 });
+    build.output(build.op('MatMul', [x, weight(8, 2)]), 'float32', ['N', 3, 2]);
+    await writeModelFile(modelOf(build.finish()), join(folder, 'normalised.onnx'));
+    const initializers = new Map(
+      [...network.graph.initializers].map(([name, tensor]) => [
+        name,
+        tensor.dtype === 'float32' ? { ...tensor, bytes: new Uint8Array(tensor.bytes.length) } : tensor,
+      ]),
+    );
+    await writeModelFile(withGraph(network, { ...network.graph, initializers }), join(folder, 'zero.onnx'));
+    const verified = async (file: string, ...args: string[]) => {
+      const out = ['--out', `verified-${file}`, '--align', '1', '--verify', '2'];
+      const { code, stdout } = await bonsai('prune', file, ...out, ...args);
+      expect(code).toBe(0);
+      expect(await readdir(folder)).toContain(`verified-${file}`);
+      return stdout;
+    };
+    expect(await verified('normalised.onnx')).toMatch(
+      /^verified +nothing: 0 groups can be compared, means are taken over the channels of all 1/m,
+    );
+    expect(await verified('zero.onnx')).toMatch(
+      /^verified +nothing: no removal of channels changes the outputs/m,
+    );
+    expect(JSON.parse(await verified('zero.onnx', '--json')).verify).toMatchObject({
+      isSensitive: false,
+      skipped: 0,
+      maxRelativeError: 0,
+    });
+  });
+
+  test('says where alignment alone keeps groups whole', async () => {
+    const lines = async (...args: string[]) =>
+      (await bonsai('prune', 'network.onnx', '--out', 'aligned.onnx', ...args)).stdout;
+    const wide = await lines('--align', '16');
+    const rows = [...wide.matchAll(/^conv\S*( and \d+ more)? +(\d+) +\2$/gm)];
+    expect(rows.length).toBeGreaterThan(0);
+    expect(wide).toContain(
+      `kept whole  ${rows.length} of ${rows.length} groups: the nearest multiple of 16 channels`,
+    );
+    expect(wide).toMatch(/^parameters .*\(100\.0 %\)$/m);
+    expect(await lines('--align', '1')).not.toMatch(/kept whole/);
+    // Nothing was asked of them.
+    expect(await lines('--align', '16', '--ratio', '0')).not.toMatch(/kept whole/);
+    expect(await lines('--align', '16', '--skip', 'conv*')).not.toMatch(/kept whole/);
+  });
+
+  test('says why more is left than the goal, and how to come nearer', async () => {
+    const reached = async (align: string) => {
+      const { stdout } = await bonsai(
+        ...['prune', 'network.onnx', '--goal', 'params=0.8', '--align', align, '--out', 'goal.onnx'],
+      );
+      return /^goal +params=0\.8: ([0-9.]+) is left(.*)$/m.exec(stdout)!.slice(1);
+    };
+    const [coarse, why] = await reached('4');
+    expect(Number(coarse)).toBeGreaterThan(0.8 * (1 + NOTABLE_EXCESS));
+    expect(why).toBe(' (asked: 0.8; no widths in multiples of 4 channels come nearer, --align 1 does)');
+    expect(Number((await reached('1'))[0])).toBeLessThan(Number(coarse));
   });
 
   test.skipIf(!existsSync('/dev/null'))(
@@ -161,6 +263,13 @@ describe('bonsai prune', () => {
     [['--goal', 'flops=0.5', '--ratio', '0.5'], 2, /cannot be used with option/],
     [['--shape', 'image=1,3,8,8'], 2, /do not fit/],
     [['--out', 'network.onnx'], 2, /--out is network\.onnx, which is the file that is read.*--force/],
+    [
+      ['--goal', 'throughput=9/s', '--target', 'board'],
+      2,
+      /"board" cannot be measured.*bonsai profile --target/,
+    ],
+    [['--schedule', 'cubic'], 2, /one-shot, linear, agp/],
+    [['--schedule', 'agp', '--goal', 'flops=0.5'], 2, /cannot be used with option/],
     [['--out', ''], 2, /--out is empty/],
     [['--out', 'absent/x.onnx'], 1, /there is no folder absent.*mkdir -p absent/],
   ])('refuses %j with exit code %i and writes nothing', async (args, expected, complaint) => {

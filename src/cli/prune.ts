@@ -9,6 +9,7 @@ import { withImageInput } from '../port/image-input.ts';
 import { fpgmByEngine } from '../port/importance/fpgm.ts';
 import { gatherCriterion, gatherMeans } from '../port/importance/gather.ts';
 import { MASK_TOLERANCE, type Verification } from '../port/mask-equivalence.ts';
+import { pruneIteratively } from '../port/prune-iteratively.ts';
 import { openStepCache } from '../port/step-cache.ts';
 import { verify } from '../port/verify.ts';
 import { alignedTable } from '../report/table.ts';
@@ -29,7 +30,16 @@ import {
   isDataCriterion,
   weightCriterion,
 } from '../transform/prune/importance/table.ts';
-import { type PruneResult, prune, pruneDefaults, SCOPES } from '../transform/prune/prune.ts';
+import {
+  keptChannels,
+  type PruneOptions,
+  type PruneResult,
+  prune,
+  pruneDefaults,
+  pruningOf,
+  SCOPES,
+} from '../transform/prune/prune.ts';
+import { iterationDefaults, type PruningSchedule, SCHEDULES } from '../transform/prune/schedule.ts';
 import { wholeGroups } from '../transform/prune/whole-groups.ts';
 import { type Context, interruptible, processContext } from './context.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
@@ -57,6 +67,8 @@ interface PruneCommandOptions {
   readonly inner?: boolean;
   readonly skip: readonly string[];
   readonly compensate?: boolean;
+  readonly schedule: PruningSchedule;
+  readonly iterations: number;
   readonly align: 'auto' | number;
   readonly members: (typeof MEMBERS)[number];
   readonly reduce: (typeof REDUCTIONS)[number];
@@ -118,6 +130,11 @@ export function pruneCommand(): Command {
         .argParser(parseGoal)
         .conflicts(['ratio', 'scope', 'inner', 'skip']),
     )
+    .addOption(
+      new Option('--target <machine>', 'where a goal of speed is measured: this machine alone can be (local)')
+        .argParser(checkTarget)
+        .default('local'),
+    )
     .option('--inner', 'leave channels that several layers make together (residual streams) whole')
     .addOption(
       new Option(
@@ -130,6 +147,20 @@ export function pruneCommand(): Command {
     .option(
       '--compensate',
       'add what removed channels gave on average over --data to the biases behind them: keeps much of the accuracy until fine-tuning',
+    )
+    .addOption(
+      new Option(
+        '--schedule <name>',
+        'one-shot, or in rounds that each score anew what the one before left: linear, agp (most of it early)',
+      )
+        .choices(SCHEDULES)
+        .conflicts(['goal', 'compensate'])
+        .default(iterationDefaults.schedule),
+    )
+    .addOption(
+      new Option('--iterations <n>', 'rounds of --schedule; bonsai port fine-tunes in between')
+        .argParser(parseInteger(1, MAX_ITERATIONS))
+        .default(iterationDefaults.iterations),
     )
     .addOption(alignOption())
     .addOption(
@@ -204,9 +235,9 @@ ${EXIT_CODE_HELP}`,
       checkShapes(model, options.shape);
       await checkWritableFile(options.out, { reads: [file], force: options.force });
       const result = await interruptible(context.signal, 'Nothing was written.', async () => {
-        const { criterion, means } = await gathered(context, model, options);
+        const scoring = await gathered(context, model, options);
         const startedMs = context.clock.nowMs();
-        const pruned = await prunedBy(context, model, { ...options, criterion, means });
+        const pruned = await prunedBy(context, model, { ...options, ...scoring });
         const seconds = (context.clock.nowMs() - startedMs) / 1000;
         const verification =
           options.verify === undefined ? undefined : await verified(context, pruned, options.verify, options);
@@ -217,8 +248,21 @@ ${EXIT_CODE_HELP}`,
     });
 }
 
+/** As of porting: more rounds than wide layers have channels. */
+export const MAX_ITERATIONS = 1000;
+
 /** Enough to draw every group of any network more than once. */
 export const MAX_VERIFIED_GROUPS = 10_000;
+
+/** @throws InvalidArgumentError for other machines than this, with how to prune for them */
+function checkTarget(target: string): string {
+  if (target === 'local') return target;
+  throw new InvalidArgumentError(
+    `The target "${target}" cannot be measured from here: goals of speed time networks on the machine that runs the command. ` +
+      'Run bonsai prune there, with --threads as they will serve; or prune to several ratios (bonsai port) and see with ' +
+      'bonsai profile --target URL which of them is fast enough there.',
+  );
+}
 
 /** A share in [0, 1). */
 function parseRatio(text: string): number {
@@ -233,6 +277,8 @@ function parseRatio(text: string): number {
 
 interface Gathered {
   readonly criterion: Criterion;
+  /** The same criterion, of a network that is pruned already. */
+  readonly rescore: (network: Model) => Promise<Criterion>;
   readonly means?: ChannelMeans;
 }
 
@@ -246,18 +292,23 @@ async function gathered(context: Context, model: Model, options: PruneCommandOpt
     seed,
   } as const;
   if (data === undefined || !(isDataCriterion(criterion) || compensate)) {
-    if (criterion !== 'fpgm')
-      return { criterion: weightCriterion(criterion, foldConstants(model), settings) };
-    return { criterion: await fpgmByEngine(model, { ...settings, threads, signal: context.signal }) };
+    const rescore = async (network: Model) =>
+      criterion === 'fpgm'
+        ? fpgmByEngine(network, { ...settings, threads, signal: context.signal })
+        : weightCriterion(criterion, foldConstants(network), settings);
+    return { criterion: await rescore(model), rescore };
   }
   const { train, ...dataset } = await loadData(context, { data, seed, work });
-  const seeing = withImageInput(model, dataset, { normalize: options.normalizeInput });
+  const seeing = (network: Model) => withImageInput(network, dataset, { normalize: options.normalizeInput });
   const gathering = { ...settings, threads, signal: context.signal };
-  if (isDataCriterion(criterion)) context.progress.say(`Gathering ${criterion} on training examples …`);
-  const scored = await gatherCriterion(criterion, seeing, train, gathering);
-  if (!compensate) return { criterion: scored };
+  const rescore = async (network: Model) => {
+    if (isDataCriterion(criterion)) context.progress.say(`Gathering ${criterion} on training examples …`);
+    return gatherCriterion(criterion, seeing(network), train, gathering);
+  };
+  const scored = await rescore(model);
+  if (!compensate) return { criterion: scored, rescore };
   context.progress.say('Gathering means on training examples …');
-  return { criterion: scored, means: await gatherMeans(seeing, train, gathering) };
+  return { criterion: scored, rescore, means: await gatherMeans(seeing(model), train, gathering) };
 }
 
 /** By ratio, or to the goal where there is one. */
@@ -265,12 +316,26 @@ async function prunedBy(
   context: Context,
   model: Model,
   options: Omit<PruneCommandOptions, 'criterion'> & Gathered,
-): Promise<PruneResult | GoalResult> {
+): Promise<Pruned> {
   const { goal, criterion, means, align, maxRatio, ratio, scope, threads, shape: inputs } = options;
   if (goal === undefined) {
     const kept = wholeGroups(model, options);
     const block = await resolveAlign(align);
-    return prune(model, { ratio, criterion, means, scope, maxRatio, align: block, kept, inputs });
+    const pruning = { ratio, criterion, scope, maxRatio, align: block, kept, inputs };
+    const { schedule, iterations } = options;
+    const result =
+      schedule === 'one-shot'
+        ? prune(model, { ...pruning, means })
+        : await pruneIteratively(
+            model,
+            { ...pruning, schedule, iterations, signal: context.signal },
+            {
+              criterion: async (network, { iteration }) =>
+                iteration === 1 ? criterion : options.rescore(network),
+            },
+          );
+    const blocked = blockedGroups(model, result, { ratio, scope, align: block, kept });
+    return { ...result, align: block, blocked };
   }
   const bar = context.progress.task(`Pruning to ${formatGoal(goal)}`, 1);
   const result = await pruneToGoal(model, goal, {
@@ -287,6 +352,27 @@ async function prunedBy(
   if (means === undefined) return result;
   const kept = new Map(result.groups.map((group) => [group.key, group.kept]));
   return { ...result, ...prune(model, { ratio: 0, criterion, means, align: result.align, kept, inputs }) };
+}
+
+/** Groups that alignment alone kept whole: with single channels the ratio would take some of theirs. */
+function blockedGroups(
+  model: Model,
+  { groups }: PruneResult,
+  {
+    ratio,
+    scope,
+    align,
+    kept,
+  }: Required<Pick<PruneOptions, 'ratio' | 'scope' | 'align'>> & Pick<PruneOptions, 'kept'>,
+): number {
+  if (align === 1) return 0;
+  const bases = pruningOf(model)?.channels;
+  const isBlocked = ({ key, channels, kept: left }: PruneResult['groups'][number]) =>
+    left === channels &&
+    !kept?.has(key) &&
+    keptChannels(bases?.[key] ?? channels, ratio, 1, 'down') < channels &&
+    (scope === 'uniform' || channels <= align);
+  return groups.filter(isBlocked).length;
 }
 
 const GOAL_PHASES = { segments: 'timing layers', search: 'timing networks' } as const;
@@ -315,29 +401,33 @@ async function verified(
     throw new BonsaiError(
       'invalid_graph',
       `The pruned network does not compute what the masked one does: relative error ${worst.toExponential(1)}, ` +
-        `at most ${MASK_TOLERANCE} is rounding. Nothing was written. Please report the network: an operator of it is pruned wrongly.`,
-    );
-  }
-  if (!result.isSensitive) {
-    context.progress.say(
-      'The outputs of this network do not depend on its inputs (are its weights zero?), so that the comparison says nothing.',
+        `at most ${MASK_TOLERANCE} is rounding. Nothing was written. Either an operator is pruned wrongly (please report the ` +
+        'network), or the network magnifies rounding itself: a quantised one does where a value lies between two steps ' +
+        '(prune before quantising), one with very large or very small weights where differences of large numbers are taken.',
     );
   }
   return result;
 }
 
+type Pruned = (PruneResult | GoalResult) & {
+  readonly align: number;
+  /** `blockedGroups`, where a ratio was asked for. */
+  readonly blocked?: number;
+};
+
 interface Pruning {
-  readonly pruned: PruneResult | GoalResult;
+  readonly pruned: Pruned;
   readonly seconds: number;
   readonly verification?: Verification;
 }
 
 /** The result for programs. */
 export function pruningJson({ pruned, seconds, verification }: Pruning) {
-  const { parameters, macs, groups, frozen } = pruned;
+  const { parameters, macs, groups, frozen, align } = pruned;
   return {
     parameters,
     macs,
+    align,
     seconds,
     groups: groups.length,
     frozen: frozen.map(({ node, reason }) => ({ node, reason })),
@@ -349,6 +439,8 @@ export function pruningJson({ pruned, seconds, verification }: Pruning) {
         groups: verification.groups,
         inputs: verification.inputs,
         maxRelativeError: verification.maxRelativeError,
+        isSensitive: verification.isSensitive,
+        skipped: verification.skipped,
         delivered: verification.delivered,
       },
     }),
@@ -357,7 +449,7 @@ export function pruningJson({ pruned, seconds, verification }: Pruning) {
 
 /** The result for people: what each group lost, the totals, where the file is. */
 export function pruningText({ pruned, seconds, verification }: Pruning, file: string): string {
-  const { parameters, macs, groups, frozen } = pruned;
+  const { parameters, macs, groups, frozen, align, blocked = 0 } = pruned;
   const table = alignedTable([
     ['group (made by)', 'channels', 'kept'],
     ...groups.map(({ producers, channels, kept }) => [groupName(producers), String(channels), String(kept)]),
@@ -371,6 +463,12 @@ export function pruningText({ pruned, seconds, verification }: Pruning, file: st
     ...(frozen.length > 0
       ? [
           `frozen      ${frozen.length} layer${frozen.length === 1 ? '' : 's'} whose channels stay; bonsai inspect tells why`,
+        ]
+      : []),
+    ...(blocked > 0
+      ? [
+          `kept whole  ${blocked} of ${groups.length} groups: the nearest multiple of ${align} channels (--align) is all that they have; ` +
+            '--align 1 would take the share from them as well, for a network that may run slower',
         ]
       : []),
     ...('goal' in pruned ? [`goal        ${formatGoal(pruned.goal)}: ${reachedText(pruned)}`] : []),
@@ -388,8 +486,8 @@ function change({ before, after }: { readonly before: number; readonly after: nu
 }
 
 /** What a goal came to. */
-function reachedText({ share, measured }: GoalResult): string {
-  const left = share === undefined ? '' : `${share.toFixed(3)} is left`;
+function reachedText({ goal, share, align, measured }: GoalResult): string {
+  const left = share === undefined ? '' : `${share.toFixed(3)} is left${coarsenessText(goal, share, align)}`;
   if (measured === undefined) return left || 'reached';
   const { latencyMs, throughputPerSecond, before } = measured;
   return (
@@ -398,11 +496,29 @@ function reachedText({ share, measured }: GoalResult): string {
   );
 }
 
-function verificationText({ groups, inputs, maxRelativeError, skipped, delivered }: Verification): string {
-  const without = skipped > 0 ? `; ${skipped} groups with normalised axes left out` : '';
+/** Why more is left than was asked for, where it is. */
+function coarsenessText(goal: Goal, share: number, align: number): string {
+  if (!('share' in goal) || share <= goal.share * (1 + NOTABLE_EXCESS)) return '';
+  const widths = align === 1 ? '' : ` in multiples of ${align} channels`;
+  return ` (asked: ${goal.share}; no widths${widths} come nearer${align === 1 ? '' : ', --align 1 does'})`;
+}
+
+/** Of the share asked for. Among networks of less than that, the fastest is chosen (`hurryDefaults.excess`). */
+export const NOTABLE_EXCESS = 0.015;
+
+function verificationText(verification: Verification): string {
+  const { groups, inputs, maxRelativeError, skipped, isSensitive, delivered } = verification;
+  if (groups === 0) {
+    return `nothing: 0 groups can be compared, means are taken over the channels of all ${skipped} (normalisation)`;
+  }
+  const without =
+    skipped > 0 ? `; ${skipped} group${skipped === 1 ? '' : 's'} with normalised axes left out` : '';
   const written =
     delivered === undefined
       ? '; the network written cannot be compared'
       : `; of the network written ${delivered.maxRelativeError.toExponential(1)}`;
-  return `${groups} random groups × ${inputs} inputs, largest relative error ${maxRelativeError.toExponential(1)}${written}${without}`;
+  const doubt = isSensitive
+    ? ''
+    : 'nothing: no removal of channels changes the outputs (are weights zero, or a Softmax saturated?); ';
+  return `${doubt}${groups} random groups × ${inputs} inputs, largest relative error ${maxRelativeError.toExponential(1)}${written}${without}`;
 }

@@ -20,11 +20,12 @@ import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { readNetwork } from './network.ts';
 import { dataOption, jsonOption, loadData, seedOption, threadsOption, workOption } from './options.ts';
 import { parseInteger, parseNumber } from './parse.ts';
-import { checkWritableFile } from './writable.ts';
+import { checkWritableFile, forceOption } from './writable.ts';
 
 interface QuantizeCommandOptions {
   readonly data: string;
   readonly out: string;
+  readonly force?: boolean;
   readonly method: CalibrationMethod;
   readonly percentile: number;
   readonly samples: number;
@@ -44,6 +45,7 @@ export function quantizeCommand(): Command {
     .argument('<model>', 'a trained ONNX network that classifies the images of --data')
     .addOption(dataOption())
     .requiredOption('--out <file>', 'the ONNX file to write')
+    .addOption(forceOption())
     .addOption(
       new Option(
         '--method <name>',
@@ -94,7 +96,7 @@ ${EXIT_CODE_HELP}`,
       const context = processContext(options);
       const model = await readNetwork(file);
       const parent = digestOf(await readFile(file));
-      await checkWritableFile(options.out);
+      await checkWritableFile(options.out, { reads: [file], force: options.force });
       const dataset = await loadData(context, options);
       const result = await interruptible(context.signal, `${options.out} was not written.`, () =>
         quantizeAndCompare(context, { ...options, model, parent, file, dataset }),

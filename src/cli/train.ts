@@ -1,6 +1,8 @@
 import { rm } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { Command, Option } from 'commander';
 import { BonsaiError, InvalidArgumentError } from '../base/errors.ts';
+import { targetOf } from '../base/replace-file.ts';
 import type { Model } from '../graph/model.ts';
 import { writeModelFile } from '../graph/onnx/write.ts';
 import { countCost } from '../ops/count.ts';
@@ -33,7 +35,7 @@ import {
 } from './options.ts';
 import { parseInteger, parseNumber } from './parse.ts';
 import type { ProgressTask } from './progress.ts';
-import { checkWritableFile } from './writable.ts';
+import { checkWritableFile, forceOption } from './writable.ts';
 
 interface TrainOptions {
   readonly backbone: string;
@@ -41,6 +43,7 @@ interface TrainOptions {
   readonly normalizeInput?: boolean;
   readonly data: string;
   readonly out: string;
+  readonly force?: boolean;
   readonly epochs: TrainingRecipe['phases'];
   readonly batch: number;
   readonly optimizer: Optimizer['name'];
@@ -186,6 +189,7 @@ export function trainCommand(): Command {
     .description('Train a network on labelled data and write it as ONNX.')
     .addOption(dataOption())
     .requiredOption('--out <file>', 'the ONNX file to write')
+    .addOption(forceOption())
     .addOption(new Option('--backbone <name>', BACKBONE_HELP).argParser(parseBackbone).default('resnet-8'))
     .addOption(
       new Option(
@@ -328,13 +332,16 @@ ${EXIT_CODE_HELP}`,
       // What cannot work should show before minutes are spent on it.
       checkIdleOptions(options);
       const recipe = recipeOf(options);
-      await checkWritableFile(options.out);
+      await checkWritableFile(options.out, {
+        reads: [options.from, options.teacher].filter((file) => file !== undefined),
+        force: options.force,
+      });
       const start = options.from === undefined ? undefined : await readNetwork(options.from);
       const teacher = options.teacher === undefined ? undefined : await readNetwork(options.teacher);
       const dataset = await loadData(context, options);
       const network =
         start && toTrainable(start, dataset, { normalize: options.normalizeInput }, options.from!);
-      const checkpointPath = `${options.out}.checkpoint`;
+      const checkpointPath = await checkpointPathOf(options);
       const trained = await interruptible(
         context.signal,
         `Start it again: it goes on from ${checkpointPath}.`,
@@ -357,6 +364,12 @@ ${EXIT_CODE_HELP}`,
           `${(macs / 1e6).toFixed(1)} MMACs, ${parameters} parameters, seed ${options.seed}`,
       );
     });
+}
+
+/** Beside the file; of a device or a pipe in the work folder, for beside those nobody's files belong. */
+async function checkpointPathOf({ out, work }: TrainOptions): Promise<string> {
+  const { kind } = await targetOf(out);
+  return kind === 'special' ? join(work, `${basename(out)}.checkpoint`) : `${out}.checkpoint`;
 }
 
 /** A network of anybody's for any number of images with pixels in [0, 1]. @throws BonsaiError where it is not for the data */

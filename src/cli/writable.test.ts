@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { link, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, it } from 'vitest';
@@ -10,17 +10,53 @@ beforeEach(async () => {
 });
 afterEach(() => rm(folder, { recursive: true }));
 
-it('takes files and folders that can be written, makes the folder, and leaves nothing in it', async () => {
+it('takes files and folders that can be written, makes folders, and leaves nothing in them', async () => {
+  await checkWritableFolder(join(folder, 'new', 'deeper'));
   await checkWritableFile(join(folder, 'new', 'x.onnx'));
-  await checkWritableFolder(join(folder, 'other'));
-  expect((await readdir(folder, { recursive: true })).sort()).toEqual(['new', 'other']);
+  await symlink(join('new', 'x.onnx'), join(folder, 'dangling'));
+  await checkWritableFile(join(folder, 'dangling'));
+  await checkWritableFile('/dev/null');
+  expect((await readdir(folder, { recursive: true })).sort()).toEqual([
+    'dangling',
+    'new',
+    join('new', 'deeper'),
+  ]);
 });
 
-it('refuses a folder where a file is wanted', async () => {
-  await expect(checkWritableFile(folder)).rejects.toMatchObject({
+it.each([
+  ['', /--out is empty; expected the file to write/],
+  ['.', /is a folder; expected the file to write, such as .*network\.onnx/],
+  ['x.onnx/', /is a folder; expected the file to write/],
+])('refuses "%s" where a file is wanted', async (name, message) => {
+  const path = name === '' ? '' : `${folder}/${name}`;
+  await expect(checkWritableFile(path)).rejects.toMatchObject({
     code: 'invalid_argument',
-    message: expect.stringMatching(/is a folder; expected the file to write, such as .*network\.onnx/),
+    message: expect.stringMatching(message),
   });
+});
+
+it('does not make the folder of a file', async () => {
+  await expect(checkWritableFile(join(folder, 'no', 'such', 'x.onnx'))).rejects.toMatchObject({
+    code: 'unwritable_path',
+    message: expect.stringMatching(/there is no folder .*such\. Make it \(mkdir -p /),
+  });
+  expect(await readdir(folder)).toEqual([]);
+});
+
+it('refuses the file that is read, under any of its names, unless told otherwise', async () => {
+  const file = join(folder, 'network.onnx');
+  await writeFile(file, 'precious');
+  await symlink(file, join(folder, 'symbolic.onnx'));
+  await link(file, join(folder, 'hard.onnx'));
+  for (const name of ['network.onnx', 'symbolic.onnx', 'hard.onnx']) {
+    const out = join(folder, name);
+    await expect(checkWritableFile(out, { reads: [file] })).rejects.toMatchObject({
+      code: 'invalid_argument',
+      message: expect.stringMatching(/the file that is read.*--force/),
+    });
+    await checkWritableFile(out, { reads: [file], force: true });
+  }
+  await checkWritableFile(join(folder, 'other.onnx'), { reads: [file] });
 });
 
 it("tells the system's own reason", async () => {

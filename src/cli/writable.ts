@@ -1,24 +1,66 @@
-import { open, rm, stat } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { access, open, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { BonsaiError, InvalidArgumentError, messageOf } from '../base/errors.ts';
+import { Option } from 'commander';
+import { BonsaiError, InvalidArgumentError, systemCodeOf, systemReason } from '../base/errors.ts';
 import { makeFolder } from '../base/make-folder.ts';
+import { isSameFile, targetOf } from '../base/replace-file.ts';
 
 /**
- * Makes sure that a file can be written before long work is done for it. The folder is made where it is missing.
- * @throws InvalidArgumentError if the path is a folder; BonsaiError `unwritable_path` with the system's reason
+ * Makes sure that a file can be written before long work is done for it. Its folder has to be there: one that is made
+ * for a misspelt path would only be found later.
+ * @param reads files that the command reads, none of which is replaced unless `force` is given
+ * @throws InvalidArgumentError if the path is empty, a folder, or one of the files that are read
+ * @throws BonsaiError `unwritable_path` with the system's reason
  */
-export async function checkWritableFile(path: string): Promise<void> {
-  const status = await stat(path).catch(() => undefined);
-  if (status?.isDirectory()) {
+export async function checkWritableFile(
+  path: string,
+  { reads = [], force = false }: { readonly reads?: readonly string[]; readonly force?: boolean } = {},
+): Promise<void> {
+  if (path.trim() === '') {
+    throw new InvalidArgumentError('--out is empty; expected the file to write, such as network.onnx.');
+  }
+  const target = await targetOf(path).catch(async (cause) => {
+    const folder = dirname(path);
+    if (systemCodeOf(cause) === 'ENOENT' && !/[\\/]$/.test(path)) {
+      throw new BonsaiError(
+        'unwritable_path',
+        `Cannot write ${path}: there is no folder ${folder}. Make it (mkdir -p ${folder}), or choose another path; nothing was done yet.`,
+        { cause },
+      );
+    }
+    throw unwritable(path, folder, cause);
+  });
+  if (target.kind === 'folder' || (target.kind === 'missing' && /[\\/]$/.test(path))) {
     throw new InvalidArgumentError(
       `${path} is a folder; expected the file to write, such as ${join(path, 'network.onnx')}.`,
     );
   }
-  await probe(dirname(path), path);
+  if (target.kind === 'special') return; // A device or a pipe: opening it may already tell somebody that bytes come.
+  if (target.kind === 'file') {
+    for (const file of force ? [] : reads) {
+      if (!(await isSameFile(file, path))) continue;
+      throw new InvalidArgumentError(
+        `--out is ${path}, which is the file that is read${file === path ? '' : ` (${file})`}. Choose another path, or say --force to replace it.`,
+      );
+    }
+    await access(target.path, constants.W_OK).catch((cause) => {
+      throw unwritable(path, dirname(target.path), cause);
+    });
+  }
+  await probe(dirname(target.path), path);
 }
 
-/** The same for a folder that files will be written into. @throws BonsaiError `unwritable_path` */
+/** `--force` of commands that read one network and write another. */
+export function forceOption(): Option {
+  return new Option('--force', 'let --out replace a file that the command reads');
+}
+
+/** The same for a folder that files will be written into, which is made where it is missing. @throws BonsaiError `unwritable_path` */
 export async function checkWritableFolder(path: string): Promise<void> {
+  await makeFolder(path).catch((cause) => {
+    throw unwritable(path, path, cause);
+  });
   await probe(path, path);
 }
 
@@ -26,17 +68,18 @@ export async function checkWritableFolder(path: string): Promise<void> {
 async function probe(folder: string, path: string): Promise<void> {
   const file = join(folder, `.bonsai-${process.pid}.tmp`);
   try {
-    await makeFolder(folder);
     await (await open(file, 'w')).close();
   } catch (cause) {
-    // The system's sentence without the call and the file that only this probe knows: "EROFS: read-only file system".
-    const reason = messageOf(cause).replace(/, \w+ '.*$/, '');
-    throw new BonsaiError(
-      'unwritable_path',
-      `Cannot write ${path}: ${reason} (folder ${folder}). Choose another path, or make the folder writable; nothing was done yet.`,
-      { cause },
-    );
+    throw unwritable(path, folder, cause);
   } finally {
     await rm(file, { force: true }).catch(() => undefined); // Where it could not be made, there is nothing to remove.
   }
+}
+
+function unwritable(path: string, folder: string, cause: unknown): BonsaiError {
+  return new BonsaiError(
+    'unwritable_path',
+    `Cannot write ${path}: ${systemReason(cause)} (folder ${folder}). Choose another path, or make the folder writable; nothing was done yet.`,
+    { cause },
+  );
 }

@@ -31,20 +31,7 @@ export class Session {
    * @throws BonsaiError `load_failed` with ONNX Runtime's reason
    */
   static async create(model: string | Uint8Array, options: SessionOptions = {}): Promise<Session> {
-    const native: ort.InferenceSession.SessionOptions = {
-      executionProviders: ['cpu'],
-      intraOpNumThreads: options.intraOpThreads ?? 1,
-      interOpNumThreads: 1,
-      graphOptimizationLevel: options.optimization ?? 'all',
-      enableMemPattern: options.memoryPattern ?? true,
-      enableCpuMemArena: true,
-      logSeverityLevel: 3,
-      // Spinning threads steal the CPU from everybody else on a small machine (468 -> 705 ms a training step).
-      extra: { session: { intra_op: { allow_spinning: '0' } } },
-      ...(options.optimizedModelPath === undefined
-        ? {}
-        : { optimizedModelFilePath: options.optimizedModelPath }),
-    };
+    const native = nativeOptions(options);
     try {
       const session =
         typeof model === 'string'
@@ -98,10 +85,33 @@ export class Session {
     }
   }
 
+  /** Runs the network on ONNX Runtime's own values; for the engine itself. */
+  runNative(feeds: Readonly<Record<string, ort.OnnxValue>>): Promise<{ [name: string]: ort.OnnxValue }> {
+    return this.#session.run(feeds);
+  }
+
   /** Frees the network's memory. The session cannot be used afterwards. */
   async release(): Promise<void> {
     await this.#session.release();
   }
+}
+
+/** Our options as ONNX Runtime takes them. */
+export function nativeOptions(options: SessionOptions): ort.InferenceSession.SessionOptions {
+  return {
+    executionProviders: ['cpu'],
+    intraOpNumThreads: options.intraOpThreads ?? 1,
+    interOpNumThreads: 1,
+    graphOptimizationLevel: options.optimization ?? 'all',
+    enableMemPattern: options.memoryPattern ?? true,
+    enableCpuMemArena: true,
+    logSeverityLevel: 4, // What fails is thrown, with the same words.
+    // Spinning threads steal the CPU from everybody else on a small machine (468 -> 705 ms a training step).
+    extra: { session: { intra_op: { allow_spinning: '0' } } },
+    ...(options.optimizedModelPath === undefined
+      ? {}
+      : { optimizedModelFilePath: options.optimizedModelPath }),
+  };
 }
 
 const DTYPE_SET: ReadonlySet<string> = new Set(DTYPES);
@@ -111,7 +121,7 @@ function toValueInfo(metadata: ort.InferenceSession.ValueMetadata): ValueInfo {
   return { name: metadata.name, type: { dtype: metadata.type as DType, shape: metadata.shape } };
 }
 
-function toNative(tensor: Tensor): ort.Tensor {
+export function toNative(tensor: Tensor): ort.Tensor {
   if (tensor.dtype === 'string') {
     const decoder = new TextDecoder();
     return new ort.Tensor(
@@ -125,7 +135,7 @@ function toNative(tensor: Tensor): ort.Tensor {
   ]);
 }
 
-function fromNative(value: ort.Tensor): Tensor {
+export function fromNative(value: ort.Tensor): Tensor {
   if (value.type === 'string') {
     const encoder = new TextEncoder();
     const strings = (value.data as string[]).map((item) => encoder.encode(item));

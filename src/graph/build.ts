@@ -16,7 +16,7 @@ export interface OpOptions {
 /**
  * Writes a graph node by node. Every method that adds something returns the name of the value that it made,
  * so that calls nest like the formula they write: `b.op('Relu', [b.op('Add', [x, y])])`.
- * Names are made unique; equal scalar and int64 constants are shared.
+ * Names of values and nodes are made unique; equal scalar and int64 constants are shared.
  */
 export class GraphBuilder {
   readonly #name: string;
@@ -29,6 +29,8 @@ export class GraphBuilder {
   readonly #avoided = new Set<string>();
   readonly #counters = new Map<string, number>();
   readonly #shared = new Map<string, string>();
+  /** Nodes whose names are this builder's choice, by their place. */
+  readonly #made = new Set<number>();
 
   /** @param base a graph whose nodes, inputs, initialisers and outputs to start from (it is not changed) */
   constructor(name: string, base?: Graph) {
@@ -114,6 +116,7 @@ export class GraphBuilder {
     for (const name of names) if (name !== '') this.#claim(name);
     const given = inputs.map((input) => input ?? '');
     while (given.length > 0 && given.at(-1) === '') given.pop();
+    this.#made.add(this.#nodes.length);
     this.#nodes.push({
       name: options.name ?? names[0] ?? '',
       opType,
@@ -163,13 +166,25 @@ export class GraphBuilder {
   finish(): Graph {
     return {
       name: this.#name,
-      nodes: [...this.#nodes],
+      nodes: this.#namedApart(),
       inputs: [...this.#inputs],
       outputs: [...this.#outputs],
       initializers: new Map(this.#initializers),
       valueInfos: new Map(this.#valueInfos),
       docString: '',
     };
+  }
+
+  /** No engine takes two nodes of one name; those that were brought along keep theirs. */
+  #namedApart(): Node[] {
+    const taken = new Set(this.#nodes.flatMap(({ name }, i) => (this.#made.has(i) ? [] : [name])));
+    return this.#nodes.map((node, i) => {
+      if (!this.#made.has(i) || node.name === '') return node;
+      let name = node.name;
+      for (let count = 1; taken.has(name); count++) name = `${node.name}_${count}`;
+      taken.add(name);
+      return name === node.name ? node : { ...node, name };
+    });
   }
 
   #share(key: string, make: () => string): string {

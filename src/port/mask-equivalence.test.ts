@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'vitest';
 import { type BonsaiError, InvalidArgumentError } from '../base/errors.ts';
-import { elementCount, float32Tensor, type Tensor } from '../base/tensor.ts';
+import { seededRandom } from '../base/random.ts';
+import { elementCount, float32Tensor, type Tensor, tensorOf } from '../base/tensor.ts';
 import { GraphBuilder, modelOf } from '../graph/build.ts';
-import { type Model, withGraph } from '../graph/model.ts';
+import { type Model, type Shape, withGraph } from '../graph/model.ts';
 import { compensationSites } from '../transform/prune/compensate.ts';
 import { propagateLabels } from '../transform/prune/labels.ts';
 import { randomNetwork } from '../transform/prune/networks.fixture.ts';
@@ -59,7 +60,7 @@ describe('mask equivalence', () => {
     await expect(stopped).rejects.toMatchObject({ code: 'aborted' } satisfies Partial<BonsaiError>);
   });
 
-  test('says when the outputs do not depend on the inputs, so that nothing was shown', async () => {
+  test('says when removing channels does not change the outputs, so that nothing was shown', async () => {
     const initializers = new Map(
       [...network.graph.initializers].map(([name, tensor]): [string, Tensor] => [
         name,
@@ -73,12 +74,56 @@ describe('mask equivalence', () => {
     });
   });
 
-  test('leaves out groups over which a mean is taken, and refuses where there are no others', async () => {
+  test('says the same where outputs depend on the inputs but hardly on the channels', async () => {
+    const [logits] = network.graph.outputs;
+    const build = new GraphBuilder('drowned', { ...network.graph, outputs: [] });
+    // Differences of the logits are far below the rounding of what they are added to.
+    const [image] = network.graph.inputs;
+    const loud = build.op('Mul', [build.op('ReduceMean', [image!.name], { keepdims: 0 }), build.scalar(1e9)]);
+    build.output(build.op('Add', [logits!.name, loud]), 'float32');
+    const drowned = withGraph(network, build.finish());
+    expect(await maskEquivalence(drowned, { groups: 2, inputs: 2, seed: 1 })).toMatchObject({
+      isSensitive: false,
+    });
+  });
+
+  test('leaves out groups over which a mean is taken, and says so where there are no others', async () => {
     const both = normalised(true);
     expect(await maskEquivalence(both, { groups: 3, inputs: 2, seed: 1 })).toMatchObject({ skipped: 1 });
-    await expect(maskEquivalence(normalised(false), { groups: 3, seed: 1 })).rejects.toMatchObject({
+    expect(await maskEquivalence(normalised(false), { groups: 3, inputs: 2, seed: 1 })).toEqual({
+      groups: 0,
+      inputs: 2,
+      maxRelativeError: 0,
+      skipped: 1,
+      isSensitive: false,
+    });
+    const build = new GraphBuilder('plain');
+    build.output(build.op('Relu', [build.input('x', 'float32', ['N', 3])]), 'float32');
+    await expect(maskEquivalence(modelOf(build.finish()), { groups: 3, seed: 1 })).rejects.toMatchObject({
       code: 'empty_group',
     });
+  });
+
+  test('takes open channels from the weights, and says which sizes it tried where they are still wrong', async () => {
+    const [image] = network.graph.inputs;
+    const opened = (shape: Shape) =>
+      withGraph(network, {
+        ...network.graph,
+        inputs: [{ ...image!, type: { dtype: 'float32', shape } }],
+        valueInfos: new Map(),
+      });
+    const options = { groups: 3, inputs: 2, seed: 1 };
+    const { maxRelativeError } = await maskEquivalence(opened(['N', 'C', 8, 8]), options);
+    expect(maxRelativeError).toBeLessThan(MASK_TOLERANCE);
+    // Flatten and Gemm behind it take no other size of image than the network's own.
+    const wrong = maskEquivalence(opened(['N', 'C', 'H', 'W']), options);
+    await expect(wrong).rejects.toThrow(/tried \(--shape image=1,2,64,64\): give sizes/);
+  });
+
+  test('holds for a quantised network, whose fused kernels would round differently', async () => {
+    const { maxRelativeError, isSensitive } = await maskEquivalence(quantised(), { groups: 6, seed: 1 });
+    expect(maxRelativeError).toBeLessThan(MASK_TOLERANCE);
+    expect(isSensitive).toBe(true);
   });
 
   test('refuses counts that are not positive', async () => {
@@ -122,5 +167,31 @@ function normalised(withHidden: boolean): Model {
   if (withHidden) x = build.op('Relu', [build.op('MatMul', [x, weight([8, 6], 3)])]);
   const y = build.op('MatMul', [x, weight([withHidden ? 6 : 8, 2], 4)]);
   build.output(y, 'float32', ['N', 3, 2]);
+  return modelOf(build.finish());
+}
+
+/** Three convolutions between QuantizeLinear and DequantizeLinear, their weights stored as int8. */
+function quantised(): Model {
+  const build = new GraphBuilder('quantised');
+  const random = seededRandom(5);
+  const zero = build.constant(tensorOf('int8', [], new Int8Array(1)));
+  const rounded = (x: string, step: number) => {
+    const scale = build.scalar(step);
+    return build.op('DequantizeLinear', [build.op('QuantizeLinear', [x, scale, zero]), scale, zero]);
+  };
+  const layer = (x: string, from: number, to: number) => {
+    const weights = Int8Array.from({ length: to * from * 9 }, () => random.integer(255) - 127);
+    const stored = build.constant(tensorOf('int8', [to, from, 3, 3], weights));
+    const w = build.op('DequantizeLinear', [stored, build.scalar(0.01), zero]);
+    return rounded(build.op('Conv', [x, w], { pads: [1, 1, 1, 1] }), 0.07);
+  };
+  let x = rounded(build.input('x', 'float32', ['N', 3, 8, 8]), 0.03);
+  for (const [from, to] of [
+    [3, 16],
+    [16, 16],
+    [16, 4],
+  ] as const)
+    x = layer(x, from, to);
+  build.output(build.op('GlobalAveragePool', [x]), 'float32', ['N', 4, 1, 1]);
   return modelOf(build.finish());
 }

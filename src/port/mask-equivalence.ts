@@ -8,7 +8,7 @@ import {
   type Tensor,
   tensorOf,
 } from '../base/tensor.ts';
-import { Session } from '../engine/session.ts';
+import { Session, type SessionOptions } from '../engine/session.ts';
 import type { Model, Shape, ValueInfo } from '../graph/model.ts';
 import { writeModel } from '../graph/onnx/write.ts';
 import type { AttentionUnit } from '../transform/prune/attention.ts';
@@ -18,6 +18,7 @@ import { lastChannels } from '../transform/prune/last-channels.ts';
 import { maskable } from '../transform/prune/mask.ts';
 import type { PrunedGroup } from '../transform/prune/prune.ts';
 import { removeChannels } from '../transform/prune/remove-channels.ts';
+import { sizesByWeights } from './open-sizes.ts';
 
 /**
  * Runs the oracle of pruning in ONNX Runtime, on the calling thread: random channels of one random group after the other, in
@@ -25,7 +26,9 @@ import { removeChannels } from '../transform/prune/remove-channels.ts';
  * Where a pruned network is given (`delivered`), it is compared as well, on the channels that it lost.
  * Everything random follows from the seed. A correct pruner differs by rounding alone, about 1e-6.
  * @throws InvalidArgumentError for counts that are not positive, and for inputs of unknown rank that no shape is given for
- * @throws BonsaiError `empty_group` if no group can be compared
+ * Where all groups are such that nothing can be compared (`Verification.skipped`), the result says so with 0 groups.
+ * Quantised networks run without the engine's fused kernels, which round differently from the nodes that they replace.
+ * @throws BonsaiError `empty_group` if the network has no groups
  * @throws BonsaiError `load_failed`, `engine_failure` if the engine refuses either network; `aborted`
  */
 export async function maskEquivalence(model: Model, options: MaskEquivalenceOptions): Promise<Verification> {
@@ -38,13 +41,14 @@ export async function maskEquivalence(model: Model, options: MaskEquivalenceOpti
   const propagation = propagateLabels(model, { attention: options.attention });
   const { groups } = groupsOf(propagation);
   const exact = groups.filter((group) => group.inexact === undefined && group.channels > 1);
-  if (exact.length === 0) {
-    const reasons = groups.flatMap(({ inexact }) => inexact ?? []).join(', ');
+  if (groups.length === 0) {
     throw new BonsaiError(
       'empty_group',
-      `No group of the network can be compared with the masked network${reasons && ` (${reasons})`}.`,
+      'The network has no groups of channels, so there is nothing to compare.',
     );
   }
+  const skipped = groups.filter((group) => group.inexact !== undefined).length;
+  if (exact.length === 0) return { groups: 0, inputs, maxRelativeError: 0, skipped, isSensitive: false };
   const shapes = inputShapes(model, options.shapes);
   const random = seededRandom(seed);
   const feeds = Array.from({ length: inputs }, (_, i) =>
@@ -52,35 +56,33 @@ export async function maskEquivalence(model: Model, options: MaskEquivalenceOpti
   );
   const order = permutation(exact.length, random.fork('order'));
   const oracle = maskable(propagation);
-  const masked = await Session.create(writeModel(oracle.model), { intraOpThreads });
+  const session = { intraOpThreads, optimization: isQuantized(model) ? 'basic' : 'all' } as const;
+  const masked = await Session.create(writeModel(oracle.model), session);
   let maxRelativeError = 0;
   let isSensitive = false;
   let delivered: DeliveredVerification | undefined;
-  let first: Record<string, Tensor> | undefined;
   try {
+    const whole = await outputsOf(masked, model, options.shapes, shapes, feeds, oracle.masks([]));
     for (let trial = 0; trial <= trials; trial++) {
       // The last one takes channels of all groups at once, as pruning does: cuts must not get into each other's way.
       const cut = trial < trials ? [exact[order[trial % exact.length]!]!] : exact;
       const drawn = cut.flatMap((group) => randomUnits(group, random.fork(`group ${trial} ${group.key}`)));
       const removed = withoutLast(propagation, groups, drawn);
       const masks = oracle.masks(removed);
-      const pruned = await Session.create(writeModel(removeChannels(propagation, removed)), {
-        intraOpThreads,
-      });
+      const pruned = await Session.create(writeModel(removeChannels(propagation, removed)), session);
       try {
-        for (const feed of feeds) {
+        for (const [i, feed] of feeds.entries()) {
           if (options.isStopRequested?.()) throw new BonsaiError('aborted', 'Stopped on request.');
           const [actual, expected] = [await pruned.run(feed), await masked.run({ ...feed, ...masks })];
           maxRelativeError = Math.max(maxRelativeError, relativeError(actual, expected));
-          first ??= expected;
-          isSensitive ||= relativeError(expected, first) > 0;
+          isSensitive ||= relativeError(expected, whole[i]!) > MASK_TOLERANCE;
         }
       } finally {
         await pruned.release();
       }
       options.onProgress?.({ done: trial + 1, total: trials + 1, maxRelativeError });
     }
-    delivered = await compareDelivered(options, groups, async (network, removed) => {
+    delivered = await compareDelivered(options, session, groups, async (network, removed) => {
       const masks = oracle.masks(removed);
       let worst = 0;
       for (const feed of feeds) {
@@ -97,15 +99,55 @@ export async function maskEquivalence(model: Model, options: MaskEquivalenceOpti
     groups: trials,
     inputs,
     maxRelativeError,
-    skipped: groups.filter((group) => group.inexact !== undefined).length,
+    skipped,
     isSensitive,
     ...(delivered !== undefined && { delivered }),
   };
 }
 
+/**
+ * What the full network answers, each time.
+ * @throws BonsaiError `engine_failure` that says which sizes were tried, where the file leaves them open
+ */
+async function outputsOf(
+  session: Session,
+  { graph }: Model,
+  given: VerifyOptions['shapes'],
+  shapes: ReadonlyMap<string, readonly number[]>,
+  feeds: readonly Readonly<Record<string, Tensor>>[],
+  masks: Readonly<Record<string, Tensor>>,
+): Promise<Record<string, Tensor>[]> {
+  const outputs: Record<string, Tensor>[] = [];
+  try {
+    for (const feed of feeds) outputs.push(await session.run({ ...feed, ...masks }));
+  } catch (cause) {
+    const open = graph.inputs.filter(
+      ({ name, type }) =>
+        given?.[name] === undefined && type?.shape?.some((size) => typeof size !== 'number'),
+    );
+    if (open.length === 0 || !(cause instanceof BonsaiError)) throw cause;
+    const tried = open.map(({ name }) => `--shape ${name}=${shapes.get(name)!.join(',')}`).join(' ');
+    throw new BonsaiError(
+      cause.code,
+      `The file leaves sizes of its inputs open, and the network cannot compute what was tried (${tried}): give sizes ` +
+        `that it takes with --shape. ${cause.message}`,
+      { cause },
+    );
+  }
+  return outputs;
+}
+
+/** Whether a network computes with integers that stand for real numbers. */
+function isQuantized({ graph }: Model): boolean {
+  return graph.nodes.some(({ opType }) => QUANTIZED.test(opType));
+}
+
+const QUANTIZED = /Quantize|^QLinear|Integer$/;
+
 /** Undefined where there is nothing to compare, or the network lost channels over which means are taken. */
 async function compareDelivered(
-  { delivered, intraOpThreads }: MaskEquivalenceOptions,
+  { delivered }: MaskEquivalenceOptions,
+  session: SessionOptions,
   groups: readonly Group[],
   compare: (network: Session, removed: readonly number[]) => Promise<DeliveredVerification>,
 ): Promise<DeliveredVerification | undefined> {
@@ -121,7 +163,7 @@ async function compareDelivered(
     if (group.inexact !== undefined && positions.length > 0) return undefined;
     for (const position of positions) removed.push(group.units[position]!);
   }
-  const network = await Session.create(writeModel(delivered.model), { intraOpThreads });
+  const network = await Session.create(writeModel(delivered.model), session);
   try {
     return await compare(network, removed);
   } finally {
@@ -135,7 +177,7 @@ export interface VerifyOptions {
   /** Random inputs for each. Default 8: one is too weak, channels that happen to be quiet on it hide a wrong slice. */
   readonly inputs?: number;
   readonly seed: number;
-  /** Shapes of inputs whose sizes the file leaves open, by name; else an open batch is 1, other open sizes `OPEN_SIZE`. */
+  /** Shapes of inputs whose sizes the file leaves open, by name; else those that weights tell, an open batch is 1, other open sizes `OPEN_SIZE`. */
   readonly shapes?: Readonly<Record<string, Shape>>;
   /** What attention loses, as in pruning. */
   readonly attention?: AttentionUnit;
@@ -179,8 +221,8 @@ export interface Verification {
   /** Groups of the network that cannot be compared because what stays computes something else (`Group.inexact`). */
   readonly skipped: number;
   /**
-   * False if all outputs were the same, whatever the inputs and the channels removed (a network whose weights are all 0):
-   * then the comparison says nothing.
+   * False if no removal of channels changed an output by more than `MASK_TOLERANCE` (a network whose weights are all 0,
+   * a Softmax that is saturated), or nothing was compared: then the error says nothing.
    */
   readonly isSensitive: boolean;
   /**
@@ -226,9 +268,13 @@ function inputShapes(
           `The file does not tell the shape of the input "${name}"; give one to verify at, such as ${name}=1,3,224,224 (--shape).`,
         );
       }
+      const isOpen = shape.some((size) => typeof size !== 'number');
+      const weighed = isOpen ? sizesByWeights(graph, name, shape.length) : new Map<number, number>();
       return [
         name,
-        shape.map((size, axis) => (typeof size === 'number' ? size : axis === 0 ? 1 : OPEN_SIZE)),
+        shape.map((size, axis) =>
+          typeof size === 'number' ? size : (weighed.get(axis) ?? (axis === 0 ? 1 : OPEN_SIZE)),
+        ),
       ];
     }),
   );

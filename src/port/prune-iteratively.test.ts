@@ -2,7 +2,8 @@ import { expect, test } from 'vitest';
 import { countParameters } from '../ops/count.ts';
 import { randomCriterion } from '../transform/prune/importance/random.ts';
 import { randomNetwork } from '../transform/prune/networks.fixture.ts';
-import { prune, pruningOf } from '../transform/prune/prune.ts';
+import { type PruneResult, prune, pruningOf } from '../transform/prune/prune.ts';
+import { MASK_TOLERANCE, maskEquivalence } from './mask-equivalence.ts';
 import { pruneIteratively } from './prune-iteratively.ts';
 
 const model = randomNetwork(['bn-relu', 'conv', 'residual', 'conv'], 'gap', 3);
@@ -40,10 +41,34 @@ test('rounds follow the schedule, each scoring, pruning, re-estimating and fine-
   expect(sizes).toEqual(sizes.toSorted((a, b) => b - a));
   expect(result.model.docString).toBe('tuned 3');
   const direct = prune(model, options);
-  expect(result.groups).toEqual(direct.groups);
+  const widths = ({ key, channels, kept, removed }: PruneResult['groups'][number]) => {
+    expect(removed).toHaveLength(channels - kept);
+    return { key, channels, kept };
+  };
+  expect(result.groups.map(widths)).toEqual(direct.groups.map(widths));
   expect(result.parameters).toEqual(direct.parameters);
   expect(result.macs).toEqual(direct.macs);
   expect(pruningOf(result.model)?.ratio).toBe(0.5);
+});
+
+test('what all rounds together removed is told in positions of the network given', async () => {
+  const result = await pruneIteratively(model, options, {
+    criterion: async (_, { iteration }) => randomCriterion(iteration),
+  });
+  const { delivered } = await maskEquivalence(result.reference, {
+    groups: 1,
+    inputs: 3,
+    seed: 1,
+    delivered: result,
+  });
+  expect(delivered!.maxRelativeError).toBeLessThan(MASK_TOLERANCE);
+});
+
+test('groups that are to stay whole do so in every round', async () => {
+  const [first] = prune(model, { ratio: 0.5, align: 1 }).groups;
+  const kept = new Map([[first!.key, first!.channels]]);
+  const { groups } = await pruneIteratively(model, { ...options, kept });
+  expect(groups.map(({ channels, kept }) => kept === channels)).toEqual(groups.map((_, i) => i === 0));
 });
 
 test('a pruned network goes on from its ratio; an abort stops between rounds', async () => {

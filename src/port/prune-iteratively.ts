@@ -9,7 +9,8 @@ import { type IterationOptions, ratiosBetween } from '../transform/prune/schedul
  * BatchNormalization and fine-tunes; the next one goes on from there. A network that was pruned before starts at
  * the ratio that its file remembers.
  * @param hooks the parts that need data; each is left out where absent
- * @returns the last round's result, its figures counted from the network given
+ * @returns the last round's network; figures, widths and removed channels counted from the network given, which is the
+ *   `reference` as well: hooks that change weights make the two compute different things
  * @throws what `prune` and the hooks throw; `aborted` between two rounds
  */
 export async function pruneIteratively(
@@ -21,8 +22,7 @@ export async function pruneIteratively(
   const from = pruningOf(model)?.ratio ?? 0;
   const ratios = ratiosBetween(Math.min(from, pruning.ratio), pruning.ratio, { schedule, iterations });
   let current = model;
-  let first: PruneResult | undefined;
-  let last: PruneResult | undefined;
+  const results: PruneResult[] = [];
   for (const [i, ratio] of ratios.entries()) {
     if (signal?.aborted) {
       throw new BonsaiError('aborted', `Pruning was stopped before round ${i + 1} of ${ratios.length}.`, {
@@ -31,16 +31,17 @@ export async function pruneIteratively(
     }
     const round: PruneRound = { iteration: i + 1, iterations: ratios.length, ratio };
     const criterion = (await hooks.criterion?.(current, round)) ?? pruning.criterion;
-    last = prune(current, { ...pruning, criterion, ratio });
-    first ??= last;
-    current = (await hooks.reestimate?.(last.model, round)) ?? last.model;
+    const result = prune(current, { ...pruning, criterion, ratio });
+    current = (await hooks.reestimate?.(result.model, round)) ?? result.model;
     current = (await hooks.fineTune?.(current, round)) ?? current;
-    hooks.onRound?.(round, { ...last, model: current });
+    results.push({ ...result, model: current });
+    hooks.onRound?.(round, results.at(-1)!);
   }
-  return spanOf(first!, { ...last!, model: current }); // There is always a round.
+  return spanOf(results);
 }
 
-export interface IterativePruneOptions extends Omit<PruneOptions, 'kept'>, IterationOptions {
+/** Without `means`: those of channels in later rounds are not those of the first. */
+export interface IterativePruneOptions extends Omit<PruneOptions, 'means'>, IterationOptions {
   readonly signal?: AbortSignal;
 }
 
@@ -62,12 +63,24 @@ export interface PruneHooks {
   onRound?(round: PruneRound, result: PruneResult): void;
 }
 
-/** The last round's result with "before" and the channels of the first. */
-function spanOf(first: PruneResult, last: PruneResult): PruneResult {
-  const channels = new Map(first.groups.map((group) => [group.key, group.channels]));
+/** The last round's result with "before", the reference and the channels of the first. There is always a round. */
+function spanOf(results: readonly PruneResult[]): PruneResult {
+  const [first, last] = [results[0]!, results.at(-1)!];
   return {
     ...last,
-    groups: last.groups.map((group) => ({ ...group, channels: channels.get(group.key) ?? group.channels })),
+    reference: first.reference,
+    groups: last.groups.map((group) => {
+      const { channels = group.channels } = first.groups.find(({ key }) => key === group.key) ?? {};
+      // Each round counts positions among what the one before left.
+      let left = Array.from({ length: channels }, (_, position) => position);
+      for (const { groups } of results) {
+        const removed = new Set(groups.find(({ key }) => key === group.key)?.removed);
+        left = left.filter((_, position) => !removed.has(position));
+      }
+      const stays = new Set(left);
+      const all = Array.from({ length: channels }, (_, position) => position);
+      return { ...group, channels, removed: all.filter((position) => !stays.has(position)) };
+    }),
     parameters: { ...last.parameters, before: first.parameters.before },
     ...(first.macs && last.macs && { macs: { before: first.macs.before, after: last.macs.after } }),
   };

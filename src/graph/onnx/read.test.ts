@@ -9,6 +9,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { gzipSync } from 'node:zlib';
 import { create, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import fc from 'fast-check';
 import { afterAll, describe, expect, it } from 'vitest';
@@ -344,6 +345,15 @@ describe('files of models', () => {
       code: 'unwritable_path',
     });
     expect(readdirSync(folder).filter((name) => name.endsWith('.tmp'))).toEqual([]);
+  });
+
+  it('that are compressed are to be unpacked first', async () => {
+    const file = path.join(folder, 'small.onnx.gz');
+    writeFileSync(file, gzipSync(writeModel(smallModel())));
+    await expect(readModelFile(file)).rejects.toMatchObject({
+      code: 'unsupported',
+      message: expect.stringMatching(/small\.onnx\.gz is compressed with gzip.*gunzip/),
+    });
   });
 
   it('that are missing are named', async () => {

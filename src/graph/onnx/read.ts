@@ -40,12 +40,18 @@ export interface ReadOptions {
  * exporters mean "unknown", become null.
  * Source of the format: onnx.ai, "Open Neural Network Exchange Intermediate Representation".
  * @throws CorruptModelError naming the byte, node or tensor where the bytes are no ONNX model
- * @throws BonsaiError `unsupported` for operator sets and IR versions outside the supported range
+ * @throws BonsaiError `unsupported` for operator sets and IR versions outside the supported range, and compressed files
  * @throws BonsaiError `missing_file` if external data is needed and `readExternal` is not given
  */
 export function readModel(bytes: Uint8Array, options: ReadOptions = {}): Model {
   const source = options.source ?? 'model';
   if (bytes.length === 0) throw new CorruptModelError(source, 'the file is empty');
+  if (bytes[0] === GZIP_MAGIC[0] && bytes[1] === GZIP_MAGIC[1]) {
+    throw new BonsaiError(
+      'unsupported',
+      `${source} is compressed with gzip; expected an ONNX file. Unpack it first, such as with gunzip --keep.`,
+    );
+  }
   // A Buffer's `slice` shares memory where a Uint8Array's copies; only plain arrays may reach the tensors.
   const plain = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   checkWire(plain, ModelProtoSchema, source);
@@ -90,6 +96,9 @@ export async function readModelFile(file: string): Promise<Model> {
   }
   return readModel(bytes, { source: file, readExternal: externalReader(file) });
 }
+
+/** No ONNX file begins so: in protobuf the first byte is of a wire type that does not exist. Source: RFC 1952. */
+const GZIP_MAGIC = [0x1f, 0x8b] as const;
 
 /** Oldest and newest IR version that are read. Newer ones than 10 add only fields that are carried along. */
 export const IR_VERSIONS = { oldest: 3, newest: 13 } as const;

@@ -1,7 +1,7 @@
-import { rename, rm, writeFile } from 'node:fs/promises';
 import { create, type DescMessage, type MessageShape, toBinary } from '@bufbuild/protobuf';
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
-import { BonsaiError, messageOf } from '../../base/errors.ts';
+import { BonsaiError, messageOf, systemReason } from '../../base/errors.ts';
+import { replaceFile } from '../../base/replace-file.ts';
 import { hasConsistentSize, type Tensor } from '../../base/tensor.ts';
 import { InvalidGraphError } from '../errors.ts';
 import type { Attribute, Dim, Graph, Model, Node, ValueInfo } from '../model.ts';
@@ -69,22 +69,18 @@ export function writeModel(model: Model): Uint8Array {
 }
 
 /**
- * Writes the model to a file, by way of a temporary file beside it: the path holds either what it held before or the
- * whole model.
+ * Writes the model to a file: a regular one holds either what it held before or the whole model, symbolic links are
+ * followed, devices and pipes are written into.
  * @throws BonsaiError `unwritable_path` if the folder is missing or refuses; else as writeModel
  */
 export async function writeModelFile(model: Model, file: string): Promise<void> {
   const bytes = writeModel(model);
-  temporaryFiles += 1;
-  const temporary = `${file}.${process.pid}-${temporaryFiles}.tmp`;
   try {
-    await writeFile(temporary, bytes);
-    await rename(temporary, file);
+    await replaceFile(file, bytes);
   } catch (cause) {
-    await rm(temporary, { force: true }).catch(() => undefined); // The first failure is the one to report.
     throw new BonsaiError(
       'unwritable_path',
-      `Cannot write the model to ${file}: ${messageOf(cause)}. Check that the folder exists and may be written to.`,
+      `Cannot write the model to ${file === '' ? 'a file without a name' : file}: ${systemReason(cause)}. Check that the folder exists and may be written to.`,
       { cause },
     );
   }
@@ -100,9 +96,6 @@ const FIRST_IR_WITH_FREE_INITIALIZERS = 4;
 const MODEL_GRAPH = 7;
 const GRAPH_INITIALIZER = 5;
 const TENSOR_RAW_DATA = 9;
-
-/** Distinguishes the temporary files of one process. */
-let temporaryFiles = 0;
 
 function fromModel(model: Model): MessageShape<typeof ModelProtoSchema> {
   const proto = copyOf(ModelProtoSchema, messageIn(model.opaque, ModelProtoSchema));

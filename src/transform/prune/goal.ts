@@ -12,7 +12,7 @@ import {
 } from './allocate.ts';
 import { type Group, groupsOf } from './groups.ts';
 import { hasten, trafficItems } from './hasten.ts';
-import type { Criterion } from './importance/criterion.ts';
+import { type Criterion, scoresOf } from './importance/criterion.ts';
 import { type CriterionName, weightCriterion } from './importance/table.ts';
 import { propagateLabels } from './labels.ts';
 import { macItems, type NetworkWork, networkWork, type WorkItem } from './network-work.ts';
@@ -268,7 +268,7 @@ export function goalProblem(model: Model, options: GoalOptions): GoalProblem {
   }
   const given = options.criterion ?? pruneDefaults.criterion;
   const criterion = typeof given === 'object' ? given : weightCriterion(given, folded);
-  const scores = groups.map((group) => criterion.scores(group));
+  const scores = groups.map((group) => scoresOf(criterion, group));
   const rankings = rankingsOf(propagation, groups, scores);
   const bases = pruningOf(folded)?.channels;
   const choices = choicesOfGroups(groups, scores, rankings, { align, maxRatio, bases });

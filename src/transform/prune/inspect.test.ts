@@ -141,7 +141,10 @@ function withSubgraph(opType: 'If' | 'Loop' | 'Scan'): Model {
   let result: string;
   switch (opType) {
     case 'If':
-      result = build.op('If', [truth()], { then_branch: branch('then'), else_branch: branch('else') });
+      result = build.op('If', [build.input('condition', 'bool', [])], {
+        then_branch: branch('then'),
+        else_branch: branch('else'),
+      });
       break;
     case 'Loop':
       body.input('count', 'int64', []);

@@ -2,11 +2,13 @@ import { BonsaiError } from '../../base/errors.ts';
 import type { Tensor } from '../../base/tensor.ts';
 import type { Graph, Model, Node, ValueType } from '../../graph/model.ts';
 import { opsetOf } from '../../graph/model.ts';
-import { inferTypes } from '../../ops/infer.ts';
+import { type InferredTypes, inferTypes } from '../../ops/infer.ts';
+import { gatherLabels } from '../../ops/label-tensor.ts';
 import type { CouplingContext, Labels, NodeChange, PrunedContext } from '../../ops/op.ts';
 import { dequantized, scaleAxis } from '../../ops/quantize-linear.ts';
 import { recordFor } from '../../ops/table.ts';
 import { type AttentionUnit, attentionAxes } from './attention.ts';
+import { type MergedBatch, mergedBatch } from './merged-batch.ts';
 
 /**
  * Runs every operator's coupling rule over the graph, in order, and gathers what they say: which channels are one,
@@ -15,11 +17,64 @@ import { type AttentionUnit, attentionAxes } from './attention.ts';
  * Source: PRUNING.md section 3 (label propagation, a generalisation of DepGraph's index mappings).
  */
 export function propagateLabels(model: Model, options: PropagateOptions = {}): Propagation {
-  const { graph } = model;
   const inferred = inferTypes(model);
+  const merged = mergedBatch(model, inferred);
+  if (merged !== undefined) {
+    const [one, other] = [merged.one, merged.other].map((inputs) => {
+      const types = typesAt(model, inputs);
+      return types && propagateAt(model, options, { ...inferred, types });
+    });
+    if (one !== undefined && other !== undefined && saysTheSame(one, other))
+      return { ...one, types: inferred.types };
+  }
+  return propagateAt(model, options, inferred);
+}
+
+/** Undefined where a node does not admit its inputs at these shapes. */
+function typesAt(model: Model, inputs: MergedBatch['one']): InferredTypes['types'] | undefined {
+  try {
+    return inferTypes(model, { inputs }).types;
+  } catch (error) {
+    if (error instanceof BonsaiError && error.code === 'shape_mismatch') return undefined;
+    throw error;
+  }
+}
+
+/** Whether two propagations through one network tie, cut and keep the same channels, those of the images in turn. */
+function saysTheSame(a: Propagation, b: Propagation): boolean {
+  for (const [name, labels] of b.values) if (!isRepeated(a.values.get(name), labels)) return false;
+  const say = ({ roots, producers, bindings, frozen, inexact, rewrites }: Propagation) =>
+    [
+      roots.join(),
+      producers.join(),
+      [...frozen.keys()].join(),
+      [...inexact.keys()].join(),
+      rewrites.map(({ node }) => node).join(),
+      ...bindings.map(({ node, input, axis, labels }) => [node, input, axis, labels.join()].join(';')),
+    ].join('\n');
+  return say(a) === say(b);
+}
+
+/** Whether labels are others one or several times after the other along each axis. */
+function isRepeated(one: Labels | undefined, many: Labels): boolean {
+  if (one?.shape.length !== many.shape.length) return false;
+  if (one.shape.join() === many.shape.join()) return true;
+  let expected = one;
+  for (const [axis, size] of many.shape.entries()) {
+    const own = expected.shape[axis]!;
+    const positions = Array.from({ length: size }, (_, position) => position % own);
+    if (own !== size) expected = gatherLabels(expected, axis, positions);
+  }
+  return expected.data.join() === many.data.join();
+}
+
+function propagateAt(model: Model, options: PropagateOptions, inferred: InferredTypes): Propagation {
+  const { graph } = model;
   const { types, constants, partials } = inferred;
   const { producerOf, consumersOf } = wiringOf(graph);
   const factorAxes = attentionAxes(model, inferred, options.attention ?? 'heads');
+  const exposed = new Set(graph.outputs.map((output) => output.name));
+  for (const node of graph.nodes) for (const name of subgraphUses(node)) exposed.add(name);
   const opset = opsetOf(model) ?? 1;
   const classes = new Classes();
   const values = new Map<string, Labels>();
@@ -123,7 +178,13 @@ export function propagateLabels(model: Model, options: PropagateOptions = {}): P
       freeze: (labels, reason) => freeze(name, labels, reason),
       inexact: (labels, reason) => inexact.push({ node: name, labels, reason }),
       factorAxis: () => factorAxes.get(node.outputs[0] ?? ''),
-      rewrite: (change) => rewrites.push({ node: index, change }),
+      readers: (value) => ({ nodes: consumersOf.get(value) ?? [], isExposed: exposed.has(value) }),
+      lengthOf(value) {
+        const shape = types.get(value)?.shape;
+        return shape?.length === 1 && typeof shape[0] === 'number' ? shape[0] : undefined;
+      },
+      rewrite: (change, other) =>
+        rewrites.push({ node: other === undefined ? index : graph.nodes.indexOf(other), change }),
     };
     coupling(context);
     // Channels that a rule did not look at (as a computed kernel or index) are nothing that it knows about.

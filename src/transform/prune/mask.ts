@@ -1,7 +1,7 @@
 import type { DType } from '../../base/dtype.ts';
 import { BonsaiError } from '../../base/errors.ts';
-import { elementCount, float32Tensor, type Tensor, tensorOf } from '../../base/tensor.ts';
-import type { Model, Node } from '../../graph/model.ts';
+import { elementCount, float32Tensor, int64Tensor, type Tensor, tensorOf } from '../../base/tensor.ts';
+import type { Model, Node, Shape } from '../../graph/model.ts';
 import { coupleBroadcast } from '../../ops/broadcast.ts';
 import type { Labels } from '../../ops/op.ts';
 import { recordFor } from '../../ops/table.ts';
@@ -46,9 +46,12 @@ export function maskable(propagation: Propagation): Maskable {
     dtype: types.get(point.value)?.dtype ?? 'float32',
   }));
   const nodes = model.graph.nodes.map((node): Node[] => [node]);
-  for (const { node: index, input, value, mask, masked } of points) {
+  const initializers = new Map(model.graph.initializers);
+  for (const { node: index, input, value, labels, mask, masked } of points) {
     const consumer = nodes[index]!.pop()!;
-    nodes[index]!.push(multiplication(value, mask, masked), {
+    const tiles = tiling(value, mask, labels.shape, types.get(value)?.shape);
+    for (const [name, tensor] of tiles.constants) initializers.set(name, tensor);
+    nodes[index]!.push(...tiles.nodes, plainNode('Mul', [value, tiles.output], masked), {
       ...consumer,
       inputs: consumer.inputs.with(input, masked),
     });
@@ -60,7 +63,12 @@ export function maskable(propagation: Propagation): Maskable {
   return {
     model: {
       ...model,
-      graph: { ...model.graph, nodes: nodes.flat(), inputs: [...model.graph.inputs, ...inputs] },
+      graph: {
+        ...model.graph,
+        nodes: nodes.flat(),
+        initializers,
+        inputs: [...model.graph.inputs, ...inputs],
+      },
     },
     masks(removed) {
       const isRemoved = removedTest(propagation, removed);
@@ -112,13 +120,40 @@ function maskPoints({ model, values, roots, frozen }: Propagation): MaskPoint[] 
   });
 }
 
-function multiplication(value: string, mask: string, masked: string): Node {
+/**
+ * A mask of one image for a value that holds those of all images one after the other along an axis (batch · heads):
+ * repeated as often as the axis is longer.
+ */
+function tiling(
+  value: string,
+  mask: string,
+  sizes: readonly number[],
+  shape: Shape | undefined,
+): { readonly nodes: Node[]; readonly constants: Map<string, Tensor>; readonly output: string } {
+  const isMerged = sizes.map((size, axis) => size !== 1 && typeof shape?.[axis] === 'string');
+  if (!isMerged.includes(true)) return { nodes: [], constants: new Map(), output: mask };
+  const name = (part: string) => `${mask}/${part}`;
+  // Other axes are divided by themselves: what they are is nothing to repeat.
+  const nodes: Node[] = [
+    plainNode('Shape', [value], name('shape')),
+    plainNode('Where', [name('merged'), name('shape'), name('sizes')], name('lengths')),
+    plainNode('Div', [name('lengths'), name('sizes')], name('repeats')),
+    plainNode('Tile', [mask, name('repeats')], name('tiled')),
+  ];
+  const constants = new Map<string, Tensor>([
+    [name('sizes'), int64Tensor(sizes)],
+    [name('merged'), tensorOf('bool', [sizes.length], Uint8Array.from(isMerged, Number))],
+  ]);
+  return { nodes, constants, output: name('tiled') };
+}
+
+function plainNode(opType: string, inputs: readonly string[], output: string): Node {
   return {
-    name: masked,
-    opType: 'Mul',
+    name: output,
+    opType,
     domain: '',
-    inputs: [value, mask],
-    outputs: [masked],
+    inputs,
+    outputs: [output],
     attributes: new Map(),
     docString: '',
   };

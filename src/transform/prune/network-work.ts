@@ -1,7 +1,7 @@
-import { BonsaiError } from '../../base/errors.ts';
 import { elementCount } from '../../base/tensor.ts';
 import type { Shape } from '../../graph/model.ts';
-import { isCountedParameter } from '../../ops/count.ts';
+import { countedShapes, isCountedParameter, UncountedError } from '../../ops/count.ts';
+import { knownShape } from '../../ops/dims.ts';
 import { inferTypes } from '../../ops/infer.ts';
 import type { Labels } from '../../ops/op.ts';
 import { recordFor } from '../../ops/table.ts';
@@ -17,7 +17,7 @@ import type { Propagation } from './labels.ts';
  *
  * Exact, but for parameters that several nodes share and of which they happen to need the same slices.
  * @param rankings the order in which each group's channels go
- * @param inputs shapes to count at; sizes left open are taken as 1
+ * @param inputs shapes to count at; an open batch is 1
  * @throws BonsaiError `unsupported` where the shapes around a node that multiplies are unknown
  */
 export function networkWork(
@@ -28,14 +28,8 @@ export function networkWork(
 ): NetworkWork {
   const { model, roots, values, bindings } = propagation;
   const { graph } = model;
-  const { types } = inferTypes(model, {
-    inputs: Object.fromEntries(
-      graph.inputs.flatMap(({ name, type }) => {
-        const shape = inputs[name] ?? type?.shape;
-        return shape === undefined ? [] : [[name, shape.map(fixed)]];
-      }),
-    ),
-  });
+  const counted = countedShapes(graph, inputs);
+  const { types } = inferTypes(model, { inputs: counted });
 
   // The group of each class, and when it goes: first 0, last channels - 1.
   const placeOfRoot = new Map<number, Place>();
@@ -82,7 +76,7 @@ export function networkWork(
   const widths = new Map<string, readonly Width[] | undefined>();
   const widthsOf = (name: string): readonly Width[] | undefined => {
     if (widths.has(name)) return widths.get(name);
-    const shape = types.get(name)?.shape?.map(fixed);
+    const shape = knownShape(types.get(name)?.shape);
     const labels = values.get(name);
     const made = shape?.map((size, axis) => {
       // Labels broadcast to the value from the right; along an axis of size 1 they do not depend on the position.
@@ -125,10 +119,7 @@ export function networkWork(
     const outs = node.outputs.filter((name) => name !== '').map(widthsOf);
     const cost = recordFor(node)?.cost;
     if (cost !== undefined && outs.includes(undefined)) {
-      throw new BonsaiError(
-        'unsupported',
-        `The work of ${node.opType} "${node.name || node.outputs[0]}" cannot be counted: the shape of its output is unknown. Give the shapes of the inputs.`,
-      );
+      throw new UncountedError(node, counted, 'has an output of unknown size');
     }
     const flows = [
       ...node.inputs.filter((name) => !graph.initializers.has(name)).map(widthsOf),
@@ -236,8 +227,4 @@ function groupsIn(shapes: readonly (readonly Width[] | undefined)[]): number[] {
       shapes.flatMap((shape) => (shape ?? []).flatMap(({ terms }) => terms.map(({ group }) => group))),
     ),
   ];
-}
-
-function fixed(size: Shape[number]): number {
-  return typeof size === 'number' ? size : 1;
 }

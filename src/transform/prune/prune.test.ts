@@ -7,7 +7,7 @@ import { Session } from '../../engine/session.ts';
 import { GraphBuilder, modelOf } from '../../graph/build.ts';
 import type { Model } from '../../graph/model.ts';
 import { writeModel } from '../../graph/onnx/write.ts';
-import { dependencyGroups, groupsOf } from './groups.ts';
+import { dependencyGroups, type Group, groupsOf } from './groups.ts';
 import { weightCriterion } from './importance/table.ts';
 import { propagateLabels } from './labels.ts';
 import { maskChannels } from './mask.ts';
@@ -232,10 +232,36 @@ describe('prune', () => {
       expect(() => prune(model, { ratio })).toThrow(InvalidArgumentError);
     expect(() => prune(model, { ratio: 0.5, align: 0 })).toThrow(InvalidArgumentError);
     expect(() => prune(model, { ratio: 0.5, criterion: 'l3' as 'l2' })).toThrow(/l1, l2/);
+    expect(() => prune(model, { ratio: 0.5, rounding: 'zz' as 'up' })).toThrow(/nearest, down, up/);
     const frozen = chain((build, x) => build.op('Mystery', [x], {}, { domain: 'com.example' }));
     expect(() => prune(frozen, { ratio: 0.5 })).toThrow(
       expect.objectContaining({ code: 'empty_group' }) as BonsaiError,
     );
+  });
+
+  test('criteria that give no list, or another number of scores than channels', () => {
+    const model = randomNetwork(['conv', 'conv'], 'gap', 2);
+    const by = (scores: unknown) =>
+      prune(model, {
+        ratio: 0.5,
+        align: 1,
+        criterion: { name: 'mine', scores: () => scores as Float64Array },
+      });
+    expect(() => by(new Float64Array(1))).toThrow(
+      /"mine" gave 1 scores for the \d+ channels of conv.*one score for each/,
+    );
+    expect(() => by(null)).toThrow(/"mine" gave null/);
+    expect(() => by(undefined)).toThrow(InvalidArgumentError);
+    expect(() => prune(model, { ratio: 0.5, criterion: null as never })).toThrow(
+      /neither a name nor an object/,
+    );
+    // Plain lists are as good.
+    const listed = {
+      name: 'mine',
+      scores: ({ channels }: Group) => Array.from({ length: channels }, (_, i) => i),
+    };
+    const { groups } = prune(model, { ratio: 0.5, align: 1, criterion: listed as never });
+    expect(groups[0]!.removed).toEqual([0, 1]);
   });
 
   test('a network whose sizes are open is pruned all the same; its work is counted at sizes that the caller gives', () => {

@@ -4,7 +4,7 @@ import { countCost, countParameters } from '../../ops/count.ts';
 import { foldConstants } from '../passes/fold-constants.ts';
 import { type ChannelMeans, compensateMeans } from './compensate.ts';
 import { type FrozenProducer, type Group, groupsOf } from './groups.ts';
-import { type Criterion, type GroupOptions, isWeight } from './importance/criterion.ts';
+import { type Criterion, type GroupOptions, isWeight, scoresOf } from './importance/criterion.ts';
 import { type CriterionName, weightCriterion } from './importance/table.ts';
 import { propagateLabels } from './labels.ts';
 import { lastChannels } from './last-channels.ts';
@@ -14,8 +14,8 @@ import { removeChannels } from './remove-channels.ts';
  * Removes the least important channels of a network, group by group. The ratio is relative to the network that was
  * never pruned: the file remembers the first widths, so that pruning to 0.25 and then to 0.5 leaves half.
  * What the graph computes without data (Constant nodes, shape arithmetic) is folded first.
- * @throws InvalidArgumentError for a ratio outside [0, 1), an alignment that is not a positive integer, and kept
- *   counts that no group can have
+ * @throws InvalidArgumentError for a ratio outside [0, 1), an alignment that is not a positive integer, kept
+ *   counts that no group can have, choices that do not exist, and a criterion that does not give one score for each channel
  * @throws BonsaiError `empty_group` if the network has nothing that can be pruned; what the criterion throws
  */
 export function prune(model: Model, options: PruneOptions): PruneResult {
@@ -36,7 +36,7 @@ export function prune(model: Model, options: PruneOptions): PruneResult {
   const candidates = groups.map((group): Candidate => {
     const base = Math.max(baseChannels.get(group.key) ?? group.channels, group.channels);
     baseChannels.set(group.key, base);
-    return { group, base, scores: criterion.scores(group), align: alignmentOf(group, settings.align) };
+    return { group, base, scores: scoresOf(criterion, group), align: alignmentOf(group, settings.align) };
   });
   const kept =
     settings.scope === 'global'
@@ -122,7 +122,8 @@ export interface PruneOptions {
 
 export const SCOPES = ['uniform', 'global'] as const;
 
-export type Rounding = 'nearest' | 'down' | 'up';
+export const ROUNDINGS = ['nearest', 'down', 'up'] as const;
+export type Rounding = (typeof ROUNDINGS)[number];
 
 export const pruneDefaults = {
   /** The figure that the literature compares by; L1 and L2 differ little on CNNs (PRUNING.md section 8). */
@@ -255,6 +256,10 @@ function checkedSettings(options: PruneOptions): Settings {
     throw new InvalidArgumentError(`The alignment is ${align}; it should be a positive integer.`);
   if (!SCOPES.includes(scope))
     throw new InvalidArgumentError(`The scope is "${scope}"; it should be one of ${SCOPES.join(', ')}.`);
+  if (!ROUNDINGS.includes(rounding))
+    throw new InvalidArgumentError(
+      `The rounding is "${rounding}"; it should be one of ${ROUNDINGS.join(', ')}.`,
+    );
   if (!(maxRatio > 0 && maxRatio < 1))
     throw new InvalidArgumentError(`maxRatio is ${maxRatio}; it should be above 0 and below 1.`);
   if (scope === 'global' && ratio > maxRatio) {

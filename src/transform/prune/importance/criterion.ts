@@ -12,6 +12,27 @@ export interface Criterion {
   scores(group: Group): Float64Array;
 }
 
+/**
+ * The scores that a criterion gives a group, which may be anybody's.
+ * @throws InvalidArgumentError for a criterion that is none, and for anything but one number for each channel
+ */
+export function scoresOf(criterion: Criterion, group: Group): Float64Array {
+  if (typeof criterion?.scores !== 'function') {
+    throw new InvalidArgumentError(
+      'The criterion is neither a name nor an object { name, scores(group) } that gives one score for each channel.',
+    );
+  }
+  const given: unknown = criterion.scores(group);
+  const isList = Array.isArray(given) || given instanceof Float64Array || given instanceof Float32Array;
+  if (isList && given.length === group.channels) {
+    return given instanceof Float64Array ? given : Float64Array.from(given, Number);
+  }
+  throw new InvalidArgumentError(
+    `The criterion "${criterion.name}" gave ${isList ? `${given.length} scores` : given === null ? 'null' : `no list but a ${typeof given}`} ` +
+      `for the ${group.channels} channels of ${group.producers.join(', ')}; expected a Float64Array of one score for each.`,
+  );
+}
+
 /** How the scores of a group's members become one score for each channel. */
 export interface GroupOptions {
   /** Which slices count: those that make the channel, or also those that consume it. Default 'out+in', as Torch-Pruning. */
