@@ -1,6 +1,6 @@
-import type { ValueType } from '../graph/model.ts';
+import type { Dim, ValueType } from '../graph/model.ts';
 import { coupleBroadcast } from './broadcast.ts';
-import { broadcastShapes, requiredType } from './dims.ts';
+import { broadcastShapes, dividedDim, mergedDim, requiredType } from './dims.ts';
 import { reduceTo } from './emit.ts';
 import { ShapeError } from './errors.ts';
 import { type ElementFunction, foldElementWise } from './fold-element-wise.ts';
@@ -15,18 +15,21 @@ export const Add = arithmetic('Add', {
   da: ({ dy }) => dy[0]!,
   db: ({ dy }) => dy[0]!,
   fold: (a, b) => a + b,
+  sizes: (a, b) => (b === 0 ? a : a === 0 ? b : null),
 });
 
 export const Sub = arithmetic('Sub', {
   da: ({ dy }) => dy[0]!,
   db: ({ build, dy }) => build.op('Neg', [dy[0]!]),
   fold: (a, b) => a - b,
+  sizes: (a, b) => (b === 0 ? a : null),
 });
 
 export const Mul = arithmetic('Mul', {
   da: ({ build, dy, x }) => build.op('Mul', [dy[0]!, x(1)]),
   db: ({ build, dy, x }) => build.op('Mul', [dy[0]!, x(0)]),
   fold: (a, b) => a * b,
+  sizes: (a, b) => (isFactor(a) && isFactor(b) ? mergedDim([a, b]) : null),
 });
 
 /** d(a/b)/db = -a/b² = -y/b. Integers divide towards zero, as in ONNX Runtime. */
@@ -34,20 +37,24 @@ export const Div = arithmetic('Div', {
   da: ({ build, dy, x }) => build.op('Div', [dy[0]!, x(1)]),
   db: ({ build, dy, x, y }) => build.op('Neg', [build.op('Div', [build.op('Mul', [dy[0]!, y(0)]), x(1)])]),
   fold: (a, b, isInteger) => (isInteger ? (b === 0 ? undefined : Math.trunc(a / b)) : a / b),
+  sizes: (a, b) => (isFactor(a) && isFactor(b) ? dividedDim(a, b) : null),
 });
+
+/** Products of sizes are kept for whole factors alone: what 0.5 · N is after rounding depends on N. */
+function isFactor(size: Dim): boolean {
+  return typeof size !== 'number' || (Number.isSafeInteger(size) && size >= 0);
+}
 
 interface Row {
   readonly da: (context: GradientContext) => string;
   readonly db: (context: GradientContext) => string;
   readonly fold: (a: number, b: number, isInteger: boolean) => number | undefined;
+  /** The same where at least one side is a size that has only a name, or a product with one: N · 1, N + 0, '8·N' / 8. */
+  readonly sizes: (a: Dim, b: Dim) => Dim;
 }
 
 function arithmetic<const Name extends string>(name: Name, row: Row) {
-  const compute = namesThrough(
-    row.fold,
-    name === 'Mul' || name === 'Div' ? 1 : 0,
-    name === 'Mul' || name === 'Add',
-  );
+  const compute = namesThrough(row);
   return defineOp({
     schema: { name, since: [1, 6, 7, 13, 14], inputs: [2, 2], outputs: [1, 1] },
     shape: binaryShape,
@@ -70,11 +77,9 @@ function binaryShape({ node, inputs }: ShapeContext): ValueType[] {
   return [{ dtype: a.dtype, shape: broadcastShapes(node, [a.shape, b.shape]) }];
 }
 
-/** The function of two numbers; a size that has only a name survives what leaves it alone: N · 1, N + 0, N / 1. */
-function namesThrough(compute: Row['fold'], neutral: number, isSymmetric: boolean): ElementFunction {
+function namesThrough({ fold, sizes }: Row): ElementFunction {
   return (a, b, _, isInteger) => {
-    if (typeof a === 'number' && typeof b === 'number') return compute(a, b, isInteger) ?? null;
-    if (typeof a === 'string' && b === neutral) return a;
-    return isSymmetric && typeof b === 'string' && a === neutral ? b : null;
+    if (typeof a === 'number' && typeof b === 'number') return fold(a, b, isInteger) ?? null;
+    return a === null || b === null ? null : sizes(a, b);
   };
 }

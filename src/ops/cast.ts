@@ -1,5 +1,6 @@
 import { DTYPES, type DType } from '../base/dtype.ts';
 import { BonsaiError } from '../base/errors.ts';
+import { halfNumbers, isHalf } from '../base/half.ts';
 import { elementCount, isNumeric, numbersOf, type Tensor } from '../base/tensor.ts';
 import { describeNode, intAttribute } from '../graph/attributes.ts';
 import type { Node } from '../graph/model.ts';
@@ -37,27 +38,11 @@ function convertedData(
 ): Tensor | undefined {
   if (tensor === undefined || !isNumeric(tensor.dtype)) return undefined;
   if (elementCount(tensor.shape) > MAX_DATA_ELEMENTS) return undefined;
-  const decode = DECODERS[tensor.dtype];
-  const numbers = decode === undefined ? numbersOf(tensor) : numbersOf(tensor).map(decode);
+  const numbers = isHalf(tensor.dtype)
+    ? Array.from(halfNumbers({ ...tensor, dtype: tensor.dtype }))
+    : numbersOf(tensor);
   return completed({ dtype, shape: tensor.shape, elements: numbers.map(convert) });
 }
-
-/** The numbers that 16-bit floats stand for; their tensors hold them as raw bits. */
-const DECODERS: Partial<Record<DType, (bits: number) => number>> = {
-  float16: (bits) => {
-    const sign = bits & 0x8000 ? -1 : 1;
-    const exponent = (bits >> 10) & 0x1f;
-    const fraction = bits & 0x3ff;
-    if (exponent === 0x1f) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
-    // Below the smallest exponent the leading 1 is gone: fraction · 2^-24.
-    return exponent === 0 ? sign * fraction * 2 ** -24 : sign * (1024 + fraction) * 2 ** (exponent - 25);
-  },
-  bfloat16: (bits) => {
-    const view = new DataView(new ArrayBuffer(4));
-    view.setUint16(0, bits);
-    return view.getFloat32(0);
-  },
-};
 
 /** How shape arithmetic converts; other types are left to the engine. */
 const CONVERSIONS: Partial<Record<DType, (value: number) => number>> = {

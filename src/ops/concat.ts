@@ -75,11 +75,10 @@ function agree(shape: Dim[], other: Shape, axis: number, error: (expected: strin
  */
 function coupleConcat(context: CouplingContext): void {
   const { node } = context;
-  const inputs = node.inputs.map((_, input) => ({
-    input,
-    shape: context.xShape(input),
-    labels: context.labels(input),
-  }));
+  const inputs = withoutCrossing(
+    context,
+    node.inputs.map((_, input) => ({ input, shape: context.xShape(input), labels: context.labels(input) })),
+  );
   const labelled = inputs.flatMap((entry) => (entry.labels === undefined ? [] : [entry.labels]));
   if (labelled.length === 0) return;
   const freezeAll = (reason: string) => {
@@ -95,13 +94,14 @@ function coupleConcat(context: CouplingContext): void {
   }
   if (labelled.every((labels) => labelledAxes(labels).every((other) => other === axis))) {
     const parts: Labels[] = [];
-    for (const { labels, shape } of inputs) {
+    for (const { input, labels, shape } of inputs) {
       const size = shape?.[axis];
       if (typeof size !== 'number') {
         freezeAll('is concatenated with a part of unknown size');
         return;
       }
-      const data = labels === undefined ? new Int32Array(size).fill(-1) : repeated(labels.data, size);
+      const data =
+        labels === undefined ? zeroLabels(context, input, axis, size) : repeated(labels.data, size);
       parts.push({ shape: Array<number>(rank).fill(1).with(axis, size), data });
     }
     context.produce(0, concatLabels(parts, axis));
@@ -131,6 +131,44 @@ function coupleConcat(context: CouplingContext): void {
     }
   }
   context.produce(0, common!);
+}
+
+interface Part {
+  readonly input: number;
+  readonly shape: Shape | undefined;
+  readonly labels: Labels | undefined;
+}
+
+/**
+ * The parts, those with labels along other axes than the one along which channels are joined (positions of a stored
+ * grid next to an image's channels) frozen and without labels.
+ */
+function withoutCrossing(context: CouplingContext, parts: readonly Part[]): readonly Part[] {
+  const rank = parts.find(({ labels }) => labels !== undefined)?.labels?.shape.length;
+  if (rank === undefined) return parts;
+  const axis = axisOf(context.node, intAttribute(context.node, 'axis', 1), rank);
+  const crosses = ({ labels }: Part) =>
+    labels !== undefined && labelledAxes(labels).some((other) => other !== axis);
+  const isJoined = ({ labels }: Part) => labels !== undefined && labelledAxes(labels).join() === `${axis}`;
+  if (!parts.some(isJoined)) return parts;
+  return parts.map((part) => {
+    if (!crosses(part)) return part;
+    context.freeze(part.labels!.data, 'is concatenated with channels along another axis');
+    return { ...part, labels: undefined };
+  });
+}
+
+/**
+ * Labels of a part that has none: stored zeros, as a channel-padding shortcut is written, make channels of their own
+ * that may go with those that they meet; whatever else keeps its place.
+ */
+function zeroLabels(context: CouplingContext, input: number, axis: number, size: number): Int32Array {
+  const tensor = context.constant(input);
+  const isZero = tensor?.shape[axis] === size && tensor.bytes.every((byte) => byte === 0);
+  if (!isZero || !context.isParameter(input)) return new Int32Array(size).fill(-1);
+  const labels = context.fresh(size);
+  context.bind(input, axis, labels);
+  return labels;
 }
 
 /** A label that stands for every position along the axis, written out. */

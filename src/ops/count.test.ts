@@ -37,6 +37,38 @@ test('counts at the shapes that the caller gives', () => {
   expect(macs).toBe(3 * (64 * 27 + 640));
 });
 
+test('takes an open batch as 1, and leaves what hangs on other open sizes uncounted', () => {
+  const network = (shape: readonly (number | string)[]) => {
+    const b = new GraphBuilder('open');
+    const x = b.input('image', 'float32', shape);
+    b.output(b.op('Conv', [x, b.initializer('w', zeros(4, 3, 3, 3))]), 'float32');
+    return modelOf(b.finish());
+  };
+  expect(countCost(network(['batch', 3, 5, 5])).macs).toBe(9 * 4 * 27);
+  expect(() => countCost(network(['batch', 3, 'height', 'width']))).toThrow(
+    /Conv.*cannot be counted.*\[1, 3, height, width\].*--shape image=1,3,224,224/,
+  );
+  const inputs = { image: [1, 3, 5, 5] };
+  expect(countCost(network(['batch', 3, 'height', 'width']), { inputs }).macs).toBe(9 * 4 * 27);
+});
+
+test('counts recurrent layers, and refuses what multiplies inside a subgraph', () => {
+  const b = new GraphBuilder('steps');
+  const x = b.input('x', 'float32', [7, 'batch', 3]);
+  b.ops('GRU', [x, b.initializer('w', zeros(2, 15, 3)), b.initializer('r', zeros(2, 15, 5))], {
+    hidden_size: 5,
+    direction: 'bidirectional',
+  });
+  // Seven steps in two directions: 15 rows of 3 features and of a state of 5.
+  expect(countCost(modelOf(b.finish())).macs).toBe(7 * 2 * 15 * (3 + 5));
+
+  const branch = new GraphBuilder('branch');
+  branch.output(branch.op('MatMul', ['x', b.initializer('m', zeros(3, 2))]), 'float32');
+  const value = { kind: 'graph', value: branch.finish() } as const;
+  b.op('If', [b.input('condition', 'bool', [])], { then_branch: value, else_branch: value });
+  expect(() => countCost(modelOf(b.finish()))).toThrow(/If.*cannot be counted.*inside a subgraph/);
+});
+
 test('refuses to count what has no shape', () => {
   const b = new GraphBuilder('blind');
   const x = b.op('Mystery', [b.input('x', 'float32', [1, 3])], {}, { domain: 'example' });

@@ -2,7 +2,9 @@ import type { DType } from '../base/dtype.ts';
 import { BonsaiError } from '../base/errors.ts';
 import { elementCount } from '../base/tensor.ts';
 import { describeNode } from '../graph/attributes.ts';
-import type { Model, Shape } from '../graph/model.ts';
+import type { Dim, Graph, Model, Node, Shape } from '../graph/model.ts';
+import { subgraphsOf } from '../graph/walk.ts';
+import { describeShape, knownShape } from './dims.ts';
 import { inferTypes } from './infer.ts';
 import { recordFor } from './table.ts';
 
@@ -19,34 +21,39 @@ export interface GraphCost {
 }
 
 export interface CountOptions {
-  /** Shapes to count at; by default those of the file, with every unnamed or named size (the batch) taken as 1. */
+  /** Shapes to count at, by default those of the file. An open batch (axis 0 of an input) is 1 (`countedShapes`). */
   readonly inputs?: Readonly<Record<string, Shape>>;
 }
 
 /**
  * Counts a model's work and size from its shapes alone.
- * @throws BonsaiError `unsupported` where the shapes around a node that multiplies are unknown
+ * @throws BonsaiError `unsupported` where the shapes around a node that multiplies are unknown, as those of subgraphs are
  */
 export function countCost(model: Model, options: CountOptions = {}): GraphCost {
-  const inputs = Object.fromEntries(
-    model.graph.inputs.flatMap(({ name, type }) => {
-      const shape = options.inputs?.[name] ?? type?.shape;
-      return shape === undefined ? [] : [[name, shape.map(sizeOf)]];
-    }),
-  );
+  const inputs = countedShapes(model.graph, options.inputs);
   const { types } = inferTypes(model, { inputs });
-  const shapeOf = (name: string) => types.get(name)?.shape?.map(sizeOf);
+  const shapeOf = (name: string) => knownShape(types.get(name)?.shape);
 
   const byNode = new Map<number, number>();
   let macs = 0;
   for (const [index, node] of model.graph.nodes.entries()) {
+    if (subgraphsOf(node).some(hasWork))
+      throw new UncountedError(node, inputs, 'multiplies inside a subgraph');
     const cost = recordFor(node)?.cost;
     if (cost === undefined) continue;
     const outputs = node.outputs.filter((name) => name !== '').map(shapeOf);
-    if (!outputs.every((shape) => shape !== undefined)) {
-      throw new BonsaiError(
-        'unsupported',
-        `${describeNode(node)} cannot be counted: the shape of its output is unknown. Give the shapes of the inputs.`,
+    const isKnown = node.inputs.every((name) => name === '' || shapeOf(name) !== undefined);
+    if (!isKnown || !outputs.every((shape) => shape !== undefined)) {
+      const side = isKnown ? node.outputs : node.inputs;
+      const open = side.find((name) => name !== '' && shapeOf(name) === undefined)!;
+      const shape = types.get(open)?.shape;
+      const what = isKnown ? 'output' : 'input';
+      throw new UncountedError(
+        node,
+        inputs,
+        shape === undefined
+          ? `has an ${what} of unknown shape`
+          : `has an ${what} of shape ${describeShape(shape)}`,
       );
     }
     const own = cost({ node, inputs: node.inputs.map(shapeOf), outputs }).macs;
@@ -72,6 +79,42 @@ export function isCountedParameter(name: string, dtype: DType): boolean {
   return isFloat && !name.startsWith(NORMALIZATION_PREFIX);
 }
 
-function sizeOf(size: Shape[number]): number {
-  return typeof size === 'number' ? size : 1;
+/**
+ * Shapes of the inputs to count at: an open batch, which is axis 0 or what is called so, is 1, wherever its name occurs.
+ * Other sizes that are open stay so: what depends on them is not known.
+ */
+export function countedShapes(
+  { inputs }: Pick<Graph, 'inputs'>,
+  given: Readonly<Record<string, Shape>> = {},
+): Record<string, Shape> {
+  const shapes = inputs.flatMap(({ name, type }): [string, Shape][] => {
+    const shape = given[name] ?? type?.shape;
+    return shape === undefined ? [] : [[name, shape]];
+  });
+  const batches = new Set(shapes.map(([, shape]) => shape[0]).filter((size) => typeof size === 'string'));
+  const isBatch = (size: string) => batches.has(size) || /batch/i.test(size);
+  const counted = (size: Dim, axis: number): Dim =>
+    (typeof size !== 'number' && axis === 0) || (typeof size === 'string' && isBatch(size)) ? 1 : size;
+  return Object.fromEntries(shapes.map(([name, shape]) => [name, shape.map(counted)]));
+}
+
+/** The work of a node cannot be counted, because sizes around it are open or because it is not known what it does. */
+export class UncountedError extends BonsaiError {
+  constructor(node: Node, inputs: Readonly<Record<string, Shape>>, why: string) {
+    const open = Object.entries(inputs).find(([, shape]) => knownShape(shape) === undefined);
+    const example = ([name, shape]: [string, Shape]) =>
+      `${name}=${shape.map((size, axis) => (typeof size === 'number' ? size : axis === 1 ? 3 : EXAMPLE_SIZE))}`;
+    const advice =
+      open === undefined
+        ? ''
+        : ` The input "${open[0]}" leaves sizes open, ${describeShape(open[1])}: give them, such as --shape ${example(open)}.`;
+    super('unsupported', `${describeNode(node)} cannot be counted: it ${why}.${advice}`);
+  }
+}
+
+/** The size of images that most networks are shown with. */
+const EXAMPLE_SIZE = 224;
+
+function hasWork(graph: Graph): boolean {
+  return graph.nodes.some((node) => recordFor(node)?.cost !== undefined || subgraphsOf(node).some(hasWork));
 }

@@ -393,6 +393,7 @@ export const COUPLING_CASES: Partial<Record<OperatorName, readonly CouplingCase[
     couple('over a row', { attributes: { axis: -1 } }),
   ],
   SpaceToDepth: [couple('blocks of two', { attributes: { blocksize: 2 } })],
+  Shape: [couple('counted channels', { isFrozen: true })],
   Split: [
     couple('channels by size', { others: [int64Tensor([2, 4])], attributes: { axis: 1 }, outputs: 2 }),
     couple('channels in halves', { attributes: { axis: 1 }, outputs: 2 }),

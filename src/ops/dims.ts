@@ -45,27 +45,70 @@ export function knownShape(shape: Shape | undefined): readonly number[] | undefi
   return shape?.every((size) => typeof size === 'number') ? shape : undefined;
 }
 
-/** The product of sizes as a number and the names that remain in it; undefined where a size is unknown. */
-export function productOf(
-  shape: Shape,
-): { readonly count: number; readonly names: readonly string[] } | undefined {
+/** A product of sizes: a number and the names of those that have none, in alphabetical order. */
+export interface Product {
+  readonly count: number;
+  readonly names: readonly string[];
+}
+
+/** The product of sizes; undefined where one is unknown. A size may be a product already: ['8·N', 3] gives 24 and N. */
+export function productOf(shape: Shape): Product | undefined {
   let count = 1;
   const names: string[] = [];
   for (const size of shape) {
     if (size === null) return undefined;
-    if (typeof size === 'number') count *= size;
-    else names.push(size);
+    if (typeof size === 'number') {
+      count *= size;
+      continue;
+    }
+    for (const factor of size.split(TIMES)) {
+      if (/^\d+$/.test(factor)) count *= Number(factor);
+      else names.push(factor);
+    }
   }
-  return { count, names };
+  return { count, names: names.sort() };
 }
 
-/** The product of sizes as one size: a number, a single name, or null where it is neither. */
+/** The product of sizes as one size: 24, 'N', '24·N', 'N·T'; null where one of them is unknown. */
 export function mergedDim(shape: Shape): Dim {
   const product = productOf(shape);
-  if (product === undefined) return null;
-  if (product.names.length === 0 || product.count === 0) return product.count;
-  return product.names.length === 1 && product.count === 1 ? product.names[0]! : null;
+  return product === undefined ? null : dimOf(product);
 }
+
+/** What a product is after a whole division by another size: '24·N' by 8 is '3·N'; null where that is not known to go. */
+export function dividedDim(whole: Dim, part: Dim): Dim {
+  const [from, to] = [productOf([whole]), productOf([part])];
+  if (from === undefined || to === undefined || to.count === 0 || from.count % to.count !== 0) return null;
+  const names = [...from.names];
+  for (const name of to.names) {
+    const at = names.indexOf(name);
+    if (at < 0) return null;
+    names.splice(at, 1);
+  }
+  return dimOf({ count: from.count / to.count, names });
+}
+
+/**
+ * A name from a file as one that stands for itself: products are written with a sign of their own, which a name cannot
+ * have, and digits alone are no name.
+ */
+export function plainName(name: string): string {
+  const plain = name.replaceAll(TIMES, '∙');
+  return /^\d+$/.test(plain) ? `_${plain}` : plain;
+}
+
+/** Whether a size is a product of several factors of which not all are known. */
+export function isCompoundDim(size: Dim): size is string {
+  return typeof size === 'string' && size.includes(TIMES);
+}
+
+function dimOf({ count, names }: Product): Dim {
+  if (names.length === 0 || count === 0) return count;
+  return [...(count === 1 ? [] : [count]), ...names].join(TIMES);
+}
+
+/** Stands between the factors of a size that is a product. */
+const TIMES = '·';
 
 export function describeShape(shape: Shape): string {
   return `[${shape.map((size) => size ?? '?').join(', ')}]`;

@@ -1,10 +1,11 @@
-import { int64Tensor, numbersOf, type Tensor } from '../base/tensor.ts';
+import { numbersOf, type Tensor } from '../base/tensor.ts';
 import type { Dim } from '../graph/model.ts';
 import { broadcastShapes, knownShape, requiredType } from './dims.ts';
 import { reduceTo } from './emit.ts';
-import { labelledAxes } from './label-tensor.ts';
+import { alongAxis, labelledAxes } from './label-tensor.ts';
 import { type CouplingContext, defineOp, type Labels } from './op.ts';
 import { elementsAt } from './partial.ts';
+import { rewriteSizes } from './stated-sizes.ts';
 import { broadcastStrides, walked } from './strided.ts';
 
 /** Repeats along axes of size 1 so that the value has the shape that it and the target broadcast to. */
@@ -52,17 +53,19 @@ function coupleExpand(context: CouplingContext): void {
   const stated = axes
     .map((axis) => axis + missing - toTarget)
     .filter((axis) => axis >= 0 && target[axis] !== 1);
-  if (stated.length > 0 && (axes.length > 1 || context.constant(1) === undefined)) {
+  const isFollowing =
+    stated.length === 0 ||
+    rewriteSizes(
+      context,
+      1,
+      stated,
+      (pruned) => new Map(stated.map((at) => [at, pruned.kept(alongAxis(labels, at + toTarget - missing))])),
+    );
+  if (!isFollowing) {
     context.freeze(labels.data, 'is counted in a shape that cannot be rewritten');
     return;
   }
   context.produce(0, { shape: [...Array<number>(missing).fill(1), ...labels.shape], data: labels.data });
-  const [axis] = stated;
-  if (axis === undefined) return;
-  context.rewrite((pruned) => {
-    const sizes = target.map(Number).with(axis, pruned.kept(labels.data));
-    return { constants: new Map([[1, int64Tensor(sizes)]]) };
-  });
 }
 
 /** New labels for a vector parameter whose repetition depends on the batch; else there is nothing to prune. */

@@ -1,9 +1,10 @@
 import type { DType } from '../base/dtype.ts';
+import { isHalf } from '../base/half.ts';
 import { elementCount, elementsOf, isNumeric, numbersOf, type Tensor } from '../base/tensor.ts';
 import type { Dim } from '../graph/model.ts';
 import { broadcastShapes, knownShape } from './dims.ts';
 import type { ShapeContext } from './op.ts';
-import { completed, elementsAt, isHalf, MAX_FOLDED_ELEMENTS, type PartialTensor } from './partial.ts';
+import { completed, elementsAt, MAX_FOLDED_ELEMENTS, type PartialTensor } from './partial.ts';
 import { broadcastStrides, walkOf } from './strided.ts';
 
 /** A value of an element-wise function; null: not known. Sizes that have only a name come in as strings. */

@@ -165,12 +165,47 @@ test.each([
   expect(constants.get('y')?.bytes[0]).toBe(expected);
 });
 
-test('sizes that are computed from data stay unknown', () => {
+test('sizes that are computed from data are named after their place alone', () => {
   const b = new GraphBuilder('dynamic');
   const x = b.input('x', 'float32', [2, 6]);
   const target = b.input('target', 'int64', [3]);
   b.op('Reshape', [x, target], {}, { outputs: ['y'] });
-  expect(inferTypes(modelOf(b.finish())).types.get('y')?.shape).toEqual([null, null, null]);
+  expect(inferTypes(modelOf(b.finish())).types.get('y')?.shape).toEqual(['y:0', 'y:1', 'y:2']);
+});
+
+test('what both branches of an If, or all turns of a Loop, have in common is known', () => {
+  const b = new GraphBuilder('subgraphs');
+  const x = b.input('x', 'float32', ['N', 4, 6]);
+  const inner = (name: string, opType: string, inputs: readonly string[], attributes = {}) => {
+    const branch = new GraphBuilder(name);
+    branch.output(branch.op(opType, inputs, attributes, { outputs: ['inner'] }), 'float32');
+    return { kind: 'graph', value: branch.finish() } as const;
+  };
+  const condition = b.input('condition', 'bool', []);
+  const part = b.op('Slice', [x, b.ints([0]), b.input('end', 'int64', [1]), b.ints([2])]);
+  b.op(
+    'If',
+    [condition],
+    { then_branch: inner('then', 'Relu', [x]), else_branch: inner('else', 'Neg', [part]) },
+    { outputs: ['either'] },
+  );
+  const loop = (opType: string, inputs: readonly string[], outputs: readonly string[]) => {
+    const body = new GraphBuilder('body');
+    body.input('turn', 'int64', []);
+    body.input('goes on', 'bool', []);
+    body.input('state', 'float32', [null, null, null]);
+    body.output(body.op('Identity', ['goes on']), 'bool');
+    body.output(body.op(opType, inputs, opType === 'Concat' ? { axis: 2 } : {}), 'float32');
+    body.output(body.op('ReduceSum', ['state'], { keepdims: 0 }), 'float32');
+    b.ops('Loop', ['', condition, x], { body: { kind: 'graph', value: body.finish() } }, { outputs });
+  };
+  loop('Relu', ['state'], ['same', 'sums']);
+  loop('Concat', ['state', 'state'], ['longer', 'others']);
+  const { types } = inferTypes(modelOf(b.finish()));
+  expect(types.get('either')?.shape).toEqual(['N', 4, 'either:2']);
+  expect(types.get('same')?.shape).toEqual(['N', 4, 6]);
+  expect(types.get('sums')?.shape).toEqual(['sums:0']);
+  expect(types.get('longer')?.shape).toEqual(['N', 4, 'longer:2']);
 });
 
 test('a sparse constant has no type, and what uses it none either', () => {

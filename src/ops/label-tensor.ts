@@ -89,6 +89,15 @@ export function concatLabels(parts: readonly Labels[], axis: number): Labels {
   return { shape: first.shape.with(axis, total), data };
 }
 
+/** The labels along one axis, at the first position of all others. */
+export function alongAxis(labels: Labels, axis: number): Int32Array {
+  let result = labels;
+  for (let other = 0; other < labels.shape.length; other++) {
+    if (other !== axis) result = sliceLabels(result, other, 0, 1);
+  }
+  return result.data;
+}
+
 /** Axes along which the labels have more than one position. */
 export function labelledAxes(labels: Labels): number[] {
   return labels.shape.flatMap((size, axis) => (size === 1 ? [] : [axis]));

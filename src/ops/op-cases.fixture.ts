@@ -216,6 +216,18 @@ export const LAW_CASES: Readonly<Record<OperatorName, readonly OpCase[]>> = {
     op('rows', [data([2, 3, 2]), indices([1, 0, 0, 2], [2, 2])]),
     op('batch', [data([2, 3]), indices([1, 2], [2, 1])], { batch_dims: 1 }),
   ],
+  GRU: [
+    op(
+      'both directions',
+      [data([4, 2, 3]), weight([2, 15, 3], 1), weight([2, 15, 5], 2)],
+      {
+        hidden_size: 5,
+        direction: 'bidirectional',
+        linear_before_reset: 1,
+      },
+      { outputs: 2, gradient: false },
+    ),
+  ],
   Gelu: [unary({}, 20), unary({ approximate: 'tanh' }, 20)],
   Gemm: [
     op('plain', [data([2, 3]), weight([3, 4]), weight([4], 2)]),
@@ -257,6 +269,16 @@ export const LAW_CASES: Readonly<Record<OperatorName, readonly OpCase[]>> = {
   IsInf: [unary()],
   IsNaN: [unary()],
   LRN: [op('three channels', [data([1, 5, 2, 2])], { size: 3, alpha: float(0.1) }, { gradient: false })],
+  LSTM: [
+    op(
+      'three outputs',
+      [data([4, 2, 3]), weight([1, 20, 3], 1), weight([1, 20, 5], 2)],
+      {
+        hidden_size: 5,
+      },
+      { outputs: 3, gradient: false },
+    ),
+  ],
   LayerNormalization: [
     op('last axis', [data([2, 3, 4]), weight([4]), weight([4], 2)]),
     op('several axes', [data([2, 3, 4]), weight([3, 4]), weight([4], 2)], { axis: 1, epsilon: float(0.1) }),
@@ -359,6 +381,16 @@ export const LAW_CASES: Readonly<Record<OperatorName, readonly OpCase[]>> = {
       'per channel',
       [data([2, 3, 2]), weight([3], 1, 0.1, 0.2), zeroPoint([3])],
       { axis: 1 },
+      { gradient: false },
+    ),
+  ],
+  RNN: [
+    op(
+      'steps first',
+      [data([4, 2, 3]), weight([1, 5, 3], 1), weight([1, 5, 5], 2)],
+      {
+        hidden_size: 5,
+      },
       { gradient: false },
     ),
   ],

@@ -130,6 +130,10 @@ export interface CouplingContext {
   producer(input: number): Node | undefined;
   /** The nodes that use an output. */
   consumers(output: number): readonly Node[];
+  /** Who reads a value of any name; exposed: as an output of the graph or inside a subgraph as well. */
+  readers(name: string): { readonly nodes: readonly Node[]; readonly isExposed: boolean };
+  /** The length of a vector of any name, where it is known. */
+  lengthOf(name: string): number | undefined;
   /** Whether an input is a parameter stored in the graph (initialiser or Constant node) that pruning may slice. */
   isParameter(input: number): boolean;
   /** Labels of an activation input; undefined: nothing prunable flows in here. */
@@ -160,8 +164,9 @@ export interface CouplingContext {
   /**
    * Registers how the node itself changes once the removed channels are known (attributes such as `group`,
    * constants such as a Reshape's target shape). `kept(labels)` tells how many of the labels remain.
+   * @param node the one that changes, where it is another: one that computes an input for this node alone
    */
-  rewrite(change: (pruned: PrunedContext) => NodeChange): void;
+  rewrite(change: (pruned: PrunedContext) => NodeChange, node?: Node): void;
 }
 
 export interface PrunedContext {

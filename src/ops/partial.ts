@@ -1,4 +1,5 @@
 import type { DType } from '../base/dtype.ts';
+import { isHalf } from '../base/half.ts';
 import { elementCount, isNumeric, numbersOf, type Tensor, tensorOf } from '../base/tensor.ts';
 import type { Dim } from '../graph/model.ts';
 import type { ShapeContext } from './op.ts';
@@ -64,9 +65,4 @@ function toInt64(value: number): bigint {
   const top = 2n ** 63n;
   const exact = BigInt(value);
   return exact >= top ? top - 1n : exact < -top ? -top : exact;
-}
-
-/** 16-bit floats travel as raw bits, which are not their numbers. */
-export function isHalf(dtype: DType): boolean {
-  return dtype === 'float16' || dtype === 'bfloat16';
 }

@@ -2,11 +2,12 @@ import { elementCount, int64Tensor, numbersOf } from '../base/tensor.ts';
 import { intAttribute } from '../graph/attributes.ts';
 import type { Dim, Node, Shape } from '../graph/model.ts';
 import { uniteLabels } from './broadcast.ts';
-import { describeShape, productOf, requiredType } from './dims.ts';
+import { describeShape, mergedDim, productOf, requiredType } from './dims.ts';
 import { ShapeError } from './errors.ts';
-import { contractLabels, expandLabels, labelledAxes, sliceLabels } from './label-tensor.ts';
+import { alongAxis, contractLabels, expandLabels, labelledAxes, sliceLabels } from './label-tensor.ts';
 import { type CouplingContext, defineOp, type Labels } from './op.ts';
 import { elementsAt } from './partial.ts';
+import { rewriteSizes } from './stated-sizes.ts';
 
 export const Reshape = defineOp({
   schema: { name: 'Reshape', since: [1, 5, 13, 14, 19, 21], inputs: [1, 2], outputs: [1, 1] },
@@ -82,7 +83,10 @@ function reshaped(node: Node, input: Shape | undefined, target: readonly Dim[]):
     if (!Number.isInteger(rest)) throw mismatch();
     return sizes.with(open, rest);
   }
-  return sizes.with(open, foreign.length === 0 && names.length === 1 && rest === 1 ? names[0]! : null);
+  return sizes.with(
+    open,
+    foreign.length === 0 && Number.isInteger(rest) ? mergedDim([rest, ...names]) : null,
+  );
 }
 
 /**
@@ -269,7 +273,12 @@ function retarget(context: CouplingContext, out: Labels): void {
   const explicit = values?.map((size, axis) => (miscopied.includes(axis) ? from[axis]! : size));
   const sizes = explicit && settledTarget(explicit, from, copiesZero);
   if (sizes === undefined) {
-    context.freeze(out.data, 'is counted in a shape that the graph computes');
+    const isFollowing = rewriteSizes(context, 1, [...counted, ...miscopied], (pruned) => {
+      const now = new Map(counted.map((axis) => [axis, pruned.kept(alongAxis(out, axis))]));
+      for (const axis of miscopied) now.set(axis, Number(from[axis]));
+      return now;
+    });
+    if (!isFollowing) context.freeze(out.data, 'is counted in a shape that the graph computes');
     return;
   }
   context.rewrite((pruned) => {
@@ -302,12 +311,4 @@ export function settledTarget(
   }
   // What -1 stands for cannot be told next to a size of 0 that is meant as such.
   return !copiesZero && settled.includes(0) && isOpen ? undefined : settled;
-}
-
-function alongAxis(labels: Labels, axis: number): Int32Array {
-  let result = labels;
-  for (let other = 0; other < labels.shape.length; other++) {
-    if (other !== axis) result = sliceLabels(result, other, 0, 1);
-  }
-  return result.data;
 }

@@ -1,18 +1,13 @@
-import { elementCount, float32Tensor, floatsOf, int64Tensor } from '../base/tensor.ts';
+import { elementCount, float32Tensor, floatsOf } from '../base/tensor.ts';
 import { floatAttribute, intAttribute, intsAttribute, stringAttribute } from '../graph/attributes.ts';
 import type { Attribute, Dim, Node, Shape, ValueType } from '../graph/model.ts';
 import { axisOf, requiredType } from './dims.ts';
 import { reshape, transpose } from './emit.ts';
 import { MissingRuleError, ShapeError } from './errors.ts';
-import { labelledAxes, sliceLabels } from './label-tensor.ts';
-import {
-  type CouplingContext,
-  defineOp,
-  type GradientContext,
-  type Labels,
-  type ShapeContext,
-} from './op.ts';
+import { alongAxis, labelledAxes } from './label-tensor.ts';
+import { type CouplingContext, defineOp, type GradientContext, type ShapeContext } from './op.ts';
 import { elementsAt } from './partial.ts';
+import { rewriteSizes } from './stated-sizes.ts';
 
 /**
  * Interpolates along axes, by factors (`scales`) or to sizes (`sizes`). Since opset 18 both may name some axes only.
@@ -134,16 +129,16 @@ function couple(context: CouplingContext): void {
   context.produce(0, labels);
   const counted = labelled.filter((axis) => axes.includes(axis));
   if (scales !== undefined || counted.length === 0) return;
-  const stated = sizes?.every((size) => typeof size === 'number') ? sizes.map(Number) : undefined;
-  if (stated !== undefined && context.isParameter(3)) {
-    context.rewrite((pruned) => {
-      const kept = [...stated];
-      for (const axis of counted) kept[axes.indexOf(axis)] = pruned.kept(alongAxis(labels, axis));
-      return { constants: new Map([[3, int64Tensor(kept)]]) };
-    });
-    return;
-  }
-  context.freeze(labels.data, 'is counted in sizes that the graph computes');
+  const places = counted.map((axis) => axes.indexOf(axis));
+  const isFollowing =
+    sizes !== undefined &&
+    rewriteSizes(
+      context,
+      3,
+      places,
+      (pruned) => new Map(counted.map((axis, i) => [places[i]!, pruned.kept(alongAxis(labels, axis))])),
+    );
+  if (!isFollowing) context.freeze(labels.data, 'is counted in sizes that the graph computes');
 }
 
 /**
@@ -161,14 +156,6 @@ export function scalesBetween(from: Shape, to: Shape): number[] | undefined {
     return scales[axis] === 1 || (typeof old === 'number' && scaledSize(old, scales[axis]!) === size);
   });
   return isExact ? scales : undefined;
-}
-
-function alongAxis(labels: Labels, axis: number): Int32Array {
-  let result = labels;
-  for (let other = 0; other < labels.shape.length; other++) {
-    if (other !== axis) result = sliceLabels(result, other, 0, 1);
-  }
-  return result.data;
 }
 
 /**

@@ -1,4 +1,4 @@
-import { int64Tensor } from '../base/tensor.ts';
+import { int64Tensor, type Tensor } from '../base/tensor.ts';
 import { intsAttribute } from '../graph/attributes.ts';
 import type { Dim } from '../graph/model.ts';
 import { uniteLabels } from './broadcast.ts';
@@ -7,6 +7,7 @@ import { ShapeError } from './errors.ts';
 import { gatherLabels, labelledAxes, sliceLabels } from './label-tensor.ts';
 import { type CouplingContext, defineOp, type Labels, type ShapeContext } from './op.ts';
 import { elementsAt, integersAt } from './partial.ts';
+import { stridesOf, walked } from './strided.ts';
 
 /** A part along some axes; starts, ends, axes are attributes before opset 10, and inputs (with steps) since. */
 export const Slice = defineOp({
@@ -15,7 +16,11 @@ export const Slice = defineOp({
     const { dtype, shape } = requiredType(context.node, context.inputs, 0);
     if (shape === undefined) return [{ dtype }];
     const cuts = cutsOf(context, shape.length);
-    if (cuts === undefined) return [{ dtype, shape: shape.map(() => null) }];
+    if (cuts === undefined) {
+      const cut = context.opset >= 10 && context.node.inputs[3] ? integersAt(context, 3) : undefined;
+      const axes = new Set(cut?.map((axis) => axisOf(context.node, axis, shape.length)));
+      return [{ dtype, shape: shape.map((size, axis) => (cut && !axes.has(axis) ? size : null)) }];
+    }
     const sizes: Dim[] = [...shape];
     for (const cut of cuts) {
       const size = shape[cut.axis]!;
@@ -28,7 +33,7 @@ export const Slice = defineOp({
   coupling: coupleSlice,
   fold: (context) => {
     const x = elementsAt(context, 0);
-    if (x?.shape.length !== 1) return undefined;
+    if (x?.shape.length !== 1) return slicedData(context);
     const cuts = cutsOf(context, 1);
     if (cuts === undefined) return undefined;
     let { elements } = x;
@@ -36,6 +41,22 @@ export const Slice = defineOp({
     return { dtype: x.dtype, shape: [elements.length], elements };
   },
 });
+
+/** The part of a stored tensor; undefined where there is none, or where it is not known which. */
+function slicedData(context: ShapeContext): Tensor | undefined {
+  const x = context.constant(0);
+  const cuts = x && cutsOf(context, x.shape.length);
+  if (cuts === undefined) return undefined;
+  const [shape, strides] = [[...x!.shape], stridesOf(x!.shape)];
+  let offset = 0;
+  for (const { axis, ...cut } of cuts) {
+    const range = rangeOf({ axis, ...cut }, shape[axis]!);
+    offset += (range[0] ?? 0) * strides[axis]!;
+    shape[axis] = range.length;
+    strides[axis]! *= cut.step;
+  }
+  return walked(x!, { shape, strides, offset });
+}
 
 interface Cut {
   readonly axis: number;

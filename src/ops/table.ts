@@ -82,6 +82,7 @@ import { AveragePool, LpPool, MaxPool, MaxUnpool } from './pooling.ts';
 import { Pow } from './pow.ts';
 import { DequantizeLinear, QuantizeLinear } from './quantize-linear.ts';
 import { Range } from './range.ts';
+import { GRU, LSTM, RNN } from './recurrent.ts';
 import { ReduceMean } from './reduce-mean.ts';
 import {
   ReduceL1,
@@ -151,6 +152,7 @@ export const OPERATORS = tableOf({
   Floor,
   Gather,
   GatherElements,
+  GRU,
   GatherND,
   Gelu,
   Gemm,
@@ -169,6 +171,7 @@ export const OPERATORS = tableOf({
   IsInf,
   IsNaN,
   LRN,
+  LSTM,
   LayerNormalization,
   LeakyRelu,
   Less,
@@ -197,6 +200,7 @@ export const OPERATORS = tableOf({
   Pad,
   Pow,
   QuantizeLinear,
+  RNN,
   Range,
   Reciprocal,
   ReduceL1,

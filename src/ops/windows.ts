@@ -62,12 +62,20 @@ export function windowsOf(node: Node, spatial: readonly number[], kernel?: reado
   return { kernel: size, strides, dilations, padsBegin, padsEnd };
 }
 
+/** Whether windows one step apart reach over the ends just as far as they are long: as many come out as go in. */
+function keepsSize({ kernel, strides, dilations, padsBegin, padsEnd }: Windows, i: number): boolean {
+  return strides[i] === 1 && padsBegin[i]! + padsEnd[i]! === reach(kernel[i]!, dilations[i]!) - 1;
+}
+
 /** Spatial sizes of the output; a size that is unknown in stays unknown out. */
 export function outputSizes(node: Node, spatial: readonly Dim[], kernel?: readonly number[]): Dim[] {
   // Unknown sizes get a stand-in so that the known axes can still be worked out.
   const known = spatial.map((size) => (typeof size === 'number' ? size : 1));
   const windows = windowsOf(node, known, kernel);
-  return spatial.map((size, i) => (typeof size === 'number' ? outputSize(node, windows, i, size) : null));
+  return spatial.map((size, i) => {
+    if (typeof size === 'number') return outputSize(node, windows, i, size);
+    return keepsSize(windows, i) ? size : null;
+  });
 }
 
 function outputSize(node: Node, windows: Windows, axis: number, size: number): number {

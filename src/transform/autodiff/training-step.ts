@@ -1,6 +1,5 @@
 import { BonsaiError, InvalidArgumentError } from '../../base/errors.ts';
 import { elementCount, float32Tensor } from '../../base/tensor.ts';
-import { describeNode } from '../../graph/attributes.ts';
 import { DEFAULT_OPSET, GraphBuilder, modelOf } from '../../graph/build.ts';
 import { type Model, type Node, opsetOf } from '../../graph/model.ts';
 import { COMPOUND_DOMAIN } from '../../ops/compound.ts';
@@ -8,6 +7,7 @@ import { inferTypes } from '../../ops/infer.ts';
 import { recordFor } from '../../ops/table.ts';
 import { addBackward, staticShape } from './backward.ts';
 import { addLoss, checkDistillation, type Distillation, type Loss } from './loss.ts';
+import { checkOpset } from './opset.ts';
 import { addUpdate, checkOptimizer, MOMENTS, type Optimizer, STEP_NUMBER } from './optimizer.ts';
 import { type ParameterSlot, type StateSlot, trainableParameters } from './parameters.ts';
 
@@ -72,9 +72,8 @@ export interface TrainingStep {
  * @throws InvalidArgumentError for options out of range
  * @throws BonsaiError `unsupported` for networks of another form, `invalid_graph` where sizes are unknown
  */
-export function buildTrainingStep(network: Model, options: TrainingStepOptions): TrainingStep {
+export function buildTrainingStep(model: Model, options: TrainingStepOptions): TrainingStep {
   checkOptions(options);
-  const model = atOwnOpset(network);
   const { graph } = model;
   const input = graph.inputs[0];
   const logits = graph.outputs[0]?.name;
@@ -86,6 +85,7 @@ export function buildTrainingStep(network: Model, options: TrainingStepOptions):
   }
   const imageShape = [options.batch, ...(options.inputShape ?? input.type.shape.slice(1))];
   const { types, constants } = inferTypes(model, { inputs: { [input.name]: imageShape } });
+  checkOpset(model, types);
   const outputShape = types.get(logits)?.shape;
   const classes = outputShape?.[1];
   if (outputShape?.length !== 2 || outputShape[0] !== options.batch || typeof classes !== 'number') {
@@ -169,65 +169,6 @@ function checkOptions({
     );
   }
 }
-
-/**
- * The step is written in Bonsai's own operator set, and so must be the network in it. Nodes mean the same there if
- * their operator was not redefined in between, or only to admit more types.
- */
-function atOwnOpset(network: Model): Model {
-  const opset = opsetOf(network) ?? DEFAULT_OPSET;
-  if (opset === DEFAULT_OPSET) return network;
-  const [low, high] = [Math.min(opset, DEFAULT_OPSET), Math.max(opset, DEFAULT_OPSET)];
-  for (const node of network.graph.nodes) {
-    const record = recordFor(node);
-    const isRedefined = record?.schema.since.some((version) => version > low && version <= high) ?? true;
-    if (isRedefined && !ONLY_WIDENED.has(node.opType)) {
-      throw new BonsaiError(
-        'unsupported',
-        `${describeNode(node)} may mean something else in opset ${DEFAULT_OPSET}, in which training steps are written, ` +
-          `than in the network's opset ${opset}. Convert the network to opset ${DEFAULT_OPSET}.`,
-      );
-    }
-  }
-  const opsets = network.opsets.map((entry) =>
-    entry.domain === '' ? { domain: '', version: DEFAULT_OPSET } : entry,
-  );
-  return { ...network, opsets };
-}
-
-/** Operators whose later definitions, opsets 9 to 22, only admit more types, ranks or optional inputs. */
-const ONLY_WIDENED: ReadonlySet<string> = new Set([
-  'Add',
-  'BatchNormalization',
-  'Concat',
-  'Conv',
-  'ConvTranspose',
-  'DepthToSpace',
-  'Div',
-  'Elu',
-  'Exp',
-  'Flatten',
-  'Gemm',
-  'GlobalAveragePool',
-  'GlobalMaxPool',
-  'HardSigmoid',
-  'HardSwish',
-  'Identity',
-  'InstanceNormalization',
-  'LeakyRelu',
-  'Log',
-  'MatMul',
-  'MaxPool',
-  'Mul',
-  'Relu',
-  'Reshape',
-  'Sigmoid',
-  'SpaceToDepth',
-  'Sqrt',
-  'Sub',
-  'Tanh',
-  'Transpose',
-]);
 
 function slotsOf(model: Model, frozen: (parameter: string) => boolean): ParameterSlot[] {
   let offset = 0;

@@ -2,7 +2,14 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { describe, expect, test } from 'vitest';
-import { float32Tensor, floatsOf, int64Tensor, scalarTensor, type Tensor } from '../../base/tensor.ts';
+import {
+  float32Tensor,
+  floatsOf,
+  int64Tensor,
+  numbersOf,
+  scalarTensor,
+  type Tensor,
+} from '../../base/tensor.ts';
 import { Session } from '../../engine/session.ts';
 import { float, floats } from '../../graph/attributes.ts';
 import { GraphBuilder, modelOf } from '../../graph/build.ts';
@@ -69,6 +76,68 @@ describe('constants', () => {
     expect(folded.graph.initializers.size).toBe(2);
     expect(await difference(folded, model, { x: spread([3, 6], 3, -1, 1) })).toBe(0);
   });
+});
+
+test('amounts of padding that are turned around become constant, as other vectors that are cut from data', async () => {
+  const b = new GraphBuilder('padding');
+  const x = b.input('x', 'float32', ['N', 2, 3, 4]);
+  // [left, right, top, bottom] and zeros for the other axes, from the last axis to the first: what PyTorch writes.
+  const zeros = b.op('ConstantOfShape', [b.ints([4])], { value: int64Tensor([0]) });
+  const pairs = b.op('Reshape', [
+    b.op('Concat', [b.ints([1, 0, 2, 0]), zeros], { axis: 0 }),
+    b.ints([-1, 2]),
+  ]);
+  const first = b.constant(int64Tensor([-Number.MAX_SAFE_INTEGER]));
+  const turned = b.op('Slice', [pairs, b.ints([-1]), first, b.ints([0]), b.ints([-1])]);
+  const amounts = b.op('Cast', [b.op('Reshape', [b.op('Transpose', [turned]), b.ints([-1])])], { to: 7 });
+  const padded = b.op('Pad', [x, amounts]);
+  const kernel = spread([2, 3, 4], 3, -1, 1);
+  const part = b.op('Slice', [
+    b.constant(kernel),
+    b.ints([2, -3]),
+    b.ints([0, 9]),
+    b.ints([1, 2]),
+    b.ints([-1, 2]),
+  ]);
+  b.output(b.op('Add', [padded, b.op('ReduceSum', [part])]), 'float32');
+  const model = modelOf(b.finish());
+  const folded = foldConstants(model);
+  expect(opTypes(folded)).toEqual(['Pad', 'ReduceSum', 'Add']);
+  const pads = folded.graph.initializers.get(folded.graph.nodes[0]!.inputs[1]!)!;
+  expect(numbersOf(pads)).toEqual([0, 0, 2, 1, 0, 0, 0, 0]);
+  expect(await difference(folded, model, { x: spread([2, 2, 3, 4], 4, -1, 1) })).toBe(0);
+});
+
+test('of an If whose condition is known the branch that is taken remains', async () => {
+  for (const sizes of [
+    [2, 1, 3],
+    [2, 4, 3],
+  ]) {
+    const b = new GraphBuilder('choice');
+    const x = b.input('x', 'float32', sizes);
+    const size = b.op('Gather', [b.op('Shape', [x]), b.constant(int64Tensor([1], []))]);
+    const condition = b.op('Equal', [size, b.constant(int64Tensor([1], []))]);
+    // Both branches call their value the same; one reads an initialiser of its own.
+    const dropping = new GraphBuilder('then');
+    dropping.op('Squeeze', ['outer', dropping.initializer('axes', int64Tensor([1]))], {}, { outputs: ['y'] });
+    dropping.output('y', 'float32');
+    const keeping = new GraphBuilder('else');
+    keeping.output(keeping.op('Identity', ['outer'], {}, { outputs: ['y'] }), 'float32');
+    b.op('Neg', [x], {}, { outputs: ['outer'] });
+    const chosen = b.op('If', [condition], {
+      then_branch: { kind: 'graph', value: dropping.finish() },
+      else_branch: { kind: 'graph', value: keeping.finish() },
+    });
+    b.output(b.op('Relu', [chosen]), 'float32');
+    const folded = foldConstants(modelOf(b.finish()));
+    expect(opTypes(folded)).toEqual(sizes[1] === 1 ? ['Neg', 'Squeeze', 'Relu'] : ['Neg', 'Relu']);
+    // The network as it was cannot load where the branch that is not taken does not fit.
+    const plain = new GraphBuilder('plain');
+    const outer = plain.op('Neg', [plain.input('x', 'float32', sizes)]);
+    const taken = sizes[1] === 1 ? plain.op('Squeeze', [outer, plain.ints([1])]) : outer;
+    plain.output(plain.op('Relu', [taken], {}, { outputs: [folded.graph.outputs[0]!.name] }), 'float32');
+    expect(await difference(folded, modelOf(plain.finish()), { x: spread(sizes, 4, -1, 1) })).toBe(0);
+  }
 });
 
 describe('nodes that hand on', () => {
@@ -185,13 +254,23 @@ describe('a batch of any size', () => {
     );
   });
 
-  test('leaves a shape alone that two unknown sizes share', () => {
+  test('joins a shape that two unknown sizes share of its elements', async () => {
     const b = new GraphBuilder('open');
     const x = b.input('x', 'float32', ['N', 4, 'W']);
     const sizes = b.op('Shape', [x]);
     const swapped = b.op('Gather', [sizes, b.constant(int64Tensor([2, 0, 1]))]);
     b.output(b.op('Reshape', [x, swapped]), 'float32');
-    expect(opTypes(foldConstants(modelOf(b.finish())))).toEqual(['Shape', 'Gather', 'Reshape']);
+    const model = modelOf(b.finish());
+    const folded = foldConstants(model);
+    expect(opTypes(folded)).toEqual(['Shape', 'Gather', 'Gather', 'Concat', 'Reshape']);
+    expect(foldConstants(folded).graph).toEqual(folded.graph);
+    const feeds = {
+      x: float32Tensor(
+        [2, 4, 3],
+        Float32Array.from({ length: 24 }, (_, i) => i),
+      ),
+    };
+    expect(await difference(folded, model, feeds)).toBe(0);
   });
 });
 

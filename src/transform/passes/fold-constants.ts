@@ -3,20 +3,29 @@ import { checkModel } from '../../graph/check.ts';
 import { type Graph, type Model, type Node, opsetOf, withGraph } from '../../graph/model.ts';
 import { isOutput, readsOf, removeUnused, subgraphsOf } from '../../graph/walk.ts';
 import { inferTypes } from '../../ops/infer.ts';
+import { settleBranches } from './settle-branches.ts';
 import { settleResizes } from './settle-resizes.ts';
 import { settleSizes } from './settle-sizes.ts';
 import { settleTargets } from './settle-targets.ts';
+import { settleVectors } from './settle-vectors.ts';
 
 /**
  * The same network with all that is known before running written down: Constant nodes and everything that shape
  * inference can evaluate (sizes of static axes and what is computed from them, tensors filled by ConstantOfShape,
  * re-arranged weights) become initialisers under the names of the values that they replace; nodes that compute nothing
  * (Identity, Dropout in its inference form) are bypassed; computed shapes become constants where ONNX has a notation for
- * them (`settleTargets`), sizes of activations sizes of inputs (`settleSizes`); what no output needs any more is dropped. What else depends on a size without a number (the
- * batch) stays as it is, as do inputs, outputs and the insides of subgraphs.
+ * them (`settleTargets`), sizes of activations sizes of inputs (`settleSizes`), other vectors of sizes are joined of single ones (`settleVectors`); what no output needs any more is dropped. What else depends on a size without a number (the
+ * batch) stays as it is, as do inputs, outputs and the insides of subgraphs; of an If whose condition is known the branch
+ * that is taken remains (`settleBranches`).
  * @throws ShapeError where an operator does not admit its inputs
  */
 export function foldConstants(model: Model): Model {
+  const folded = foldOnce(model);
+  const settled = settleBranches(folded);
+  return settled === folded ? folded : foldConstants(settled);
+}
+
+function foldOnce(model: Model): Model {
   const bypassed = settleTargets(settleResizes(bypass(model)));
   const { constants } = inferTypes(bypassed);
   const { graph } = bypassed;
@@ -31,7 +40,8 @@ export function foldConstants(model: Model): Model {
   const folded = settleSizes(
     withGraph(bypassed, removeUnused({ ...graph, nodes, initializers, valueInfos })),
   );
-  const result = withGraph(folded, removeUnused(folded.graph));
+  const settled = settleVectors(withGraph(folded, removeUnused(folded.graph)));
+  const result = withGraph(settled, removeUnused(settled.graph));
   checkModel(result);
   return result;
 }

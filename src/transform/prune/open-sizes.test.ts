@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { int64Tensor } from '../../base/tensor.ts';
+import { float32Tensor, int64Tensor } from '../../base/tensor.ts';
 import { GraphBuilder, modelOf } from '../../graph/build.ts';
 import type { Model, Shape } from '../../graph/model.ts';
 import { spread } from '../../ops/op-cases.fixture.ts';
@@ -112,6 +112,34 @@ test('heads that are repeated for queries of an open batch go with them', async 
 
   expect(groupsOf(propagateLabels(foldConstants(model))).groups.map(({ channels }) => channels)).toEqual([2]);
   await expectMasked(model, { x: [1, 3, 4] }, { x: [3, 3, 4] });
+});
+
+test('channels next to stored zeros, or to a grid of positions, can go', async () => {
+  const b = new GraphBuilder('grid');
+  const image = b.input('image', 'float32', ['batch', 2, 4, 4]);
+  const x = convolution(b, image, [6, 2], 1);
+  const zeros = b.constant(float32Tensor([1, 3, 4, 4], new Float32Array(48)), 'zeros');
+  const rows = b.op('Expand', [
+    b.constant(spread([1, 1, 4, 1], 2, -1, 1), 'rows'),
+    joined(b, sizeOf(b, x, 0), b.ints([1, 4, 4])),
+  ]);
+  const batches = b.op('Expand', [zeros, joined(b, sizeOf(b, x, 0), b.ints([3, 4, 4]))]);
+  b.output(convolution(b, b.op('Concat', [x, batches, rows], { axis: 1 }), [2, 10], 3), 'float32');
+  const model = modelOf(b.finish());
+  expect(groupsOf(propagateLabels(foldConstants(model))).groups.map(({ channels }) => channels)).toEqual([6]);
+  await expectMasked(model, { image: [1, 2, 4, 4] }, { image: [3, 2, 4, 4] });
+
+  const s = new GraphBuilder('zeros');
+  const photo = s.input('image', 'float32', [1, 2, 4, 4]);
+  const narrow = convolution(s, photo, [3, 2], 1);
+  const stored = s.constant(float32Tensor([1, 4, 4, 4], new Float32Array(64)), 'zeros');
+  const wide = s.op('Add', [convolution(s, photo, [7, 2], 2), s.op('Concat', [narrow, stored], { axis: 1 })]);
+  s.output(convolution(s, s.op('Relu', [wide]), [2, 7], 3), 'float32');
+  const shortcut = modelOf(s.finish());
+  const { groups, frozen } = groupsOf(propagateLabels(shortcut));
+  expect(groups.reduce((sum, { channels }) => sum + channels, 0)).toBe(7);
+  expect(frozen.every(({ reason }) => reason.includes('output of the graph'))).toBe(true);
+  await expectMasked(shortcut, {});
 });
 
 /** Compares pruned with masked networks at each of the shapes; what is pruned has to load and fold as well. */

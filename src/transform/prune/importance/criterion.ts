@@ -1,4 +1,5 @@
 import { BonsaiError, InvalidArgumentError } from '../../../base/errors.ts';
+import { halfNumbers, isHalf } from '../../../base/half.ts';
 import { elementsOf, type Tensor } from '../../../base/tensor.ts';
 import type { Group, Member } from '../groups.ts';
 
@@ -216,14 +217,16 @@ export function stridesOf({ tensor, axis }: Member): { size: number; inner: numb
   return { size: tensor.shape[axis]!, inner, outer };
 }
 
-/** @throws BonsaiError `unsupported` for weights that are not float32 or float64 */
+/** Numbers of the weights, those of 16-bit floats as float32. @throws BonsaiError `unsupported` for other types */
 export function weightsOf(member: Member): Float32Array | Float64Array {
   const { tensor } = member;
+  const { dtype } = tensor;
+  if (isHalf(dtype)) return halfNumbers({ ...tensor, dtype });
   if (!isFloat(tensor)) {
     throw new BonsaiError(
       'unsupported',
-      `Cannot score "${member.parameter}" of ${member.node}: its weights are ${tensor.dtype}, expected float32 or ` +
-        'float64. Prune before quantising.',
+      `Cannot score "${member.parameter}" of ${member.node}: its weights are ${dtype}, expected floats. ` +
+        'Prune the network before its weights become integers.',
     );
   }
   return elementsOf(tensor) as Float32Array | Float64Array; // Its dtype was just checked.
