@@ -14,6 +14,25 @@ export type { Attribute, Dim, Graph, Model, Node, Shape, ValueInfo, ValueType } 
 export { type ReadOptions, readModel, readModelFile } from './graph/onnx/read.ts';
 export { writeModel, writeModelFile } from './graph/onnx/write.ts';
 export { type CountOptions, countCost, countParameters, type GraphCost } from './ops/count.ts';
+export type {
+  Dispatch,
+  DispatchDecision,
+  DispatchState,
+  DispatchTask,
+  QueuedRequest,
+  ResidentVersion,
+  ShedReason,
+} from './policy/dispatch.ts';
+export type {
+  Action,
+  Decision,
+  Policy,
+  PolicyState,
+  ResidencyAction,
+  ServiceSample,
+  TaskState,
+} from './policy/policy.ts';
+export { simulatedPolicyByName } from './policy/registry.ts';
 export { type ReestimateOptions, reestimateBatchNorm } from './port/batch-norm.ts';
 export { CALIBRATION_METHODS, type CalibrationMethod } from './port/calibrate/calibrate.ts';
 export {
@@ -60,6 +79,23 @@ export { openStepCache, type StepCache } from './port/step-cache.ts';
 export type { TrainingRecipe } from './port/train/recipe.ts';
 export { type TrainingOptions, type TrainingResult, trainNetwork } from './port/train/train.ts';
 export { verify } from './port/verify.ts';
+export { type ChainOptions, geometricChain, simulatedVariant } from './simulate/chain.ts';
+export {
+  type BuiltInDemand,
+  builtInDemand,
+  squareBursts,
+  type TwitterDemand,
+  twitterDemand,
+} from './simulate/demand.ts';
+export { makeScenario, type Scenario, type SimulatedTask } from './simulate/scenario.ts';
+export { simulate } from './simulate/simulate.ts';
+export {
+  confidenceInterval,
+  type Interval,
+  type SimulationSummary,
+  summarizeSimulation,
+} from './simulate/summary.ts';
+export { drawWorkload, type Workload, type WorkloadOptions } from './simulate/workload.ts';
 export { type Distillation, LOSSES, type Loss } from './transform/autodiff/loss.ts';
 export type { AdamW, Optimizer, Sgd } from './transform/autodiff/optimizer.ts';
 export {

@@ -1,4 +1,5 @@
 import type { CostMetric, Variant } from '../repository/types.ts';
+import type { Dispatch } from './dispatch.ts';
 
 /**
  * A policy decides which version of each task serves. It is a pure function: no I/O, no clock, no random numbers,
@@ -12,6 +13,8 @@ export interface Policy {
   /** How often the policy wants to be asked, in ms; the caller's default if absent. */
   readonly periodMs?: number;
   decide(state: PolicyState): Decision;
+  /** Chooses the version request by request; where absent, each task is answered by the version last switched to. */
+  readonly dispatch?: Dispatch;
 }
 
 /** All that a policy may know. Times are on one monotonic scale, in ms. */
@@ -42,6 +45,29 @@ export interface TaskState {
   readonly frontier: readonly Variant[];
   /** Requests waiting in the server's queue. */
   readonly queued?: number;
+  /** Versions that can answer at once, ascending; where absent, the serving one alone. */
+  readonly resident?: readonly number[];
+  /** Versions on their way to residency by `Decision.residency`. */
+  readonly loading?: readonly number[];
+  /** How many versions of the task may be resident; where absent, one and the one that replaces it. */
+  readonly residencyLimit?: number;
+  /** Requests computed since the policy was last asked, by version. */
+  readonly service?: readonly ServiceSample[];
+  /** Requests since the policy was last asked that were shed, failed or late. */
+  readonly violations?: number;
+}
+
+/** What the requests computed by one version took, from dispatch to answer. */
+export interface ServiceSample {
+  readonly version: number;
+  readonly count: number;
+  readonly meanMs: number;
+  /** Of the planning time that the dispatch was told, over the same requests. */
+  readonly meanExpectedMs: number;
+  /** Mean of |actual − expected| / expected. */
+  readonly meanDeviation: number;
+  /** Mean of (actual / expected)²; tells spread from bias. */
+  readonly meanSquaredRatio?: number;
 }
 
 export interface CpuSample {
@@ -62,6 +88,17 @@ export interface Decision {
   /** For the administrators: observation and model part. */
   readonly notice?: string;
   readonly memory?: unknown;
+  /** Versions to bring to memory or to let go, beside those of `actions`; for servers that keep several per task. */
+  readonly residency?: readonly ResidencyAction[];
+  /** What the policy's dispatch finds as `plan` until the next decision; where absent, the plan before stays. */
+  readonly plan?: unknown;
+}
+
+/** A version that is loaded answers requests where the dispatch chooses it; one let go drains first. */
+export interface ResidencyAction {
+  readonly kind: 'load' | 'unload';
+  readonly task: string;
+  readonly version: number;
 }
 
 export interface Action {

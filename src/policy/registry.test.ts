@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { BonsaiError } from '../base/errors.ts';
-import { policyByName } from './registry.ts';
+import { policyByName, simulatedPolicyByName } from './registry.ts';
 import { makeFrontier, makeState, makeTask } from './variants.fixture.ts';
 
 const frontier = makeFrontier([0.9, 10], [0.8, 20], [0.7, 40]);
@@ -53,4 +53,40 @@ test('unknown names list the known ones', () => {
   expect(() => policyByName('static')).toThrow(/static:smallest.*trivial:flops/);
   expect(codeOf(() => policyByName('static:digits=0'))).toBe('invalid_argument');
   expect(codeOf(() => policyByName('static:digits=1,=2'))).toBe('invalid_argument');
+});
+
+test('the names of baselines give them; what needs a dispatch is known to the simulator alone', () => {
+  for (const name of ['model-switching', 'infaas', 'infaas:published', 'hpa', 'kpa', 'ray']) {
+    expect(policyByName(name).name).toBe(name);
+    expect(policyByName(name).dispatch).toBeUndefined();
+  }
+  for (const name of ['proteus', 'infadapter', 'slackfit', 'slackfit:queue-aware', 'blind-split:0.7']) {
+    expect(codeOf(() => policyByName(name))).toBe('unknown_policy');
+    expect(simulatedPolicyByName(name).name).toBe(name);
+    expect(simulatedPolicyByName(name).dispatch).toBeDefined();
+  }
+  expect(() => simulatedPolicyByName('slackfitt')).toThrow(/static:largest.*slackfit:queue-aware/);
+});
+
+test('limits of maximal-metric are numbers above 0, for all tasks or by task', () => {
+  const names = [
+    'maximal-metric:0.1',
+    'maximal-metric:latency:0.1',
+    'maximal-metric:flops:digits=2e7,signs=1e7',
+  ];
+  expect(names.map((name) => policyByName(name).metric)).toEqual(['inverseThroughput', 'latency', 'flops']);
+  for (const name of [
+    'maximal-metric:',
+    'maximal-metric:0',
+    'maximal-metric:speed:1',
+    'maximal-metric:a=b',
+  ]) {
+    expect(codeOf(() => policyByName(name))).toBe('invalid_argument');
+  }
+});
+
+test('a time scale shortens what is ours to choose, not the intervals of products', () => {
+  expect(policyByName('model-switching', { timeScale: 0.1 }).periodMs).toBe(100);
+  expect(policyByName('infaas', { timeScale: 0.1 }).periodMs).toBe(100);
+  expect(codeOf(() => policyByName('kpa', { timeScale: 0.1 }))).toBe('invalid_argument');
 });

@@ -1,12 +1,22 @@
 import { BonsaiError, InvalidArgumentError } from '../base/errors.ts';
+import { COST_METRICS, type CostMetric } from '../repository/types.ts';
+import { blindSplitPolicy } from './blind-split.ts';
+import { infaasDefaults, infaasPolicy } from './infaas.ts';
+import { infadapterPolicy } from './infadapter.ts';
+import { maximalMetricPolicy } from './maximal-metric.ts';
+import { modelSwitchingDefaults, modelSwitchingPolicy } from './model-switching.ts';
 import type { Policy } from './policy.ts';
+import { proteusPolicy } from './proteus.ts';
+import { type ReplicaAutoscaler, replicaAutoscalerPolicy } from './replica-autoscalers.ts';
+import { slackFitPolicy } from './slackfit.ts';
 import { staticPolicy } from './static.ts';
 import { type TrivialOptions, trivialPolicy } from './trivial.ts';
+import { bonsaiPolicy } from './work-mdp/bonsai.ts';
 
 /** Constants that replace the defaults of a policy; `timeScale` < 1 shortens every time constant. */
 export type PolicyOptions = Omit<TrivialOptions, 'metric'>;
 
-/** What `policyByName` understands, as help texts and errors show it. */
+/** What `policyByName` understands, as help texts and errors show it: policies that name one version per task. */
 export const POLICY_NAMES = [
   'static:largest',
   'static:smallest',
@@ -15,6 +25,24 @@ export const POLICY_NAMES = [
   'trivial:inverseThroughput',
   'trivial:latency',
   'trivial:flops',
+  'maximal-metric[:METRIC]:LIMIT',
+  'maximal-metric[:METRIC]:TASK=LIMIT[,TASK=LIMIT…]',
+  'model-switching',
+  'infaas',
+  'infaas:published',
+  'hpa',
+  'kpa',
+  'ray',
+] as const;
+
+/** What `simulatedPolicyByName` understands as well: policies that choose request by request. */
+export const DISPATCH_POLICY_NAMES = [
+  'bonsai',
+  'proteus',
+  'infadapter',
+  'blind-split[:UTILIZATION]',
+  'slackfit',
+  'slackfit:queue-aware',
 ] as const;
 
 /**
@@ -24,6 +52,24 @@ export const POLICY_NAMES = [
  * @throws InvalidArgumentError for `static:TASK=VERSION` with a version that is not a positive integer
  */
 export function policyByName(spec: string, options: PolicyOptions = {}): Policy {
+  const policy = switchingPolicy(spec, options);
+  if (policy !== undefined) return policy;
+  throw new BonsaiError('unknown_policy', `There is no policy "${spec}". Known: ${POLICY_NAMES.join(', ')}.`);
+}
+
+/**
+ * The same with the policies that need a dispatch of their own, which the simulator has.
+ * @throws BonsaiError `unknown_policy`, InvalidArgumentError
+ */
+export function simulatedPolicyByName(spec: string, options: PolicyOptions = {}): Policy {
+  const policy = switchingPolicy(spec, options) ?? dispatchingPolicy(spec, options);
+  if (policy !== undefined) return policy;
+  const known = [...POLICY_NAMES, ...DISPATCH_POLICY_NAMES].join(', ');
+  throw new BonsaiError('unknown_policy', `There is no policy "${spec}". Known: ${known}.`);
+}
+
+function switchingPolicy(spec: string, options: PolicyOptions): Policy | undefined {
+  const { fingerprint, timeScale = 1 } = options;
   switch (spec) {
     case 'static:largest':
       return staticPolicy('largest');
@@ -36,9 +82,60 @@ export function policyByName(spec: string, options: PolicyOptions = {}): Policy 
       return trivialPolicy({ ...options, metric: 'latency' });
     case 'trivial:flops':
       return trivialPolicy({ ...options, metric: 'flops' });
+    case 'model-switching':
+      return modelSwitchingPolicy({
+        fingerprint,
+        periodMs: modelSwitchingDefaults.periodMs * timeScale,
+        windowMs: modelSwitchingDefaults.windowMs * timeScale,
+      });
+    case 'infaas':
+    case 'infaas:published':
+      return infaasPolicy({
+        fingerprint,
+        reading: spec === 'infaas' ? 'source' : 'published',
+        periodMs: infaasDefaults.periodMs * timeScale,
+        windowMs: infaasDefaults.windowMs * timeScale,
+      });
+    case 'hpa':
+    case 'kpa':
+    case 'ray':
+      return replicaAutoscaler(spec, options);
   }
   if (spec.startsWith('static:') && spec.includes('=')) return staticPolicy(parseChoice(spec));
-  throw new BonsaiError('unknown_policy', `There is no policy "${spec}". Known: ${POLICY_NAMES.join(', ')}.`);
+  if (spec.startsWith('maximal-metric:')) {
+    return maximalMetricPolicy({ ...options, ...parseLimit(spec.slice('maximal-metric:'.length), spec) });
+  }
+  return undefined;
+}
+
+function dispatchingPolicy(spec: string, { fingerprint }: PolicyOptions): Policy | undefined {
+  switch (spec) {
+    case 'bonsai':
+      return bonsaiPolicy({ fingerprint });
+    case 'proteus':
+      return proteusPolicy({ fingerprint });
+    case 'infadapter':
+      return infadapterPolicy({ fingerprint });
+    case 'blind-split':
+      return blindSplitPolicy({ fingerprint });
+    case 'slackfit':
+      return slackFitPolicy();
+    case 'slackfit:queue-aware':
+      return slackFitPolicy({ queueAware: true });
+  }
+  const [, utilization] = /^blind-split:(\d*\.?\d+)$/.exec(spec) ?? [];
+  return utilization === undefined
+    ? undefined
+    : blindSplitPolicy({ fingerprint, utilization: Number(utilization) });
+}
+
+function replicaAutoscaler(kind: ReplicaAutoscaler, { fingerprint, timeScale = 1 }: PolicyOptions): Policy {
+  if (timeScale !== 1) {
+    throw new InvalidArgumentError(
+      `The intervals of ${kind} are those of the product it stands for: a time scale of ${timeScale} is not taken.`,
+    );
+  }
+  return replicaAutoscalerPolicy(kind, { fingerprint });
 }
 
 /** `static:digits=3,signs=1` → { digits: 3, signs: 1 } */
@@ -55,4 +152,30 @@ function parseChoice(spec: string): Record<string, number> {
       return [task, Number(version)];
     }),
   );
+}
+
+/** `0.1`, `latency:0.1`, `flops:digits=2e7,signs=1e7` → metric and limit. */
+function parseLimit(
+  text: string,
+  spec: string,
+): { metric: CostMetric; limit: number | Record<string, number> } {
+  const metric = COST_METRICS.find((name) => text.startsWith(`${name}:`));
+  const rest = metric === undefined ? text : text.slice(metric.length + 1);
+  const limitOf = (number: string) => {
+    const limit = Number(number);
+    if (number.trim() !== '' && limit > 0) return limit;
+    throw new InvalidArgumentError(
+      `"${rest}" in policy "${spec}" is no limit > 0; expected one such as maximal-metric:0.1 (seconds per inference), ` +
+        'maximal-metric:latency:0.1 or maximal-metric:flops:digits=2e7.',
+    );
+  };
+  const limit = rest.includes('=')
+    ? Object.fromEntries(
+        rest.split(',').map((pair) => {
+          const at = pair.lastIndexOf('=');
+          return [pair.slice(0, Math.max(0, at)), limitOf(pair.slice(at + 1))];
+        }),
+      )
+    : limitOf(rest);
+  return { metric: metric ?? 'inverseThroughput', limit };
 }

@@ -45,6 +45,11 @@ export function renderRunReport(input: ReportInput): string {
       ]),
     ]),
   ];
+  return htmlPage(title, body);
+}
+
+/** A page around finished markup, in the style of all reports. */
+export function htmlPage(title: string, body: readonly Markup[]): string {
   return [
     '<!DOCTYPE html>',
     '<html lang="en" xmlns="http://www.w3.org/1999/xhtml">',
@@ -62,7 +67,7 @@ export function renderRunReport(input: ReportInput): string {
   ].join('\n');
 }
 
-function section(heading: string, children: readonly Markup[]): Markup[] {
+export function section(heading: string, children: readonly Markup[]): Markup[] {
   return children.length === 0
     ? []
     : [element('section', {}, [element('h2', {}, [escapeText(heading)]), ...children])];
@@ -87,7 +92,7 @@ function decisionLog({ decisions }: ReportInput): Markup {
   );
 }
 
-function table(
+export function table(
   caption: string,
   headings: readonly string[],
   rows: readonly (readonly string[])[],

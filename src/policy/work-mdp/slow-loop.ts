@@ -1,0 +1,341 @@
+import { type Profile, profileOf, type Variant } from '../../repository/types.ts';
+import type { Action, Decision, PolicyState, TaskState } from '../policy.ts';
+import { type DemandMemory, forecastRps, learnDemand, meanSince } from './forecast.ts';
+import type { PlannedTask, WorkPlan } from './plan.ts';
+import { chooseResidents, type ResidencyMemory } from './residency.ts';
+import {
+  EMPTY_SERVICE_MEMORY,
+  learnServiceTimes,
+  type ServiceMemory,
+  serviceRatioOf,
+} from './service-times.ts';
+import type { WorkProblem, WorkSolver, WorkTask, WorkVersion } from './value-function.ts';
+
+/** Times in ms, rewards in normalised accuracy. */
+export const workMdpDefaults = {
+  periodMs: 1_000,
+  /** Margin before each deadline that the plan keeps. */
+  guardMs: 20,
+  /** Price of a request that is late or shed: above any accuracy, so that none is given up for another's. */
+  lateCost: 1.5,
+  /** Deviations added to the forecast. */
+  caution: 0,
+  /** The same for a while after trouble. */
+  troubledCaution: 1.5,
+  troubledMs: 10_000,
+  /** Trouble: the queue takes longer than this share of the SLO even at smallest versions. */
+  troubledDrainShare: 0.5,
+  /** Trouble: more of a second's requests than this were late, shed or failed. */
+  troubledViolationRatio: 0.02,
+  /** Grid cells for the tightest SLO. */
+  cellsPerSlo: 32,
+  /** The grid reaches so far beyond the longest SLO. */
+  gridReach: 1.25,
+  maxCells: 400,
+  sweeps: 15,
+  tolerance: 1e-4,
+  /** Work whose uncertainty grows as that of jobs of this share of the SLO. */
+  typicalServiceShare: 0.1,
+} as const;
+
+export type WorkMdpConstants = { readonly [K in keyof typeof workMdpDefaults]: number };
+
+/** What the policy remembers between decisions. Plain data. */
+export interface WorkMdpMemory {
+  readonly demand: Readonly<Record<string, DemandMemory>>;
+  readonly service: ServiceMemory;
+  readonly values: readonly number[];
+  readonly stepMs: number;
+  readonly residency?: ResidencyMemory;
+  readonly troubledUntilMs?: number;
+}
+
+/** A task with its figures as they are now believed. */
+export interface BelievedTask {
+  readonly state: TaskState;
+  readonly demandRps: number;
+  /** Highest short mean of demand in the last minutes. */
+  readonly peakRps: number;
+  /** The frontier, most accurate first; those without a profile left out. */
+  readonly versions: readonly BelievedVersion[];
+}
+
+export interface BelievedVersion extends WorkVersion {
+  readonly version: number;
+  readonly ratio: number;
+  readonly deviation: number;
+  readonly loadMs?: number;
+}
+
+/** One decision of the slow loop: learn, forecast, solve, choose what is resident. */
+export function decide(
+  state: PolicyState,
+  constants: WorkMdpConstants,
+  solver: WorkSolver,
+  profiles: ProfileCache,
+): Decision {
+  const before = memoryOf(state.memory);
+  const service = learnServiceTimes(before?.service ?? EMPTY_SERVICE_MEMORY, state.tasks);
+  const slots = Math.max(1, Math.floor(state.cpuBudget));
+  const server = { slots, cpuBudget: state.cpuBudget, profiles };
+  const families = state.tasks.map((task) => believedVersions(task, service, server));
+  const troubledUntilMs = troubleOf(state, constants, families, slots, before);
+  const isTroubled = troubledUntilMs !== undefined;
+  const caution = isTroubled ? Math.max(constants.caution, constants.troubledCaution) : constants.caution;
+
+  const demand: Record<string, DemandMemory> = {};
+  const tasks: BelievedTask[] = [];
+  for (const [k, task] of state.tasks.entries()) {
+    const learned = learnDemand(before?.demand[task.task], task.demand);
+    if (learned !== undefined) demand[task.task] = learned;
+    tasks.push({
+      state: task,
+      demandRps: forecastRps(learned, task.demand, { nowMs: state.nowMs, caution }) / slots,
+      peakRps: peakRps(task, state.nowMs) / slots,
+      versions: families[k]!,
+    });
+  }
+
+  const problem = problemOf(tasks, constants, service, residentIndices);
+  const initial = before?.stepMs === problem.stepMs ? before.values : undefined;
+  const limits = {
+    sweeps: initial === undefined ? 4 * constants.sweeps : constants.sweeps,
+    tolerance: constants.tolerance,
+  };
+  const solved = solver.solve(problem, limits, initial);
+  const values = Array.from(solved.values);
+  const residency = chooseResidents({
+    nowMs: state.nowMs,
+    tasks,
+    values,
+    gain: solved.gain,
+    solver,
+    memory: before?.residency,
+    isTroubled,
+    problemOf: (rps, indicesOf = residentIndices) => {
+      const asked = tasks.map((task, k) => ({ ...task, demandRps: rps[k]! }));
+      return problemOf(asked, constants, service, indicesOf);
+    },
+    slots,
+  });
+  const memory: WorkMdpMemory = {
+    demand,
+    service,
+    values,
+    stepMs: problem.stepMs,
+    residency: residency.memory,
+    ...(isTroubled && { troubledUntilMs }),
+  };
+  return {
+    actions: startsOf(tasks),
+    residency: residency.actions,
+    plan: planOf(tasks, problem, values, solved.gain, constants, service),
+    memory,
+    reason: reasonOf(tasks, problem, values, solved.gain, residency.reason, isTroubled),
+  };
+}
+
+/**
+ * The profile of each variant for a target. Variants do not change, so what was found once is kept; a decision of fifty
+ * tasks asks for six hundred.
+ */
+export class ProfileCache {
+  readonly #fingerprint: string | undefined;
+  readonly #found = new WeakMap<Variant, Profile | null>();
+
+  constructor(fingerprint?: string) {
+    this.#fingerprint = fingerprint;
+  }
+
+  get(variant: Variant): Profile | undefined {
+    let profile = this.#found.get(variant);
+    if (profile === undefined) {
+      profile = profileOf(variant, this.#fingerprint) ?? null;
+      this.#found.set(variant, profile);
+    }
+    return profile ?? undefined;
+  }
+}
+
+interface Server {
+  readonly slots: number;
+  readonly cpuBudget: number;
+  readonly profiles: ProfileCache;
+}
+
+/** Which versions of a task a problem may use: indices into `BelievedTask.versions`. */
+export type IndicesOf = (task: BelievedTask, k: number) => readonly number[];
+
+/** The versions that can answer now; none resident: the smallest, which will be the first. */
+export const residentIndices: IndicesOf = ({ state, versions }) => {
+  const resident = state.resident ?? (state.servingVersion === undefined ? [] : [state.servingVersion]);
+  const indices = versions.flatMap(({ version }, index) => (resident.includes(version) ? [index] : []));
+  return indices.length > 0 || versions.length === 0 ? indices : [versions.length - 1];
+};
+
+function problemOf(
+  tasks: readonly BelievedTask[],
+  constants: WorkMdpConstants,
+  service: ServiceMemory,
+  indicesOf: IndicesOf,
+): WorkProblem {
+  const able = tasks.filter(({ versions }) => versions.length > 0);
+  const slos = able.map(({ state }) => state.sloMs);
+  const tightestMs = Math.min(...slos);
+  const longestMs = Math.max(...slos);
+  const isEmpty = able.length === 0;
+  const reachMs = isEmpty ? 1 : constants.gridReach * longestMs;
+  const stepMs = isEmpty ? 1 : Math.max(tightestMs / constants.cellsPerSlo, reachMs / constants.maxCells);
+  const totalRps = able.reduce((sum, { demandRps }) => sum + demandRps, 0);
+  return {
+    stepMs,
+    cells: isEmpty ? 1 : Math.ceil(reachMs / stepMs) + 1,
+    arrivalsPerMs: totalRps / 1000,
+    varianceMs: isEmpty ? 0 : serviceVariance(service) * constants.typicalServiceShare * tightestMs,
+    tasks: tasks.map(
+      (task, k): WorkTask => ({
+        share: totalRps > 0 && task.versions.length > 0 ? task.demandRps / totalRps : 0,
+        shedReward: -constants.lateCost * task.state.weight,
+        limitMs: task.state.sloMs - constants.guardMs,
+        versions: indicesOf(task, k).map((index) => task.versions[index]!),
+      }),
+    ),
+  };
+}
+
+function serviceVariance({ all }: ServiceMemory): number {
+  return Math.max(0, all.squared - all.ratio * all.ratio);
+}
+
+function believedVersions(task: TaskState, service: ServiceMemory, server: Server): BelievedVersion[] {
+  const best = task.frontier[0]?.accuracy.test ?? 0;
+  return task.frontier.flatMap((variant): BelievedVersion[] => {
+    const told = slotServiceMs(variant, server);
+    if (told === undefined) return [];
+    const { ratio, variance } = serviceRatioOf(service, task.task, variant.version);
+    const deviation = Math.sqrt(variance);
+    return [
+      {
+        version: variant.version,
+        reward: task.weight * (best > 0 ? variant.accuracy.test / best : 1),
+        meanMs: told * ratio,
+        deviationMs: told * deviation,
+        ratio,
+        deviation,
+        loadMs: server.profiles.get(variant)?.loadMs,
+      },
+    ];
+  });
+}
+
+/** Time of one inference on one of the server's slots by the profile, whose throughput used all CPUs of its target. */
+function slotServiceMs(variant: Variant, { slots, cpuBudget, profiles }: Server): number | undefined {
+  const profile = profiles.get(variant);
+  if (profile === undefined || !(profile.throughputRps.median > 0)) return undefined;
+  return ((1000 * profile.target.cpus) / profile.throughputRps.median) * (slots / cpuBudget);
+}
+
+/** Demand peaks are remembered for two minutes, as means of two samples: one second's count alone is noise. */
+const PEAK_WINDOW_MS = 120_000;
+
+function peakRps({ demand }: TaskState, nowMs: number): number {
+  let peak = 0;
+  for (let i = demand.length - 1; i > 0 && demand[i]!.atMs > nowMs - PEAK_WINDOW_MS; i--) {
+    peak = Math.max(peak, (demand[i]!.demandRps + demand[i - 1]!.demandRps) / 2);
+  }
+  return peak;
+}
+
+/** Until when the policy is careful; undefined: nothing is wrong. */
+function troubleOf(
+  { tasks, nowMs }: PolicyState,
+  constants: WorkMdpConstants,
+  families: readonly (readonly BelievedVersion[])[],
+  slots: number,
+  before: WorkMdpMemory | undefined,
+): number | undefined {
+  let drainMs = 0;
+  let tightestMs = Number.POSITIVE_INFINITY;
+  let arrived = 0;
+  let violations = 0;
+  for (const [k, task] of tasks.entries()) {
+    const smallest = families[k]!.at(-1);
+    drainMs += ((task.queued ?? 0) * (smallest?.meanMs ?? 0)) / slots;
+    tightestMs = Math.min(tightestMs, task.sloMs);
+    arrived += meanSince(task.demand, nowMs - constants.periodMs);
+    violations += task.violations ?? 0;
+  }
+  const isTroubled =
+    drainMs > constants.troubledDrainShare * tightestMs ||
+    violations > Math.max(1, constants.troubledViolationRatio * arrived);
+  if (isTroubled) return nowMs + constants.troubledMs;
+  const until = before?.troubledUntilMs;
+  return until !== undefined && until > nowMs ? until : undefined;
+}
+
+/** A task that nothing answers gets its smallest version at once. */
+function startsOf(tasks: readonly BelievedTask[]): Action[] {
+  return tasks.flatMap(({ state, versions }): Action[] => {
+    const smallest = versions.at(-1);
+    if (smallest === undefined || state.servingVersion !== undefined || state.loadingVersion !== undefined)
+      return [];
+    if ((state.resident?.length ?? 0) > 0) return [];
+    return [{ kind: 'switch', task: state.task, toVersion: smallest.version }];
+  });
+}
+
+function planOf(
+  tasks: readonly BelievedTask[],
+  { stepMs, arrivalsPerMs, varianceMs = 0 }: WorkProblem,
+  values: readonly number[],
+  gain: number,
+  { lateCost }: WorkMdpConstants,
+  service: ServiceMemory,
+): WorkPlan {
+  const deviation = Math.sqrt(serviceVariance(service));
+  return {
+    kind: 'work-mdp',
+    stepMs,
+    values,
+    lateCost,
+    varianceMs,
+    gain,
+    arrivalsPerMs,
+    tasks: tasks.map(
+      ({ state, demandRps, versions }): PlannedTask => ({
+        task: state.task,
+        demandRps,
+        ratio: service.all.ratio,
+        deviation,
+        // Those that have answered; of the others no more is known than of all.
+        versions: versions
+          .filter(({ version }) => service.versions[state.task]?.[version] !== undefined)
+          .map(({ version, ratio, deviation: own }) => ({ version, ratio, deviation: own })),
+      }),
+    ),
+  };
+}
+
+function reasonOf(
+  tasks: readonly BelievedTask[],
+  { stepMs }: WorkProblem,
+  values: readonly number[],
+  gain: number,
+  residency: string,
+  isTroubled: boolean,
+): string {
+  const demand = tasks.map(({ state, demandRps }) => `${state.task} ${demandRps.toFixed(1)}`).join(', ');
+  const cell = Math.min(values.length - 1, Math.round(100 / stepMs));
+  const price = values.length > 1 ? -values[cell]! : 0;
+  const care = isTroubled ? ' Requests were late, shed or piled up: careful for a while.' : '';
+  return (
+    `Demand expected per slot: ${demand || 'none'} req/s; ` +
+    `a request should see accuracy ${(100 * gain).toFixed(1)} %, ${Math.round(cell * stepMs)} ms of work cost ${(100 * price).toFixed(1)} points. ` +
+    `${residency}${care}`
+  ).trim();
+}
+
+function memoryOf(memory: unknown): WorkMdpMemory | undefined {
+  if (typeof memory !== 'object' || memory === null || !('values' in memory)) return undefined;
+  return memory as WorkMdpMemory; // What `decide` returned; the caller keeps it as it is.
+}

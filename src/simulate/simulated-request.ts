@@ -1,0 +1,29 @@
+import type { QueuedRequest } from '../policy/dispatch.ts';
+import type { SimulatedTask } from './scenario.ts';
+
+/** A request on its way through a simulated server. */
+export class SimulatedRequest implements QueuedRequest {
+  /** Its place in the workload. */
+  readonly id: number;
+  readonly task: number;
+  readonly arrivalMs: number;
+  readonly deadlineMs: number;
+  readonly minAccuracy?: number;
+  readonly weight: number;
+  readonly priority: 'realtime' | 'batch';
+  /** Service time / mean service time of whatever version computes it. */
+  readonly multiplier: number;
+  /** Work that routing expected when it was queued. */
+  expectedMs = 0;
+
+  constructor(id: number, index: number, task: SimulatedTask, arrivalMs: number, multiplier: number) {
+    this.id = id;
+    this.task = index;
+    this.arrivalMs = arrivalMs;
+    this.priority = task.priority ?? 'realtime';
+    this.deadlineMs = this.priority === 'batch' ? Number.POSITIVE_INFINITY : arrivalMs + task.sloMs;
+    this.minAccuracy = task.minAccuracy;
+    this.weight = task.weight;
+    this.multiplier = multiplier;
+  }
+}
