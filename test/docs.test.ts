@@ -32,18 +32,23 @@ describe('documentation', () => {
     expect(absent).toEqual([]);
   });
 
-  it.each(['README.md', 'docs/prune.md', 'docs/train.md', 'docs/profile.md', 'docs/data.md'])(
-    '%s shows commands with options that exist',
-    (document) => {
-      const text = readFileSync(join(root, document), 'utf8');
-      const commands = [...text.matchAll(/^npx bonsai (\S+)(.*)$/gm)];
-      expect(commands.length).toBeGreaterThan(2);
-      for (const [, command, rest] of commands) {
-        const help = execFileSync(process.execPath, [main, command!, '--help'], { encoding: 'utf8' });
-        for (const [flag] of rest!.matchAll(/--[a-z-]+/g)) expect(help, `${command} ${flag}`).toContain(flag);
-      }
-    },
-  );
+  it.each([
+    'README.md',
+    'docs/prune.md',
+    'docs/train.md',
+    'docs/profile.md',
+    'docs/data.md',
+    'docs/simulate.md',
+    'docs/protocol.md',
+  ])('%s shows commands with options that exist', (document) => {
+    const text = readFileSync(join(root, document), 'utf8');
+    const commands = [...text.matchAll(/^npx bonsai (\S+)(.*)$/gm)];
+    expect(commands.length).toBeGreaterThan(2);
+    for (const [, command, rest] of commands) {
+      const help = execFileSync(process.execPath, [main, command!, '--help'], { encoding: 'utf8' });
+      for (const [flag] of rest!.matchAll(/--[a-z-]+/g)) expect(help, `${command} ${flag}`).toContain(flag);
+    }
+  });
 
   it('numbers decisions without gaps', () => {
     const numbers = documents

@@ -1,52 +1,71 @@
 import { Command, Option } from 'commander';
-import { BonsaiError, InvalidArgumentError, messageOf } from '../base/errors.ts';
+import { InvalidArgumentError, messageOf } from '../base/errors.ts';
 import { v2Server } from '../orchestrate/adapters/v2-server.ts';
 import { runLoop } from '../orchestrate/loop.ts';
 import { POLICY_NAMES, policyByName } from '../policy/registry.ts';
 import { ModelNotFoundError } from '../repository/errors.ts';
 import { listFolders, listTasks, readTask } from '../repository/store.ts';
 import type { TaskManifest } from '../repository/types.ts';
+import { availableCores } from '../serve/cpu-budget.ts';
+import { NothingServedError } from '../serve/errors.ts';
 import { DEFAULT_LIMITS } from '../serve/limits.ts';
-import type { InitialVersions } from '../serve/model-registry.ts';
+import type { InitialVersions, ModelControl } from '../serve/model-registry.ts';
 import {
+  DEFAULT_GRPC_PORT,
   DEFAULT_HOST,
   DEFAULT_HTTP_PORT,
   DEFAULT_METRICS_PORT,
-  type RunningServer,
+  DEFAULT_POLL_MS,
+  type ServerOptions,
   startServer,
 } from '../serve/server.ts';
 import { processContext } from './context.ts';
 import { checkCpus } from './cpus.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { stderrLogger } from './logger.ts';
-import { readToken } from './options.ts';
 import { parseCpus, parseDurationMs, parseInteger, parseNumber } from './parse.ts';
+import {
+  addSafetyOptions,
+  followCredentials,
+  limitsOf,
+  readCredentials,
+  type SafetyOptions,
+} from './serve-safety.ts';
 import type { ReadyLine } from './server-process.ts';
 
-interface ServeOptions {
+interface ServeOptions extends SafetyOptions {
   readonly host: string;
   readonly port: number;
+  readonly grpcPort?: number | 'off';
   readonly metricsPort: number;
   readonly cpus?: number[];
+  readonly slots?: number;
+  readonly threads: number;
   readonly initial: string;
   readonly policy?: string;
   readonly timeScale: number;
   readonly slo?: number;
   readonly maxQueue: number;
   readonly maxWait: number;
-  readonly maxBody: number;
-  readonly tokenFile?: string;
+  readonly maxMemory?: number;
+  readonly modelControlMode?: ModelControl;
+  readonly loadModel?: readonly string[];
+  readonly repositoryPollSecs: number;
+  readonly strictReadiness?: boolean;
+  readonly requestLog?: boolean;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
   readonly exitWithParent?: boolean;
   readonly json?: boolean;
 }
 
 export function serveCommand(): Command {
-  return new Command('serve')
-    .description('Serve a model repository over the Open Inference Protocol (REST) with Prometheus metrics.')
+  const command = new Command('serve')
+    .description(
+      'Serve a model repository over the Open Inference Protocol (REST and gRPC) with Prometheus metrics.',
+    )
     .argument('<repository>', 'a folder of <task>/<version>/model.onnx')
     .addOption(
-      new Option('--host <address>', 'where to listen; beyond loopback --token-file is needed').default(
+      new Option('--host <address>', 'where to listen; beyond loopback --admin-token-file is needed').default(
         DEFAULT_HOST,
       ),
     )
@@ -56,6 +75,12 @@ export function serveCommand(): Command {
         .default(DEFAULT_HTTP_PORT),
     )
     .addOption(
+      new Option(
+        '--grpc-port <n>',
+        `gRPC; 0 takes a free one, off offers none (default: ${DEFAULT_GRPC_PORT}, or a free one if --port is 0)`,
+      ).argParser((text) => (text === 'off' ? text : parseInteger(0, 65_535)(text))),
+    )
+    .addOption(
       new Option('--metrics-port <n>', 'Prometheus metrics; 0 takes a free one')
         .argParser(parseInteger(0, 65_535))
         .default(DEFAULT_METRICS_PORT),
@@ -63,8 +88,16 @@ export function serveCommand(): Command {
     .addOption(
       new Option(
         '--cpus <list>',
-        'the CPUs to use, such as 0 or 0-1; one inference at a time on each',
+        'the CPUs to use, such as 0 or 0-1; by default those that affinity and cgroup quota allow',
       ).argParser(parseCpus),
+    )
+    .addOption(
+      new Option('--threads <n>', 'threads of one inference').argParser(parseInteger(1, 256)).default(1),
+    )
+    .addOption(
+      new Option('--slots <n>', 'inferences at a time; by default CPUs / threads').argParser(
+        parseInteger(1, 256),
+      ),
     )
     .addOption(
       new Option(
@@ -95,14 +128,34 @@ export function serveCommand(): Command {
         .default(DEFAULT_LIMITS.maxQueueWaitMs, `${DEFAULT_LIMITS.maxQueueWaitMs}ms`),
     )
     .addOption(
-      new Option('--max-body <bytes>', 'of a request')
-        .argParser(parseInteger(1))
-        .default(DEFAULT_LIMITS.maxBodyBytes),
+      new Option(
+        '--max-memory <bytes>',
+        'resident memory past which inference threads are replaced by fresh ones',
+      ).argParser(parseInteger(1)),
     )
-    .option('--token-file <file>', 'a file with the bearer token for loading and unloading')
+    .addOption(
+      new Option(
+        '--model-control-mode <mode>',
+        'who decides what is loaded: nobody after the start, clients, or what lies in the repository. ' +
+          'By default clients, and everything is loaded at the start; with explicit only --load-model is',
+      ).choices(['none', 'explicit', 'poll']),
+    )
+    .addOption(
+      new Option('--load-model <name>', 'a task to load at the start; repeatable; * for all').argParser(
+        (name: string, names: readonly string[] = []) => [...names, name],
+      ),
+    )
+    .addOption(
+      new Option('--repository-poll-secs <n>', 'how often the repository is looked at in mode poll')
+        .argParser(parseNumber(0.1, 86_400))
+        .default(DEFAULT_POLL_MS / 1000),
+    )
+    .option('--strict-readiness', 'not ready as long as any version that should serve does not')
+    .option('--request-log', 'write a line for each REST request to the log')
     .addOption(new Option('--log-level <level>').choices(['debug', 'info', 'warn', 'error']).default('info'))
     .option('--exit-with-parent', 'drain and end when standard input closes')
-    .option('--json', 'print one JSON line with the addresses when ready')
+    .option('--json', 'print one JSON line with the addresses when ready');
+  return addSafetyOptions(command)
     .addHelpText(
       'after',
       `
@@ -110,6 +163,7 @@ Examples:
   $ bonsai serve models --cpus 0
   $ bonsai serve models --cpus 0 --policy trivial --slo 400ms
   $ curl -s http://127.0.0.1:8000/v2/models/mnist
+  $ bonsai serve models --cpus 0-3 --threads 2 --max-memory 1000000000
 
 A repository of which nothing can be served is refused; a task that fails beside others is reported and left out.
 SIGTERM or Ctrl-C drains: requests taken in are answered, then the server ends.
@@ -119,37 +173,52 @@ ${EXIT_CODE_HELP}`,
       const context = processContext(options);
       const logger = stderrLogger(options.logLevel);
       if (options.cpus !== undefined) checkCpus(options.cpus);
-      const adminToken = options.tokenFile === undefined ? undefined : await readToken(options.tokenFile);
+      const loading = loadingOf(options);
+      const credentials = await readCredentials(options);
       // A policy that cannot be should show before anything is loaded.
       const policy =
         options.policy === undefined
           ? undefined
           : policyByName(options.policy, { timeScale: options.timeScale });
-      await checkServable(repository);
+      if (loading.mustServe) await checkServable(repository);
       const server = await startServer({
         repository,
         logger,
         clock: context.clock,
         host: options.host,
         httpPort: options.port,
+        grpcPort: grpcPortOf(options),
         metricsPort: options.metricsPort,
         cpus: options.cpus,
+        slots: options.slots,
+        threads: options.threads,
+        cpuBudgetCores: budgetOf(options.cpus),
         initialVersions: await initialVersions(repository, options.initial),
         limits: {
           maxQueueLength: options.maxQueue,
           maxQueueWaitMs: options.maxWait,
           maxLatencyMs: options.slo,
-          maxBodyBytes: options.maxBody,
+          ...limitsOf(options),
+          ...(options.maxMemory !== undefined && { maxMemoryBytes: options.maxMemory }),
         },
-        adminToken,
+        ...credentials,
+        ...loading,
+        isReadinessStrict: options.strictReadiness,
+        logsRequests: options.requestLog,
       });
-      await checkServing(server, repository);
+      const stopFollowing = followCredentials(options, server, logger);
       const letParentGo = options.exitWithParent ? endWithParent() : undefined;
-      const ready: ReadyLine = { ready: true, http: server.httpUrl, metrics: server.metricsUrl };
+      endWithLauncher();
+      const ready: ReadyLine = {
+        ready: true,
+        http: server.httpUrl,
+        ...(server.grpcAddress === undefined ? {} : { grpc: server.grpcAddress }),
+        metrics: server.metricsUrl,
+      };
       process.stdout.write(
         options.json
           ? `${JSON.stringify(ready)}\n`
-          : `Serving ${repository}: REST ${server.httpUrl}, metrics ${server.metricsUrl}\n`,
+          : `Serving ${repository}: REST ${server.httpUrl}, ${server.grpcAddress === undefined ? '' : `gRPC ${server.grpcAddress}, `}metrics ${server.metricsUrl}\n`,
       );
       try {
         if (policy === undefined) await aborted(context.signal);
@@ -158,8 +227,11 @@ ${EXIT_CODE_HELP}`,
             url: server.httpUrl,
             metricsUrl: server.metricsUrl,
             clock: context.clock,
-            token: adminToken,
+            token: (credentials.tokens.administration ?? credentials.tokens.inference)?.[0],
+            // It speaks to itself, by an address that its certificate may not name.
+            trustsAnyCertificate: credentials.tls !== undefined,
           });
+          server.plane.useDispatch(policy.dispatch);
           try {
             await runLoop({
               servers: [adapter],
@@ -168,16 +240,55 @@ ${EXIT_CODE_HELP}`,
               clock: context.clock,
               signal: context.signal,
               logger,
+              onDecision: ({ plan }) => {
+                if (plan !== undefined) server.plane.setPlan(plan);
+              },
             });
           } finally {
             await adapter.close();
           }
         }
       } finally {
+        stopFollowing();
         await server.close();
         letParentGo?.();
       }
     });
+}
+
+/** CPUs given: those named, or all that this process may use; never more than its quota. */
+function budgetOf(cpus: readonly number[] | undefined): number {
+  return cpus === undefined
+    ? availableCores()
+    : Math.min(cpus.length, availableCores(undefined, cpus.length));
+}
+
+/** What is loaded at the start and who decides afterwards. @throws InvalidArgumentError for options that exclude each other */
+function loadingOf(
+  options: ServeOptions,
+): Pick<ServerOptions, 'modelControl' | 'loadModels' | 'pollIntervalMs' | 'mustServe'> {
+  const { modelControlMode: mode, loadModel: names } = options;
+  if (mode !== 'explicit' && mode !== undefined && names !== undefined)
+    throw new InvalidArgumentError(`--load-model needs --model-control-mode explicit, not ${mode}.`);
+  if (mode !== 'explicit' && mode !== undefined && options.policy !== undefined) {
+    throw new InvalidArgumentError(
+      `--policy loads and unloads versions, which --model-control-mode ${mode} does not allow; leave one of them out.`,
+    );
+  }
+  const loadModels = names?.includes('*') ? undefined : (names ?? (mode === 'explicit' ? [] : undefined));
+  return {
+    modelControl: mode,
+    loadModels,
+    pollIntervalMs: options.repositoryPollSecs * 1000,
+    // An empty server may wait for what comes later.
+    mustServe: mode !== 'poll' && loadModels?.length !== 0,
+  };
+}
+
+/** Who lets the system choose the port of REST runs several servers, and they are not to meet on the port of gRPC. */
+function grpcPortOf({ port, grpcPort }: ServeOptions): number | undefined {
+  if (grpcPort === 'off') return undefined;
+  return grpcPort ?? (port === 0 ? 0 : DEFAULT_GRPC_PORT);
 }
 
 /**
@@ -188,6 +299,12 @@ function endWithParent(): () => void {
   const stop = () => process.kill(process.pid, 'SIGTERM');
   process.stdin.resume().once('close', stop);
   return () => process.stdin.off('close', stop).destroy();
+}
+
+/** Stops a server that `bin.ts` started in a child process when that one is killed. */
+function endWithLauncher(): void {
+  process.channel?.unref();
+  process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'));
 }
 
 /** Resolves at the first signal to stop. */
@@ -221,37 +338,7 @@ async function checkServable(repository: string): Promise<void> {
       );
     }
   }
-  throw nothingToServe(repository, refusals);
-}
-
-/** Closes a server none of whose networks could be loaded. */
-async function checkServing(server: RunningServer, repository: string): Promise<void> {
-  const entries = await server.models.index();
-  if (entries.some(({ state }) => state === 'READY')) return;
-  await server.close();
-  throw nothingToServe(
-    repository,
-    entries.map(
-      ({ name, version, reason }) =>
-        `${name}${version === undefined ? '' : `/${version}`}: ${reason ?? 'it was not loaded.'}`,
-    ),
-  );
-}
-
-/** So many refusals are told one by one; the rest is counted. */
-export const MAX_REFUSALS_SHOWN = 20;
-
-/** @param refusals what was found, and why it cannot be served; a line each */
-function nothingToServe(repository: string, refusals: readonly string[]): BonsaiError {
-  const shown = refusals.slice(0, MAX_REFUSALS_SHOWN);
-  const rest = refusals.length - shown.length;
-  return new BonsaiError(
-    'load_failed',
-    `Nothing in ${repository} can be served${refusals.length === 0 ? ': it is empty.' : ':'}\n` +
-      shown.map((line) => `  ${line}\n`).join('') +
-      (rest > 0 ? `  and ${rest} more\n` : '') +
-      `Check it with "bonsai repo verify ${repository}", or write a task: bonsai port MODEL.onnx --data … --out ${repository}`,
-  );
+  throw new NothingServedError(repository, refusals);
 }
 
 async function manifestsOf(repository: string): Promise<TaskManifest[]> {

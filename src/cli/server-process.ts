@@ -3,6 +3,7 @@ import { devNull } from 'node:os';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { BonsaiError } from '../base/errors.ts';
+import { MALLOC_ENVIRONMENT } from './malloc-environment.ts';
 
 export interface ServerProcessOptions {
   readonly repository: string;
@@ -24,6 +25,8 @@ export interface ServerProcess {
 export interface ReadyLine {
   readonly ready: true;
   readonly http: string;
+  /** HOST:PORT of the gRPC service, where it is offered. */
+  readonly grpc?: string;
   readonly metrics: string;
 }
 
@@ -49,6 +52,8 @@ export async function startServerProcess(options: ServerProcessOptions): Promise
       '--json',
       '--port',
       '0',
+      '--grpc-port',
+      'off',
       '--metrics-port',
       '0',
       '--cpus',
@@ -57,7 +62,10 @@ export async function startServerProcess(options: ServerProcessOptions): Promise
       options.initial,
       ...(options.sloMs === undefined ? [] : ['--slo', `${options.sloMs}ms`]),
     ],
-    { stdio: ['pipe', 'pipe', 'pipe'], env: withoutOptions(process.env) },
+    {
+      stdio: ['pipe', 'pipe', 'pipe'],
+      env: { ...MALLOC_ENVIRONMENT, ...withoutOptions(process.env) },
+    },
   );
   // A parent that ends must not leave the child behind on its CPU; one that is killed closes the child's input.
   const killWithParent = () => child.kill('SIGKILL');

@@ -14,5 +14,16 @@ export interface ServerAdapter {
    * @throws BonsaiError `load_failed`, `model_not_found`, `version_not_found`, `not_ready`, `server_unreachable`
    */
   switchVersion(task: string, version: number, signal: AbortSignal): Promise<void>;
+  /**
+   * Makes these versions, and no others, resident; resolves when they are.
+   * @param shares how requests that name no version are split among them, in any scale; undefined: the server's rule
+   * @throws as `switchVersion`
+   */
+  setResident?(
+    task: string,
+    versions: readonly number[],
+    shares: ReadonlyMap<number, number> | undefined,
+    signal: AbortSignal,
+  ): Promise<void>;
   close(): Promise<void>;
 }

@@ -5,6 +5,7 @@ import { linkAtomically, writeAtomically } from './atomic.ts';
 import { checkDigest, digestOf } from './digest.ts';
 import { CorruptRepositoryError, ModelNotFoundError, VersionNotFoundError } from './errors.ts';
 import { manifestText, type ParsedManifest, parseManifest } from './manifest.ts';
+import type { Warmup } from './model-config.ts';
 import { checkTaskName, checkVersion, isTaskName, parseVersion } from './names.ts';
 import { LABELS_FILE, tritonConfigOf } from './triton-config.ts';
 import type { Profile, TaskManifest, Variant } from './types.ts';
@@ -20,6 +21,12 @@ export interface StoredTask {
   readonly versions: readonly StoredVersion[];
   /** Versions that the manifest names but that are missing or of the wrong size. */
   readonly problems: readonly VersionProblem[];
+  /** Inferences to run before a version counts as ready, where a configuration asks for them. */
+  readonly warmups?: readonly Warmup[];
+  /** The labels of classes by output, where they come from a configuration and not from a manifest. */
+  readonly labels?: ReadonlyMap<string, readonly string[]>;
+  /** The folder that names of files in a configuration start from. */
+  readonly folder?: string;
 }
 
 export interface StoredVersion {
@@ -29,6 +36,8 @@ export interface StoredVersion {
   /** Changes whenever the file may have changed: the digest, or size and time where there is no manifest. */
   readonly identity: string;
   readonly variant?: Variant;
+  /** SHA-256 that the network must have when it is loaded, where no variant says so. */
+  readonly digest?: string;
 }
 
 export interface VersionProblem {

@@ -1,32 +1,36 @@
 import type { Clock } from '../base/clock.ts';
 import { BonsaiError, messageOf } from '../base/errors.ts';
-import { hasConsistentSize, type Tensor } from '../base/tensor.ts';
-import type { TensorSpec } from '../repository/types.ts';
-import { datatypeOf } from './datatypes.ts';
+import type { Tensor } from '../base/tensor.ts';
+import type {
+  Dispatch,
+  DispatchDecision,
+  DispatchTask,
+  QueuedRequest,
+  ResidentVersion,
+  ShedReason,
+} from '../policy/dispatch.ts';
+import { ByteBudget } from './byte-budget.ts';
+import { BATCH_CLASS_SLO_RATIO, defaultDispatch, type SharesPlan } from './default-dispatch.ts';
 import { InvalidRequestError, NotReadyError, RefusedError, WorkerLostError } from './errors.ts';
+import { type NamedTensor, orderedInputs, rowsOf } from './input-check.ts';
 import type { Limits } from './limits.ts';
 import type { LiveVersion } from './live-version.ts';
 import { DeadlineQueue, type Waiting } from './queue.ts';
 import type { ServedModel } from './served-model.ts';
-import { countFailure, countSuccess, type FailureReason } from './statistics.ts';
+import { countExecution, countFailure, countSuccess, type FailureReason } from './statistics.ts';
+import { checkWishes, type Wishes } from './wishes.ts';
 import type { RunResult, WorkerHandle } from './worker-handle.ts';
 
 /** An inference as either protocol asks for it. */
-export interface InferRequest {
+export interface InferRequest extends Wishes {
   readonly model: ServedModel;
-  /** Undefined: whichever version serves when its turn comes. */
-  readonly version?: number;
   readonly inputs: readonly NamedTensor[];
   /** Names of the outputs wanted; undefined: all. */
   readonly outputs?: readonly string[];
   /** Longest wait before the inference begins. */
   readonly timeoutMs?: number;
-  /** Longest time until the answer. */
-  readonly maxLatencyMs?: number;
-}
-
-export interface NamedTensor extends Tensor {
-  readonly name: string;
+  /** The protocol has taken the request's bytes from `DataPlane.bytes` already, and gives them back. */
+  readonly isCharged?: boolean;
 }
 
 export interface InferAnswer {
@@ -46,12 +50,18 @@ export interface Submission {
 }
 
 /**
- * Inferences committed to a slot at a time: one that runs and one that is in its ring already, so that the worker
- * need not wait for the socket thread in between.
+ * Jobs committed to a slot at a time: one that runs and one that is in its ring already, so that the worker need not
+ * wait for the socket thread in between.
  */
 export const SLOT_DEPTH = 2;
 
-/** How often requests whose time has passed are looked for while an inference holds everything up. */
+/**
+ * Behind a longer job the next one is not committed ahead: the hand-off that this saves (some 0.1 ms) is nothing
+ * against it, while the choice of the next request and its version is better the later it is made.
+ */
+export const AHEAD_BELOW_MS = 8;
+
+/** Requests whose time has passed are looked for when the first of them is due, but no more often than this. */
 export const EXPIRY_SWEEP_MS = 10;
 
 /** Share of a latency objective kept for what the expected service time leaves out: sockets, decoding, jitter. */
@@ -60,61 +70,108 @@ export const LATENCY_GUARD_RATIO = 0.05;
 /** Times that a request is given to a worker: a second one only if the first was lost with its worker. */
 export const MAX_ATTEMPTS = 2;
 
-interface Ticket extends Waiting {
+interface Ticket extends QueuedRequest, Waiting {
   readonly request: InferRequest;
   /** The version it is bound to, where the request named one. */
   readonly bound: LiveVersion | undefined;
   /** In the order of the network's inputs. */
   readonly inputs: readonly Tensor[];
-  readonly batch: number;
-  readonly arrivalMs: number;
+  readonly rows: number;
+  /** Narrowed to one, when its turn comes, for a request that prefers accuracy or speed. */
+  version: number | undefined;
   attempts: number;
+  /** It was part of a joint job that failed, so it is computed by itself. */
+  isAlone: boolean;
   isCancelled: boolean;
+  readonly release: () => void;
   readonly resolve: (answer: InferAnswer) => void;
   readonly reject: (error: BonsaiError) => void;
 }
 
-/** Capacity for one inference at a time. */
+/** Capacity for one job at a time, with the realtime requests that wait for it. */
 interface Slot {
   readonly index: number;
+  readonly queue: DeadlineQueue<Ticket>;
+  /** What each task can be answered by here; by the numbers of tasks. */
+  tasks: readonly DispatchTask[];
+  /** Some version's thread is missing here, so not every request can start. */
+  isDegraded: boolean;
   busy: number;
   worker: WorkerHandle | undefined;
+  /** When what was begun is expected to end. */
+  busyUntilMs: number;
+  timer: NodeJS.Timeout | undefined;
 }
 
-/** From a decoded request to its answer: deadline → queue → slot → worker → answer. Knows no protocol. */
+/** From a decoded request to its answer: deadline → queue → slot → version → worker → answer. Knows no protocol. */
 export class DataPlane {
+  /** Bytes of all requests under way; protocols may charge a body here as soon as they know its size. */
+  readonly bytes: ByteBudget;
   readonly #clock: Clock;
   readonly #limits: Limits;
-  readonly #queue: DeadlineQueue<Ticket>;
   readonly #slots: readonly Slot[];
+  /** Requests of the `batch` class, in order of arrival. */
+  readonly #idleWork: Ticket[] = [];
   readonly #running = new Set<Ticket>();
-  readonly #sweep: NodeJS.Timeout;
+  #sweep: NodeJS.Timeout | undefined;
+  #sweepMs = Number.POSITIVE_INFINITY;
+  readonly #onDispatchFailure: (reason: string) => void;
+  /** Tasks by number; a task keeps its number. */
+  readonly #models: ServedModel[] = [];
+  readonly #numbers = new Map<ServedModel, number>();
+  #dispatch: Dispatch = defaultDispatch;
+  #plan: unknown;
+  #waiting = 0;
   #whenIdle: (() => void) | undefined;
   #isDraining = false;
 
-  constructor(options: { readonly slots: number; readonly limits: Limits; readonly clock: Clock }) {
+  constructor(options: {
+    readonly slots: number;
+    readonly limits: Limits;
+    readonly clock: Clock;
+    /** Told when a policy's dispatch throws or chooses what is not there; the default one takes its place for then. */
+    readonly onDispatchFailure?: (reason: string) => void;
+  }) {
     this.#clock = options.clock;
     this.#limits = options.limits;
-    this.#queue = new DeadlineQueue(options.limits.maxQueueLength);
+    this.#onDispatchFailure = options.onDispatchFailure ?? (() => undefined);
+    this.bytes = new ByteBudget(options.limits.maxInFlightBytes);
     this.#slots = Array.from({ length: options.slots }, (_, index) => ({
       index,
+      queue: new DeadlineQueue<Ticket>(),
+      tasks: [],
+      isDegraded: false,
       busy: 0,
       worker: undefined,
+      busyUntilMs: 0,
+      timer: undefined,
     }));
-    this.#sweep = setInterval(() => this.#expire(), EXPIRY_SWEEP_MS);
-    this.#sweep.unref();
   }
 
   /** Requests that wait, of one model or of all. */
   queued(model?: ServedModel): number {
-    return model === undefined
-      ? this.#queue.length
-      : this.#queue.count((ticket) => ticket.request.model === model);
+    if (model === undefined) return this.#waiting;
+    let count = 0;
+    for (const ticket of this.#waitingTickets()) if (ticket.request.model === model) count++;
+    return count;
   }
 
   /** Requests of a version that wait for it or run on it. */
   pending(live: LiveVersion): number {
     return live.held;
+  }
+
+  /** Lets a policy choose the versions from now on; undefined: the default dispatch. */
+  useDispatch(dispatch: Dispatch | undefined): void {
+    this.#dispatch = dispatch ?? defaultDispatch;
+    this.setPlan(undefined);
+  }
+
+  /** What the dispatch is to go by from now on; counts of dispatched requests begin anew. */
+  setPlan(plan: unknown): void {
+    this.#plan = plan;
+    for (const model of this.#models) for (const live of model.liveVersions) live.resetDispatched();
+    this.refresh();
   }
 
   /**
@@ -141,16 +198,12 @@ export class DataPlane {
     }
   }
 
-  /** Starts whatever can start; to be called when a version or a lane has become ready. */
-  dispatch(): void {
+  /** To be called when versions or their lanes have changed: looks at them anew and starts whatever can start. */
+  refresh(): void {
+    for (const slot of this.#slots) this.#refreshSlot(slot);
+    if (this.#dispatch === defaultDispatch) this.#plan = this.#sharesPlan();
     this.#expire();
-    for (let depth = 0; depth < SLOT_DEPTH; depth++) {
-      for (const slot of this.#slots) {
-        if (slot.busy !== depth) continue;
-        const ticket = this.#queue.take((candidate) => this.#canStart(candidate, slot));
-        if (ticket !== undefined) this.#start(ticket, slot);
-      }
-    }
+    this.#startAll();
   }
 
   /** Refuses new requests and waits for those taken in, at most so long. @returns whether all were answered */
@@ -169,112 +222,324 @@ export class DataPlane {
       clearTimeout(timer);
     }
     const isDone = this.#isIdle;
-    for (const ticket of this.#queue.takeAll()) this.#fail(ticket, shuttingDown(), 'OTHER');
-    clearInterval(this.#sweep);
+    const rest = [...this.#slots.flatMap(({ queue }) => queue.takeAll()), ...this.#idleWork.splice(0)];
+    for (const ticket of rest) {
+      this.#waiting--;
+      this.#fail(ticket, shuttingDown(), 'OTHER');
+    }
+    for (const slot of this.#slots) clearTimeout(slot.timer);
+    clearTimeout(this.#sweep);
     return isDone;
   }
 
   #admit(request: InferRequest): Submission {
     if (this.#isDraining) throw shuttingDown();
+    const { model } = request;
+    const live = model.resolve(request.version);
+    checkWishes(model, request, request.version === undefined ? undefined : live);
+    const inputs = orderedInputs(model.name, request.inputs, request.outputs, live);
+    const rows = rowsOf(inputs, live.inputs);
+    const task = this.#numberOf(model);
+    const minAccuracy = relative(request.minAccuracy, model);
+    const serviceMs = fastestMs(request, model, live, minAccuracy, rows);
     const nowMs = this.#clock.nowMs();
-    const live = request.model.resolve(request.version);
-    const inputs = orderedInputs(request, live);
-    const batch = batchOf(inputs, live.inputs);
-    const serviceMs = live.serviceMs * batch;
-    const waitMs = Math.min(
-      this.#limits.maxQueueWaitMs,
-      request.timeoutMs ?? Number.POSITIVE_INFINITY,
-      (request.maxLatencyMs ?? this.#limits.maxLatencyMs ?? Number.POSITIVE_INFINITY) *
-        (1 - LATENCY_GUARD_RATIO) -
-        serviceMs,
-    );
+    const isBatchClass = request.priority === 'batch';
+    const deadlineMs = isBatchClass ? Number.POSITIVE_INFINITY : this.#deadlineOf(request, nowMs, serviceMs);
+    const weight = request.weight ?? 1;
+    const slot = this.#leastCommitted(nowMs, request.version === undefined ? undefined : live);
+    if (isBatchClass) this.#checkBatchClass(model, serviceMs, rows);
+    this.#makeRoom(weight, slot, nowMs);
+    const release = request.isCharged === true ? nothing : this.bytes.reserve(bytesOf(inputs));
     let ticket: Ticket | undefined;
     const answer = new Promise<InferAnswer>((resolve, reject) => {
       ticket = {
         request,
         bound: request.version === undefined ? undefined : live,
         inputs,
-        batch,
+        rows,
+        task,
         arrivalMs: nowMs,
-        // An idle server tries even what it expects to be too slow: the expectation may be out of date.
-        startByMs: nowMs + (this.#isIdle ? Math.max(waitMs, 0) : waitMs),
+        deadlineMs,
         serviceMs,
+        minAccuracy,
+        version: request.version,
+        weight,
+        priority: isBatchClass ? 'batch' : 'realtime',
         attempts: 0,
+        isAlone: false,
         isCancelled: false,
+        release,
         resolve,
         reject,
       };
     });
     const admitted = ticket!;
-    this.#queue.add(admitted, nowMs, this.#slots.length, this.#committedMs());
+    if (isBatchClass) this.#idleWork.push(admitted);
+    else this.#queueUp(admitted, slot, nowMs);
+    this.#waiting++;
     admitted.bound?.hold();
-    this.dispatch();
+    this.#fill(slot);
+    if (this.#waiting > 0)
+      this.#expireAt(isBatchClass ? this.#idleWorkUntilMs(admitted) : deadlineMs - serviceMs);
+    if (isBatchClass && this.#idleWork.length > 0) this.#startAll();
     return { answer, cancel: () => this.#cancel(admitted) };
   }
 
-  #canStart(ticket: Ticket, slot: Slot): boolean {
-    const live = ticket.bound ?? ticket.request.model.current;
-    if (live === undefined) return true; // It can be told so.
-    const worker = live.lane(slot.index);
-    return worker !== undefined && (slot.busy === 0 || slot.worker === worker);
+  /** Puts a request into a slot's queue; of less weight, others may have to go. @throws RefusedError */
+  #queueUp(ticket: Ticket, slot: Slot, nowMs: number): void {
+    let victims: readonly Ticket[];
+    try {
+      victims = slot.queue.add(ticket, nowMs, committedMs(slot, nowMs) - slot.queue.workMs);
+    } catch (thrown) {
+      ticket.release();
+      throw thrown;
+    }
+    for (const victim of victims) this.#giveUpFor(victim);
   }
 
-  #start(ticket: Ticket, slot: Slot): void {
-    const live = ticket.bound ?? ticket.request.model.current;
-    const worker = live?.lane(slot.index);
-    if (live === undefined || worker === undefined) {
-      this.#fail(ticket, new NotReadyError(`'${ticket.request.model.name}' has no version ready`), 'OTHER');
-      return;
-    }
-    slot.busy++;
-    slot.worker = worker;
-    ticket.attempts++;
-    live.hold();
-    this.#running.add(ticket);
-    worker.run(ticket.inputs).then(
-      (result) => {
-        this.#finish(ticket, slot, live);
-        this.#answer(ticket, live, result);
-        this.dispatch();
-      },
-      (thrown: unknown) => {
-        this.#finish(ticket, slot, live);
-        this.#retryOrFail(ticket, live, thrown);
-        this.dispatch();
-      },
+  #giveUpFor(victim: Ticket): void {
+    this.#waiting--;
+    victim.request.model.countRefusal('overload');
+    this.#fail(victim, refused('Refused: given up for a request of higher priority', 0), 'REJECTED');
+  }
+
+  /** Keeps the number of waiting requests bounded, if need be by giving up one that matters less. @throws RefusedError */
+  #makeRoom(weight: number, slot: Slot, nowMs: number): void {
+    if (this.#waiting < this.#limits.maxQueueLength) return;
+    const victim = slot.queue.leastImportant(weight);
+    if (victim === undefined)
+      throw new RefusedError('queue_full', 'Exceeds maximum queue size', committedMs(slot, nowMs));
+    slot.queue.remove(victim);
+    this.#giveUpFor(victim);
+  }
+
+  /** When the answer is due, for a dispatch: the objective less what service times leave out, or the end of the wait. */
+  #deadlineOf(request: InferRequest, nowMs: number, serviceMs: number): number {
+    const limitMs = request.maxLatencyMs ?? this.#limits.maxLatencyMs ?? Number.POSITIVE_INFINITY;
+    const waitMs = Math.min(this.#limits.maxQueueWaitMs, request.timeoutMs ?? Number.POSITIVE_INFINITY);
+    const deadlineMs = nowMs + Math.min(limitMs * (1 - LATENCY_GUARD_RATIO), waitMs + serviceMs);
+    // An idle server tries even what it expects to be too slow: the expectation may be out of date.
+    return this.#isIdle ? Math.max(deadlineMs, nowMs + 2 * serviceMs + IDLE_GRACE_MS) : deadlineMs;
+  }
+
+  /** One example of the fastest version may always run: realtime requests wait for that as well. @throws InvalidRequestError */
+  #checkBatchClass(model: ServedModel, serviceMs: number, rows: number): void {
+    const limitMs = this.#sloOf(model) * BATCH_CLASS_SLO_RATIO;
+    if (rows === 1 || serviceMs <= limitMs) return;
+    throw new InvalidRequestError(
+      `a request of priority 'batch' with ${rows} examples would hold up others for ${serviceMs.toFixed(0)} ms, more than the ${limitMs.toFixed(0)} ms allowed; send at most ${Math.max(1, Math.floor((rows * limitMs) / serviceMs))} examples at a time`,
     );
   }
 
-  #finish(ticket: Ticket, slot: Slot, live: LiveVersion): void {
+  /** The slot with the least committed work, of those where the version can run if there are any. */
+  #leastCommitted(nowMs: number, live: LiveVersion | undefined): Slot {
+    const [first] = this.#slots;
+    if (this.#slots.length === 1) return first!;
+    let best: Slot | undefined;
+    let bestMs = Number.POSITIVE_INFINITY;
+    for (const slot of this.#slots) {
+      if (live !== undefined && live.lane(slot.index) === undefined) continue;
+      const workMs = committedMs(slot, nowMs);
+      if (workMs >= bestMs) continue;
+      best = slot;
+      bestMs = workMs;
+    }
+    return best ?? first!;
+  }
+
+  #startAll(): void {
+    for (const slot of this.#slots) this.#fill(slot);
+  }
+
+  /** Commits as many jobs to a slot as it may hold. */
+  #fill(slot: Slot): void {
+    while (slot.busy < SLOT_DEPTH && this.#mayStart(slot) && this.#startNext(slot));
+  }
+
+  #mayStart(slot: Slot): boolean {
+    return slot.busy === 0 || slot.busyUntilMs - this.#clock.nowMs() < AHEAD_BELOW_MS;
+  }
+
+  /** Lets the dispatch choose what comes next. @returns whether anything changed, so that it is worth asking again */
+  #startNext(slot: Slot): boolean {
+    const queue = this.#candidates(slot);
+    if (queue.length === 0) return false;
+    const nowMs = Math.max(this.#clock.nowMs(), slot.busy === 0 ? 0 : slot.busyUntilMs);
+    this.#narrow(queue[0]!, slot, nowMs);
+    const decision = this.#decide(slot, queue, nowMs);
+    switch (decision.kind) {
+      case 'wait':
+        this.#askAgain(slot, decision.untilMs);
+        return false;
+      case 'shed': {
+        const ticket = queue[decision.index]!;
+        if (ticket.bound?.lane(slot.index) !== undefined && decision.reason === 'unavailable')
+          return this.#run(slot, ticket.bound, [ticket]); // Its version is being retired, but was promised.
+        this.#takeOut(ticket);
+        this.#shed(ticket, decision.reason);
+        return true;
+      }
+      case 'run': {
+        const ticket = queue[decision.index]!;
+        const live = versionOf(ticket.request.model, decision.version);
+        if (live === undefined) return false;
+        const rest =
+          decision.batch === undefined || decision.batch === 1 ? [] : queue.slice(decision.index + 1);
+        return this.#run(slot, live, merge(ticket, rest, live, decision.batch ?? 1));
+      }
+      default:
+        return decision satisfies never;
+    }
+  }
+
+  /** What may start in a slot now: its own queue, else a part of another's, else what fills idle time. */
+  #candidates(slot: Slot): readonly Ticket[] {
+    if (slot.queue.length > 0) {
+      const own = slot.isDegraded
+        ? slot.queue.items.filter((ticket) => canRun(ticket, slot))
+        : slot.queue.items;
+      if (own.length > 0) return own;
+    }
+    if (slot.busy > 0) return [];
+    let busiest: Slot | undefined;
+    for (const other of this.#slots)
+      if (other !== slot && other.queue.length > 0 && other.queue.workMs >= (busiest?.queue.workMs ?? 0))
+        busiest = other;
+    if (busiest !== undefined) {
+      const theirs = busiest.queue.items.filter((ticket) => canRun(ticket, slot));
+      if (theirs.length > 0) return theirs;
+    }
+    return this.#idleWork.length === 0 ? [] : this.#idleWork.filter((ticket) => canRun(ticket, slot));
+  }
+
+  /** Binds a request that prefers accuracy or speed to the version that fulfils this best just now. */
+  #narrow(ticket: Ticket, slot: Slot, nowMs: number): void {
+    const { prefer, version } = ticket.request;
+    if (prefer === undefined || version !== undefined) return;
+    let chosen: ResidentVersion | undefined;
+    for (const candidate of slot.tasks[ticket.task]!.versions) {
+      if (ticket.minAccuracy !== undefined && candidate.accuracy < ticket.minAccuracy) continue;
+      const isInTime = nowMs + candidate.serviceMs * ticket.rows <= ticket.deadlineMs;
+      // Versions come the most accurate first.
+      if (prefer === 'accuracy' && isInTime) {
+        chosen = candidate;
+        break;
+      }
+      if (chosen === undefined || candidate.serviceMs < chosen.serviceMs) chosen = candidate;
+    }
+    ticket.version = chosen?.version;
+  }
+
+  #decide(slot: Slot, queue: readonly Ticket[], nowMs: number): DispatchDecision {
+    const state = { nowMs, slot: slot.index, queue, tasks: slot.tasks, guardMs: 0, plan: this.#plan };
+    if (this.#dispatch === defaultDispatch) return defaultDispatch.pick(state);
+    try {
+      const decision = this.#dispatch.pick(state);
+      const problem = problemOf(decision, queue, slot);
+      if (problem === undefined) return decision;
+      this.#onDispatchFailure(`${this.#dispatch.name} ${problem}`);
+    } catch (thrown) {
+      this.#onDispatchFailure(`${this.#dispatch.name} failed: ${messageOf(thrown)}`);
+    }
+    return defaultDispatch.pick({ ...state, plan: this.#sharesPlan() });
+  }
+
+  #askAgain(slot: Slot, untilMs: number | undefined): void {
+    clearTimeout(slot.timer);
+    if (untilMs === undefined) return;
+    slot.timer = setTimeout(() => this.#fill(slot), Math.max(1, untilMs - this.#clock.nowMs()));
+  }
+
+  /** @returns false if the slot has to be free first, since it would compute on two threads at a time */
+  #run(slot: Slot, live: LiveVersion, tickets: readonly Ticket[]): boolean {
+    const worker = live.lane(slot.index);
+    if (worker === undefined) {
+      this.#refreshSlot(slot);
+      return slot.isDegraded; // Once it is known to be missing, it is not chosen again.
+    }
+    if (slot.busy > 0 && slot.worker !== worker) return false;
+    let rows = 0;
+    for (const ticket of tickets) {
+      this.#takeOut(ticket);
+      ticket.attempts++;
+      rows += ticket.rows;
+      live.hold();
+      if (ticket.bound === undefined) live.countDispatched();
+      this.#running.add(ticket);
+    }
+    slot.busy++;
+    slot.worker = worker;
+    slot.busyUntilMs = Math.max(slot.busyUntilMs, this.#clock.nowMs()) + live.serviceMs(rows);
+    const inputs = tickets.length === 1 ? [tickets[0]!.inputs] : tickets.map((ticket) => ticket.inputs);
+    worker.run(inputs).then(
+      (result) => {
+        this.#finish(tickets, slot, live);
+        // The next job first: its computing overlaps with answering.
+        this.#fill(slot);
+        this.#answer(tickets, rows, live, result);
+        if (this.#isIdle) this.#whenIdle?.();
+      },
+      (thrown: unknown) => {
+        this.#finish(tickets, slot, live);
+        for (const ticket of tickets) {
+          ticket.isAlone ||= tickets.length > 1;
+          this.#retryOrFail(ticket, slot, live, thrown, tickets.length > 1);
+        }
+        this.refresh();
+      },
+    );
+    return true;
+  }
+
+  #finish(tickets: readonly Ticket[], slot: Slot, live: LiveVersion): void {
     slot.busy--;
-    this.#running.delete(ticket);
-    live.release();
+    if (slot.busy === 0) slot.busyUntilMs = 0;
+    for (const ticket of tickets) {
+      this.#running.delete(ticket);
+      live.release();
+    }
   }
 
-  #answer(ticket: Ticket, live: LiveVersion, result: RunResult): void {
-    const totalMs = this.#clock.nowMs() - ticket.arrivalMs;
-    const queueMs = Math.max(0, totalMs - result.computeMs);
-    live.observe(result.computeMs / ticket.batch);
-    countSuccess(live.statistics, {
-      batch: ticket.batch,
-      totalMs,
-      queueMs,
-      computeMs: result.computeMs,
-      epochMs: this.#clock.epochMs(),
-    });
-    const outputs: NamedTensor[] = [];
-    live.outputs.forEach(({ name }, i) => {
-      if (ticket.request.outputs?.includes(name) === false) return;
-      outputs.push({ ...result.outputs[i]!, name });
-    });
-    this.#settle(ticket);
-    ticket.resolve({ version: live.version, outputs, accuracy: live.stored.variant?.accuracy.test, queueMs });
+  #answer(tickets: readonly Ticket[], rows: number, live: LiveVersion, result: RunResult): void {
+    const nowMs = this.#clock.nowMs();
+    const epochMs = this.#clock.epochMs();
+    const { computeMs } = result;
+    live.observe(rows, computeMs);
+    countExecution(live.statistics, rows, computeMs);
+    let firstRow = 0;
+    for (const ticket of tickets) {
+      const totalMs = nowMs - ticket.arrivalMs;
+      const queueMs = Math.max(0, totalMs - computeMs);
+      const objectiveMs = ticket.request.maxLatencyMs ?? this.#limits.maxLatencyMs;
+      countSuccess(live.statistics, {
+        rows: ticket.rows,
+        totalMs,
+        queueMs,
+        computeMs,
+        epochMs,
+        objectiveMs,
+      });
+      const outputs: NamedTensor[] = [];
+      live.outputs.forEach(({ name }, i) => {
+        if (ticket.request.outputs?.includes(name) === false) return;
+        const tensor = result.outputs[i]!;
+        const own = tickets.length === 1 ? tensor : rowsFrom(tensor, firstRow, ticket.rows, rows);
+        outputs.push({ ...own, name });
+      });
+      firstRow += ticket.rows;
+      this.#settle(ticket);
+      ticket.resolve({ version: live.version, outputs, accuracy: live.accuracy, queueMs });
+    }
   }
 
-  #retryOrFail(ticket: Ticket, live: LiveVersion, thrown: unknown): void {
-    const isLost = thrown instanceof WorkerLostError;
-    if (isLost && ticket.attempts < MAX_ATTEMPTS && !ticket.isCancelled) {
-      this.#queue.restore(ticket);
+  /** @param wasJoint of several requests that fail together, one may be the cause: each gets another try */
+  #retryOrFail(ticket: Ticket, slot: Slot, live: LiveVersion, thrown: unknown, wasJoint: boolean): void {
+    const mayRetry = wasJoint || thrown instanceof WorkerLostError;
+    if (mayRetry && ticket.attempts < MAX_ATTEMPTS && !ticket.isCancelled) {
+      this.#waiting++;
+      if (ticket.priority === 'batch') this.#idleWork.unshift(ticket);
+      else slot.queue.restore(ticket);
+      this.#expireAt(this.#clock.nowMs() + EXPIRY_SWEEP_MS);
       return;
     }
     const error =
@@ -286,18 +551,83 @@ export class DataPlane {
 
   #cancel(ticket: Ticket): void {
     ticket.isCancelled = true;
-    if (!this.#queue.remove(ticket)) return; // It runs or is done; a running inference cannot be stopped.
+    if (!this.#takeOut(ticket)) return; // It runs or is done; a running inference cannot be stopped.
     this.#fail(ticket, new BonsaiError('cancelled', 'The client has gone.'), 'CANCELED');
   }
 
+  /** Takes a request out of wherever it waits. @returns whether it did */
+  #takeOut(ticket: Ticket): boolean {
+    let isFound = false;
+    if (ticket.priority === 'batch') {
+      const index = this.#idleWork.indexOf(ticket);
+      if (index >= 0) this.#idleWork.splice(index, 1);
+      isFound = index >= 0;
+    } else isFound = this.#slots.some(({ queue }) => queue.remove(ticket));
+    if (isFound) this.#waiting--;
+    return isFound;
+  }
+
   #expire(): void {
-    for (const ticket of this.#queue.takeExpired(this.#clock.nowMs())) {
-      ticket.request.model.countRefusal('expired');
-      this.#fail(
-        ticket,
-        new RefusedError('deadline_exceeded', 'Request timeout expired', this.#waitMs()),
-        'REJECTED',
-      );
+    if (this.#waiting === 0) return;
+    const nowMs = this.#clock.nowMs();
+    for (const { queue } of this.#slots) {
+      if (queue.length === 0) continue;
+      for (const ticket of queue.takeExpired(nowMs)) {
+        this.#waiting--;
+        this.#shed(ticket, 'deadline');
+      }
+    }
+    while (
+      this.#idleWork.length > 0 &&
+      nowMs - this.#idleWork[0]!.arrivalMs > this.#limits.maxBatchClassWaitMs
+    ) {
+      const ticket = this.#idleWork.shift()!;
+      this.#waiting--;
+      this.#shed(ticket, 'deadline');
+    }
+  }
+
+  /** Sees to it that requests are looked through at this time. A timer per request would cost more than all else here. */
+  #expireAt(dueMs: number): void {
+    if (dueMs >= this.#sweepMs) return;
+    clearTimeout(this.#sweep);
+    this.#sweepMs = dueMs;
+    const delayMs = Math.max(EXPIRY_SWEEP_MS, Math.ceil(dueMs - this.#clock.nowMs()));
+    this.#sweep = setTimeout(() => {
+      this.#sweepMs = Number.POSITIVE_INFINITY;
+      this.#expire();
+      let nextMs = Number.POSITIVE_INFINITY;
+      for (const { queue } of this.#slots)
+        for (const ticket of queue.items) nextMs = Math.min(nextMs, ticket.deadlineMs - ticket.serviceMs);
+      if (this.#idleWork[0] !== undefined)
+        nextMs = Math.min(nextMs, this.#idleWorkUntilMs(this.#idleWork[0]));
+      if (Number.isFinite(nextMs)) this.#expireAt(nextMs);
+    }, delayMs);
+    this.#sweep.unref();
+  }
+
+  #idleWorkUntilMs({ arrivalMs }: Ticket): number {
+    return arrivalMs + this.#limits.maxBatchClassWaitMs;
+  }
+
+  /** Ends a request that waited in vain. */
+  #shed(ticket: Ticket, reason: ShedReason): void {
+    const { model } = ticket.request;
+    const nowMs = this.#clock.nowMs();
+    switch (reason) {
+      case 'deadline':
+      case 'overload': {
+        model.countRefusal(reason === 'deadline' ? 'expired' : 'overload');
+        const waitMs = Math.min(...this.#slots.map((slot) => committedMs(slot, nowMs)));
+        this.#fail(ticket, refused('Request timeout expired', waitMs), 'REJECTED');
+        return;
+      }
+      case 'accuracy':
+      case 'unavailable':
+        this.#fail(ticket, unavailable(ticket.request), 'OTHER');
+        return;
+      default:
+        reason satisfies never;
     }
   }
 
@@ -306,89 +636,180 @@ export class DataPlane {
     if (live !== undefined) countFailure(live.statistics, reason, this.#clock.nowMs() - ticket.arrivalMs);
     this.#settle(ticket);
     ticket.reject(error);
+    if (this.#isIdle) this.#whenIdle?.();
   }
 
   #settle(ticket: Ticket): void {
     ticket.bound?.release();
-    if (this.#isIdle) this.#whenIdle?.();
+    ticket.release();
   }
 
   get #isIdle(): boolean {
-    return this.#queue.length === 0 && this.#running.size === 0;
+    return this.#waiting === 0 && this.#running.size === 0;
   }
 
-  #committedMs(): number {
-    let sum = 0;
-    for (const ticket of this.#running) sum += ticket.serviceMs;
-    return sum;
+  *#waitingTickets(): Iterable<Ticket> {
+    for (const { queue } of this.#slots) yield* queue.items;
+    yield* this.#idleWork;
   }
 
-  #waitMs(): number {
-    return this.#queue.waitMs(this.#slots.length, this.#committedMs());
+  #numberOf(model: ServedModel): number {
+    let number = this.#numbers.get(model);
+    if (number === undefined) {
+      number = this.#models.push(model) - 1;
+      this.#numbers.set(model, number);
+      for (const slot of this.#slots) this.#refreshSlot(slot);
+      if (this.#dispatch === defaultDispatch) this.#plan = this.#sharesPlan();
+    }
+    return number;
   }
+
+  #refreshSlot(slot: Slot): void {
+    let isDegraded = false;
+    slot.tasks = this.#models.map((model): DispatchTask => {
+      const { liveVersions } = model;
+      const here = liveVersions.filter((live) => live.lane(slot.index) !== undefined);
+      isDegraded ||= here.length < liveVersions.length;
+      return {
+        task: model.name,
+        versions: here
+          .map((live) => live.resident)
+          .sort((a, b) => b.accuracy - a.accuracy || b.version - a.version),
+        servingVersion: model.current?.version,
+        sloMs: this.#sloOf(model),
+        weight: 1,
+      };
+    });
+    slot.isDegraded = isDegraded;
+  }
+
+  #sloOf(model: ServedModel): number {
+    return this.#limits.maxLatencyMs ?? model.stored?.manifest?.sloMs ?? this.#limits.maxQueueWaitMs;
+  }
+
+  #sharesPlan(): SharesPlan {
+    const shares = new Map<string, ReadonlyMap<number, number>>();
+    for (const model of this.#models) if (model.shares !== undefined) shares.set(model.name, model.shares);
+    return { shares };
+  }
+}
+
+/** Time given to a request that comes to an idle server and is expected to be late, beside twice its service time. */
+const IDLE_GRACE_MS = 1;
+
+const nothing = () => undefined;
+
+/** Work of a slot, begun and waiting, from now on. */
+function committedMs({ queue, busyUntilMs }: Slot, nowMs: number): number {
+  return Math.max(0, busyUntilMs - nowMs) + queue.workMs;
+}
+
+function versionOf(model: ServedModel, version: number): LiveVersion | undefined {
+  return model.liveVersions.find((live) => live.version === version);
+}
+
+/**
+ * Whether the slot has what answers the request. One whose task has no version at all starts everywhere: it can be
+ * told so.
+ */
+function canRun({ bound, task, request }: Ticket, slot: Slot): boolean {
+  if (bound !== undefined) return bound.lane(slot.index) !== undefined;
+  return slot.tasks[task]!.versions.length > 0 || !request.model.isReady;
+}
+
+/** The time by the fastest version that the client accepts. */
+function fastestMs(
+  request: InferRequest,
+  model: ServedModel,
+  asked: LiveVersion,
+  minAccuracy: number | undefined,
+  rows: number,
+): number {
+  if (request.version !== undefined) return asked.serviceMs(rows);
+  let fastest = Number.POSITIVE_INFINITY;
+  for (const live of model.liveVersions) {
+    if (minAccuracy !== undefined && live.resident.accuracy < minAccuracy) continue;
+    fastest = Math.min(fastest, live.serviceMs(rows));
+  }
+  return Number.isFinite(fastest) ? fastest : asked.serviceMs(rows);
+}
+
+/** An accuracy as the dispatch has it: over that of the task's best version, less a tolerance for rounding. */
+function relative(minAccuracy: number | undefined, model: ServedModel): number | undefined {
+  if (minAccuracy === undefined) return undefined;
+  const best = Math.max(
+    ...(model.stored?.versions ?? []).map(({ variant }) => variant?.accuracy.test ?? 0),
+    0,
+  );
+  return best > 0 ? Math.max(0, minAccuracy / best - 1e-9) : 0;
+}
+
+/** The request and those behind it that can be computed as one job with it. */
+function merge(first: Ticket, rest: readonly Ticket[], live: LiveVersion, batch: number): Ticket[] {
+  const merged = [first];
+  let { rows } = first;
+  if (first.isAlone) return merged;
+  for (const ticket of rest) {
+    if (merged.length === batch) break;
+    if (ticket.task !== first.task || ticket.priority !== first.priority || ticket.isAlone) continue;
+    if (ticket.request.prefer !== undefined) continue; // It chooses its version when its own turn comes.
+    if (ticket.version !== undefined && ticket.version !== live.version) continue;
+    if (ticket.minAccuracy !== undefined && ticket.minAccuracy > live.resident.accuracy) continue;
+    if (rows + ticket.rows > live.maxJointRows) continue;
+    if (!ticket.inputs.every((tensor, i) => sameButFirst(tensor.shape, first.inputs[i]!.shape))) continue;
+    merged.push(ticket);
+    rows += ticket.rows;
+  }
+  return merged;
+}
+
+function sameButFirst(a: readonly number[], b: readonly number[]): boolean {
+  return a.length === b.length && a.every((size, axis) => axis === 0 || size === b[axis]);
+}
+
+/** The rows of one request out of a joint answer. */
+function rowsFrom(tensor: Tensor, first: number, count: number, total: number): Tensor {
+  const size = tensor.bytes.byteLength / total;
+  return {
+    dtype: tensor.dtype,
+    shape: [count, ...tensor.shape.slice(1)],
+    bytes: tensor.bytes.subarray(first * size, (first + count) * size),
+  };
+}
+
+function bytesOf(inputs: readonly Tensor[]): number {
+  let sum = 0;
+  for (const { bytes, strings } of inputs) {
+    sum += bytes.byteLength;
+    if (strings !== undefined) for (const item of strings) sum += item.byteLength;
+  }
+  return sum;
+}
+
+/** What is wrong with a policy's choice; undefined: nothing. */
+function problemOf(decision: DispatchDecision, queue: readonly Ticket[], slot: Slot): string | undefined {
+  if (decision.kind === 'wait') return undefined;
+  const ticket = queue[decision.index];
+  if (ticket === undefined) return `chose request ${decision.index} of a queue of ${queue.length}`;
+  if (decision.kind === 'shed') return undefined;
+  const { task, versions } = slot.tasks[ticket.task]!;
+  if (versions.some(({ version }) => version === decision.version)) return undefined;
+  return `chose version ${decision.version} of ${task}, which is not in memory here`;
 }
 
 function shuttingDown(): BonsaiError {
   return new BonsaiError('shutting_down', 'The server is stopping; send the request to another one.');
 }
 
-/** The inputs in the network's order. @throws InvalidRequestError naming the input that does not fit */
-function orderedInputs(request: InferRequest, live: LiveVersion): Tensor[] {
-  const model = request.model.name;
-  for (const { name } of request.inputs) checkInputName(name, live.inputs, model);
-  for (const name of request.outputs ?? []) {
-    if (!live.outputs.some((spec) => spec.name === name)) {
-      throw new InvalidRequestError(
-        `unexpected inference output '${name}' for model '${model}'; it gives ${namesOf(live.outputs)}`,
-      );
-    }
-  }
-  return live.inputs.map((spec) => {
-    const given = request.inputs.filter((input) => input.name === spec.name);
-    if (given.length !== 1) {
-      const problem = given.length === 0 ? 'is missing' : 'is given more than once';
-      throw new InvalidRequestError(`input '${spec.name}' of model '${model}' ${problem}`);
-    }
-    checkTensor(given[0]!, spec, model);
-    return given[0]!;
-  });
+function refused(message: string, waitMs: number): RefusedError {
+  return new RefusedError('deadline_exceeded', message, waitMs);
 }
 
-/** A name is checked before anything else of an input: whatever is wrong with its data may come from there. */
-export function checkInputName(name: string, specs: readonly TensorSpec[], model: string): void {
-  if (specs.some((spec) => spec.name === name)) return;
-  throw new InvalidRequestError(
-    `unexpected inference input '${name}' for model '${model}'; it takes ${namesOf(specs)}`,
+function unavailable({ model }: InferRequest): NotReadyError {
+  const versions = model.liveVersions.map(({ version }) => version).join(', ');
+  return new NotReadyError(
+    versions === ''
+      ? `'${model.name}' has no version ready`
+      : `'${model.name}' has no version ready that the request accepts; ready: ${versions}`,
   );
-}
-
-function namesOf(specs: readonly TensorSpec[]): string {
-  return specs.map((spec) => `'${spec.name}'`).join(', ');
-}
-
-function checkTensor(tensor: NamedTensor, spec: TensorSpec, model: string): void {
-  const where = `input '${tensor.name}' of model '${model}'`;
-  if (tensor.dtype !== spec.dtype) {
-    throw new InvalidRequestError(
-      `${where} is ${datatypeOf(tensor.dtype)}, expected ${datatypeOf(spec.dtype)}`,
-    );
-  }
-  const fits =
-    tensor.shape.length === spec.shape.length &&
-    spec.shape.every((size, axis) => size === -1 || size === tensor.shape[axis]);
-  if (!fits) {
-    throw new InvalidRequestError(
-      `${where} has shape [${tensor.shape.join(',')}], expected [${spec.shape.join(',')}]`,
-    );
-  }
-  if (!hasConsistentSize(tensor)) {
-    throw new InvalidRequestError(
-      `${where} has ${tensor.bytes.byteLength} bytes, which is not what shape [${tensor.shape.join(',')}] takes`,
-    );
-  }
-}
-
-/** How many examples a request brings: the open first size of its first input. */
-function batchOf(inputs: readonly Tensor[], specs: readonly TensorSpec[]): number {
-  return specs[0]?.shape[0] === -1 ? Math.max(1, inputs[0]?.shape[0] ?? 1) : 1;
 }

@@ -46,9 +46,35 @@ export class LoadFailedError extends BonsaiError {
   }
 }
 
+/** A load of what the repository does not have. The wording is the one that Triton's clients know. */
+export class UnknownTaskError extends BonsaiError {
+  constructor(task: string, cause: unknown) {
+    super('load_failed', `failed to load '${task}', failed to poll from model repository`, { cause });
+  }
+}
+
 /** The inference thread ended while it worked on a request. */
 export class WorkerLostError extends BonsaiError {
   constructor(reason: string) {
     super('worker_lost', `The inference worker was lost (${reason}). The request may be sent again.`);
+  }
+}
+
+/** So many refusals are told one by one; the rest is counted. */
+export const MAX_REFUSALS_SHOWN = 20;
+
+/** A repository of which nothing can be served. */
+export class NothingServedError extends BonsaiError {
+  /** @param refusals what was found, and why it cannot be served; a line each */
+  constructor(repository: string, refusals: readonly string[]) {
+    const shown = refusals.slice(0, MAX_REFUSALS_SHOWN);
+    const rest = refusals.length - shown.length;
+    super(
+      'load_failed',
+      `Nothing in ${repository} can be served${refusals.length === 0 ? ': it is empty.' : ':'}\n` +
+        shown.map((line) => `  ${line}\n`).join('') +
+        (rest > 0 ? `  and ${rest} more\n` : '') +
+        `Check it with "bonsai repo verify ${repository}", or write a task: bonsai port MODEL.onnx --data … --out ${repository}`,
+    );
   }
 }

@@ -1,22 +1,25 @@
-import { readFileSync, readlinkSync } from 'node:fs';
+import { readFileSync, readlinkSync, statSync } from 'node:fs';
 import { constants, setPriority } from 'node:os';
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { systemClock } from '../base/clock.ts';
 import { byteLengthOf } from '../base/dtype.ts';
 import { BonsaiError, messageOf } from '../base/errors.ts';
 import { seededRandom } from '../base/random.ts';
-import { elementCount, isNumeric, type Tensor } from '../base/tensor.ts';
+import { elementCount, floatsOf, isNumeric, type Tensor } from '../base/tensor.ts';
+import { type PreparedRun, PreparedSession } from '../engine/prepared-session.ts';
 import { Session } from '../engine/session.ts';
 import { checkDigest } from '../repository/digest.ts';
 import type { TensorSpec } from '../repository/types.ts';
 import {
   CARRIAGE,
   CONTROL,
+  copyInto,
   createRing,
   putTensors,
+  type Region,
   RING_BATCH_ROOM,
   RING_SLOTS,
-  takeTensors,
+  shapesIn,
   viewOf,
 } from './ring.ts';
 import type { FromWorker, LoadCommand, LoadReport, Parcel, ToWorker } from './worker-messages.ts';
@@ -42,25 +45,44 @@ export const WARMUP_RUNS = 3;
 /** Inputs for warming are made up from this seed; their values do not matter, only that they are not all zero. */
 const WARMUP_SEED = 1;
 
+/** Rows of the run that tells whether, and how fast, examples can be computed together. */
+export const BATCH_PROBE_ROWS = 4;
+
+/** The fastest counts, as of the single ones: the first allocates, and the thread may be pushed aside. */
+export const BATCH_PROBE_RUNS = 2;
+
+/** Slower networks are not probed: jobs of several of their inferences would hold up others too long. */
+export const BATCH_PROBE_MAX_MS = 20;
+
 async function serve(port: MessagePort, command: LoadCommand): Promise<void> {
-  let session: Session;
+  let session: PreparedSession;
   let report: LoadReport;
   try {
-    const startMs = systemClock.nowMs();
-    session = await open(command);
     if (command.saveOptimizedTo !== undefined) {
-      await session.release();
+      await optimize(command);
       port.postMessage({ kind: 'saved' } satisfies FromWorker);
       return;
     }
+    const startMs = systemClock.nowMs();
+    const bytesBefore = process.memoryUsage.rss();
+    session = await open(command);
     const inputs = session.inputs.map(specOf);
     const outputs = session.outputs.map(specOf);
-    const warm = await warmUp(session, inputs);
+    const warm = await warmUp(session, inputs, outputs);
     const ring = createRing(
       RING_BATCH_ROOM * sizeAtBatchOne(inputs),
       RING_BATCH_ROOM * (warm?.outputBytes ?? sizeAtBatchOne(outputs)),
     );
-    report = { ring, inputs, outputs, loadMs: systemClock.nowMs() - startMs, serviceMs: warm?.serviceMs };
+    report = {
+      ring,
+      inputs,
+      outputs,
+      loadMs: systemClock.nowMs() - startMs,
+      serviceMs: warm?.serviceMs,
+      batchMs: warm?.batchMs,
+      batchRows: BATCH_PROBE_ROWS,
+      memoryBytes: Math.max(process.memoryUsage.rss() - bytesBefore, statSync(command.modelPath).size),
+    };
   } catch (thrown) {
     const code = thrown instanceof BonsaiError ? thrown.code : 'load_failed';
     port.postMessage({ kind: 'failed', code, message: messageOf(thrown) } satisfies FromWorker);
@@ -72,29 +94,41 @@ async function serve(port: MessagePort, command: LoadCommand): Promise<void> {
   command.port?.close();
 }
 
-/** The digest is checked on the very bytes that are loaded, here rather than on the socket thread. */
-async function open(command: LoadCommand): Promise<Session> {
+async function optimize(command: LoadCommand): Promise<void> {
   const options = {
     intraOpThreads: command.intraOpThreads,
-    optimization: command.isOptimized ? 'disabled' : 'all',
     optimizedModelPath: command.saveOptimizedTo,
-  } as const;
-  if (command.digest === undefined || command.isOptimized) return Session.create(command.modelPath, options);
-  const bytes = readFileSync(command.modelPath);
-  checkDigest(bytes, command.digest, command.modelPath);
-  return Session.create(bytes, options);
+  };
+  const session = await Session.create(checkedModel(command), options);
+  await session.release();
+}
+
+function open(command: LoadCommand): Promise<PreparedSession> {
+  return PreparedSession.create(checkedModel(command), {
+    intraOpThreads: command.intraOpThreads,
+    optimization: command.isOptimized ? 'disabled' : 'all',
+  });
+}
+
+/** The digest is checked on the very bytes that are loaded, here rather than on the socket thread. */
+function checkedModel({ modelPath, digest, isOptimized }: LoadCommand): string | Uint8Array {
+  if (digest === undefined || isOptimized) return modelPath;
+  const bytes = readFileSync(modelPath);
+  checkDigest(bytes, digest, modelPath);
+  return bytes;
 }
 
 async function answerUntilStopped(
   port: MessagePort,
   parcels: MessagePort | undefined,
-  session: Session,
+  session: PreparedSession,
   report: LoadReport,
 ): Promise<void> {
   const { control, slots } = viewOf(report.ring);
-  const inputTypes = report.inputs.map((spec) => spec.dtype);
+  const preparations = new Preparations(session);
   for (let sequence = 0; ; sequence++) {
     while (Atomics.load(control, CONTROL.submitted) === sequence) {
+      crashIfTold(control);
       if (Atomics.load(control, CONTROL.stop) !== 0) return;
       Atomics.wait(control, CONTROL.submitted, sequence);
       if (Atomics.load(control, CONTROL.stop) !== 0 && Atomics.load(control, CONTROL.submitted) === sequence)
@@ -102,18 +136,14 @@ async function answerUntilStopped(
     }
     const { request, answer } = slots[sequence % RING_SLOTS]!;
     try {
-      const tensors =
+      const run =
         request.meta[0] === CARRIAGE.inline
-          ? takeTensors(request, inputTypes)
-          : takeParcel(parcels, sequence);
-      const feeds: Record<string, Tensor> = {};
-      report.inputs.forEach((spec, i) => {
-        feeds[spec.name] = tensors[i]!;
-      });
+          ? preparations.fill(request)
+          : () => session.run(takeParcel(parcels, sequence));
       const startMs = systemClock.nowMs();
-      const results = await session.run(feeds);
+      const results = run();
+      const outputs = results instanceof Promise ? await results : results;
       answer.meta[1] = Math.round((systemClock.nowMs() - startMs) * 1000);
-      const outputs = report.outputs.map((spec) => results[spec.name]!);
       if (!putTensors(answer, outputs)) {
         answer.meta[0] = CARRIAGE.message;
         parcels?.postMessage({ sequence, tensors: outputs } satisfies Parcel);
@@ -122,10 +152,62 @@ async function answerUntilStopped(
       answer.meta[0] = CARRIAGE.failure;
       parcels?.postMessage({ sequence, failure: messageOf(thrown) } satisfies Parcel);
     }
+    crashIfTold(control);
     Atomics.store(control, CONTROL.completed, sequence + 1);
     // The socket thread clears the doorbell before it reads `completed`, so an answer is never overlooked.
     if (Atomics.exchange(control, CONTROL.doorbell, 1) === 0) port.postMessage(0 satisfies FromWorker);
   }
+}
+
+/** Drills end a thread here, between inferences, where Node can end it without ending the process. */
+function crashIfTold(control: Int32Array): void {
+  if (Atomics.load(control, CONTROL.crash) !== 0) throw new Error('told to crash');
+}
+
+/** Shapes kept prepared: those of the small batches that requests are merged to. */
+const MAX_PREPARED = RING_BATCH_ROOM;
+
+/** Runs prepared for the shapes that come: ONNX Runtime refuses shared memory, so inputs are copied to kept tensors. */
+class Preparations {
+  readonly #session: PreparedSession;
+  readonly #runs = new Map<string, PreparedRun>();
+  #last: { readonly meta: Int32Array; readonly run: PreparedRun } | undefined;
+
+  constructor(session: PreparedSession) {
+    this.#session = session;
+  }
+
+  /** Copies the inputs of a request out of the ring. @returns runs the network on them */
+  fill(request: Region): PreparedRun['run'] {
+    const prepared = this.#preparedFor(request);
+    copyInto(request, prepared.inputs);
+    return prepared.run;
+  }
+
+  #preparedFor({ meta, payload }: Region): PreparedRun {
+    if (this.#last !== undefined && hasSameShapes(this.#last.meta, meta)) return this.#last.run;
+    const shapes = shapesIn({ meta, payload });
+    const key = JSON.stringify(shapes);
+    let run = this.#runs.get(key);
+    if (run === undefined) {
+      run = this.#session.prepare(shapes);
+      if (this.#runs.size >= MAX_PREPARED) this.#runs.delete(this.#runs.keys().next().value!);
+      this.#runs.set(key, run);
+    }
+    this.#last = { meta: meta.slice(), run };
+    return run;
+  }
+}
+
+/** The first words are no shapes; a rank precedes its sizes, so equal words mean equal shapes. */
+function hasSameShapes(a: Int32Array, b: Int32Array): boolean {
+  if (a[2] !== b[2]) return false;
+  let word = 3;
+  for (let tensor = 0; tensor < a[2]!; tensor++) {
+    const end = word + 1 + a[word]!;
+    for (; word < end; word++) if (a[word] !== b[word]) return false;
+  }
+  return true;
 }
 
 function takeParcel(parcels: MessagePort | undefined, sequence: number): readonly Tensor[] {
@@ -137,27 +219,86 @@ function takeParcel(parcels: MessagePort | undefined, sequence: number): readonl
   return parcel.tensors;
 }
 
+interface WarmUp {
+  readonly serviceMs: number;
+  readonly batchMs: number | undefined;
+  readonly outputBytes: number;
+}
+
 /** Undefined where an inner size is open: no input can be made up that the network surely accepts. */
 async function warmUp(
-  session: Session,
+  session: PreparedSession,
   inputs: readonly TensorSpec[],
-): Promise<{ serviceMs: number; outputBytes: number } | undefined> {
+  outputs: readonly TensorSpec[],
+): Promise<WarmUp | undefined> {
   if (inputs.some(({ dtype, shape }) => !isNumeric(dtype) || shape.slice(1).includes(-1))) return undefined;
-  const feeds: Record<string, Tensor> = {};
-  for (const spec of inputs) feeds[spec.name] = madeUpInput(spec);
+  const feeds = inputs.map((spec) => madeUpInput(spec, 1));
   let serviceMs = Number.POSITIVE_INFINITY;
   let outputBytes = 0;
   for (let run = 0; run < WARMUP_RUNS; run++) {
     const startMs = systemClock.nowMs();
     const results = await session.run(feeds);
     serviceMs = Math.min(serviceMs, systemClock.nowMs() - startMs);
-    outputBytes = Object.values(results).reduce((sum, tensor) => sum + tensor.bytes.byteLength + 8, 0);
+    outputBytes = results.reduce((sum, tensor) => sum + tensor.bytes.byteLength + 8, 0);
   }
-  return { serviceMs, outputBytes };
+  const isProbed = serviceMs <= BATCH_PROBE_MAX_MS && [...inputs, ...outputs].every(isRowWise);
+  return { serviceMs, outputBytes, batchMs: isProbed ? await probeBatch(session, inputs) : undefined };
 }
 
-function madeUpInput({ dtype, shape }: TensorSpec): Tensor {
-  const sizes = shape.map((size) => Math.max(size, 1));
+/** Whether its first size is open and it can be compared by rows. Of other types no example can be made up that tells. */
+function isRowWise({ dtype, shape }: TensorSpec): boolean {
+  return dtype === 'float32' && shape[0] === -1;
+}
+
+/** Kernels add up in another order for larger batches, by some 1e-6; rows that mix differ by far more. */
+const ROW_TOLERANCE = 1e-3;
+
+/**
+ * An open first size need not be a batch: a softmax over it, or statistics of the batch, mix the rows. So examples are
+ * computed together only by networks of which the rows of a joint run are seen to be those of single ones.
+ * @returns the time of a joint run; undefined if rows mix
+ */
+async function probeBatch(
+  session: PreparedSession,
+  specs: readonly TensorSpec[],
+): Promise<number | undefined> {
+  try {
+    const joint = specs.map((spec) => madeUpInput(spec, BATCH_PROBE_ROWS));
+    let together: readonly Tensor[] = [];
+    let batchMs = Number.POSITIVE_INFINITY;
+    for (let run = 0; run < BATCH_PROBE_RUNS; run++) {
+      const startMs = systemClock.nowMs();
+      together = await session.run(joint);
+      batchMs = Math.min(batchMs, systemClock.nowMs() - startMs);
+    }
+    for (const row of [0, BATCH_PROBE_ROWS - 1]) {
+      const alone = await session.run(joint.map((tensor) => rowOf(tensor, row, BATCH_PROBE_ROWS)));
+      const isSame = alone.every((tensor, i) => {
+        const other = together[i]!;
+        return other.shape[0] === BATCH_PROBE_ROWS && isClose(tensor, rowOf(other, row, BATCH_PROBE_ROWS));
+      });
+      if (!isSame) return undefined;
+    }
+    return batchMs;
+  } catch {
+    return undefined; // A network that fails on several examples takes them one by one.
+  }
+}
+
+function rowOf({ dtype, shape, bytes }: Tensor, row: number, rows: number): Tensor {
+  const size = bytes.byteLength / rows;
+  return { dtype, shape: [1, ...shape.slice(1)], bytes: bytes.slice(row * size, (row + 1) * size) };
+}
+
+function isClose(a: Tensor, b: Tensor): boolean {
+  const [x, y] = [floatsOf(a), floatsOf(b)];
+  const scale = x.reduce((largest, value) => Math.max(largest, Math.abs(value)), 1e-3);
+  return x.length === y.length && x.every((value, i) => Math.abs(value - y[i]!) <= ROW_TOLERANCE * scale);
+}
+
+/** @param rows the first size, where it is open */
+function madeUpInput({ dtype, shape }: TensorSpec, rows: number): Tensor {
+  const sizes = shape.map((size, axis) => (size >= 0 ? size : axis === 0 ? rows : 1));
   const count = elementCount(sizes);
   const bytes = new Uint8Array(byteLengthOf(dtype, count));
   if (dtype === 'float32') {
@@ -167,7 +308,7 @@ function madeUpInput({ dtype, shape }: TensorSpec): Tensor {
   return { dtype, shape: sizes, bytes };
 }
 
-function specOf(value: Session['inputs'][number]): TensorSpec {
+function specOf(value: PreparedSession['inputs'][number]): TensorSpec {
   if (value.type === undefined) {
     throw new BonsaiError(
       'unsupported',

@@ -3,8 +3,14 @@ export interface Limits {
   readonly maxBodyBytes: number;
   readonly maxQueueLength: number;
   readonly maxQueueWaitMs: number;
+  /** How long a request of the `batch` class may wait for idle time. */
+  readonly maxBatchClassWaitMs: number;
+  /** Tensor bytes of all requests that wait or run, over all protocols. */
+  readonly maxInFlightBytes: number;
   /** Latency objective of requests that name none: what cannot be answered within it is refused. Undefined: none. */
   readonly maxLatencyMs?: number;
+  /** Resident memory past which inference threads are replaced by fresh ones. Undefined: none. */
+  readonly maxMemoryBytes?: number;
   readonly maxConnections: number;
   readonly maxResidentVersions: number;
   readonly headersTimeoutMs: number;
@@ -12,6 +18,16 @@ export interface Limits {
   readonly keepAliveTimeoutMs: number;
   readonly drainTimeoutMs: number;
   readonly maxJsonDepth: number;
+  /** The JSON part of a request; what is larger belongs into binary tensors. */
+  readonly maxJsonBytes: number;
+  /** Of one tensor of a request after decoding. */
+  readonly maxTensorBytes: number;
+  /** All headers of a request together. */
+  readonly maxHeaderBytes: number;
+  /** Longest pause between two parts of a body. */
+  readonly bodyIdleTimeoutMs: number;
+  /** A connection on which nothing moves for so long is closed, also if its client does not read an answer. */
+  readonly idleConnectionTimeoutMs: number;
 }
 
 export const DEFAULT_LIMITS: Limits = {
@@ -21,6 +37,10 @@ export const DEFAULT_LIMITS: Limits = {
   maxQueueLength: 1024,
   /** An answer later than this is of no use to a real-time client; shorter waits are asked for per request. */
   maxQueueWaitMs: 1000,
+  /** Who sends batch work waits minutes, not hours, before it is told that there is no idle time. */
+  maxBatchClassWaitMs: 60_000,
+  /** Four bodies of the largest size, or 20,000 of a 12 KB image. */
+  maxInFlightBytes: 256 * 1024 * 1024,
   /** Well under the usual limit of 1024 open files; a connection costs some 20 KB. */
   maxConnections: 512,
   /** Over all tasks. Each holds one thread (5 to 10 MB) per slot beside its network. */
@@ -35,4 +55,14 @@ export const DEFAULT_LIMITS: Limits = {
   drainTimeoutMs: 30_000,
   /** Tensors have at most 8 dimensions in practice; the envelope adds 4. */
   maxJsonDepth: 32,
+  /** Some three million numbers, which are 12 MB as binary data. */
+  maxJsonBytes: 32 * 1024 * 1024,
+  /** As a body: only JSON unfolds, "1," to 8 bytes of FP64. */
+  maxTensorBytes: 64 * 1024 * 1024,
+  /** As Node.js' own default; Triton's clients send under 1 KB. */
+  maxHeaderBytes: 16 * 1024,
+  /** Mobile networks stall for some seconds; who pauses for longer is better off sending again. */
+  bodyIdleTimeoutMs: 10_000,
+  /** Longer than the longest wait for an answer, which is `maxBatchClassWaitMs`, and an inference. */
+  idleConnectionTimeoutMs: 120_000,
 };

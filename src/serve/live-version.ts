@@ -1,5 +1,6 @@
 import type { Logger } from 'pino';
 import type { Clock } from '../base/clock.ts';
+import { batchServiceMs, type ResidentVersion } from '../policy/dispatch.ts';
 import type { StoredVersion } from '../repository/store.ts';
 import type { TensorSpec } from '../repository/types.ts';
 import type { LoadedNetwork, Loader } from './loader.ts';
@@ -15,6 +16,15 @@ export const SERVICE_TIME_SMOOTHING = 0.1;
 /** Estimate for a network that could not be warmed; its first answer replaces it. */
 export const UNKNOWN_SERVICE_MS = 1;
 
+/** Requests that may be merged into one job: longer jobs gain little more and hold up what is more urgent. */
+export const MAX_MERGED_ROWS = 8;
+
+/** A merged job has to save this share of the time of single ones, or its longer wait for the first is not worth it. */
+export const MIN_BATCH_SAVING = 0.05;
+
+/** After so many jobs that were not merged because it did not pay, it is tried again: loads and caches change. */
+export const BATCH_RETRY_JOBS = 256;
+
 /** What happens to a version on its own account. */
 export interface LiveVersionEvents {
   /** A lane works again. */
@@ -23,28 +33,43 @@ export interface LiveVersionEvents {
   readonly onGivenUp: (reason: string) => void;
 }
 
+/** The record by which a dispatch knows a version; its times follow what is measured. */
+type MutableResident = { -readonly [K in keyof ResidentVersion]: ResidentVersion[K] };
+
 /** A version in memory: one thread ("lane") per slot of the server, each with its own session. Lost threads are replaced. */
 export class LiveVersion {
   readonly stored: StoredVersion;
   readonly inputs: readonly TensorSpec[];
   readonly outputs: readonly TensorSpec[];
   readonly loadMs: number;
+  /** Resident memory that all its lanes took when they were loaded and warmed. */
+  readonly memoryBytes: number;
+  /** Threads of one inference. */
+  readonly threads: number;
   readonly statistics: VersionStatistics = newStatistics();
+  readonly resident: Readonly<ResidentVersion>;
+  readonly #resident: MutableResident;
+  readonly #isBatchable: boolean;
   readonly #lanes: (WorkerHandle | undefined)[];
   readonly #loader: Loader;
   readonly #logger: Logger;
   readonly #events: LiveVersionEvents;
-  #serviceMs: number;
   #isMeasured = false;
+  #sharedRatio: number | undefined;
+  #jobsUntilRetry = 0;
   #losses = 0;
   #held = 0;
   #isRetired = false;
   #whenFree: (() => void) | undefined;
 
-  /** Loads a version into as many threads as there are slots. @throws what `Loader.load` throws; nothing stays behind */
+  /**
+   * Loads a version into as many threads as there are slots.
+   * @param options.relativeAccuracy over that of the task's most accurate version, in [0, 1]
+   * @throws what `Loader.load` throws; nothing stays behind
+   */
   static async load(
     stored: StoredVersion,
-    slots: number,
+    options: { readonly slots: number; readonly threads: number; readonly relativeAccuracy: number },
     loader: Loader,
     logger: Logger,
     clock: Clock,
@@ -53,16 +78,18 @@ export class LiveVersion {
     const startMs = clock.nowMs();
     const networks: LoadedNetwork[] = [];
     try {
-      for (let slot = 0; slot < slots; slot++) networks.push(await loader.load(stored));
+      for (let slot = 0; slot < options.slots; slot++)
+        networks.push(await loader.load(stored, options.threads));
     } catch (thrown) {
       await Promise.all(networks.map(({ worker }) => worker.close()));
       throw thrown;
     }
-    return new LiveVersion(stored, networks, clock.nowMs() - startMs, loader, logger, events);
+    return new LiveVersion(stored, options, networks, clock.nowMs() - startMs, loader, logger, events);
   }
 
   private constructor(
     stored: StoredVersion,
+    options: { readonly threads: number; readonly relativeAccuracy: number },
     networks: readonly LoadedNetwork[],
     loadMs: number,
     loader: Loader,
@@ -74,10 +101,22 @@ export class LiveVersion {
     this.inputs = report.inputs;
     this.outputs = report.outputs;
     this.loadMs = loadMs;
+    this.memoryBytes = networks.reduce((sum, network) => sum + network.report.memoryBytes, 0);
+    this.threads = options.threads;
     this.#loader = loader;
     this.#logger = logger;
     this.#events = events;
-    this.#serviceMs = report.serviceMs ?? UNKNOWN_SERVICE_MS;
+    this.#isBatchable = report.batchMs !== undefined;
+    this.#resident = {
+      version: stored.version,
+      accuracy: options.relativeAccuracy,
+      serviceMs: report.serviceMs ?? UNKNOWN_SERVICE_MS,
+      batchSharedRatio: 0,
+      maxBatch: 1,
+      dispatched: 0,
+    };
+    this.resident = this.#resident;
+    if (report.batchMs !== undefined) this.#learnBatch(report.batchRows, report.batchMs);
     this.#lanes = networks.map(({ worker }) => worker);
     this.#lanes.forEach((worker, slot) => {
       this.#watch(worker!, slot);
@@ -88,9 +127,19 @@ export class LiveVersion {
     return this.stored.version;
   }
 
-  /** Expected time of one inference at batch 1. */
-  get serviceMs(): number {
-    return this.#serviceMs;
+  /** On its test data; undefined where unknown. */
+  get accuracy(): number | undefined {
+    return this.stored.variant?.accuracy.test;
+  }
+
+  /** Expected time of an inference over so many examples. */
+  serviceMs(rows = 1): number {
+    return batchServiceMs(this.#resident, rows);
+  }
+
+  /** Examples of several requests that may be computed as one job, whether or not that pays; 1: none are joined. */
+  get maxJointRows(): number {
+    return this.#isBatchable ? MAX_MERGED_ROWS : 1;
   }
 
   /** Requests that this version has promised to answer. */
@@ -104,12 +153,29 @@ export class LiveVersion {
     return worker?.isLost === true ? undefined : worker;
   }
 
-  observe(serviceMs: number): void {
+  /** Learns from an inference over so many examples. */
+  observe(rows: number, computeMs: number): void {
     this.#losses = 0;
+    if (rows > 1) {
+      this.#learnBatch(rows, computeMs);
+      return;
+    }
     // The warm-up ran beside other work; the first real answer is worth more than it.
     const weight = this.#isMeasured ? SERVICE_TIME_SMOOTHING : 1;
     this.#isMeasured = true;
-    this.#serviceMs += weight * (serviceMs - this.#serviceMs);
+    this.#resident.serviceMs += weight * (computeMs - this.#resident.serviceMs);
+    if (this.#isBatchable && this.#resident.maxBatch === 1 && --this.#jobsUntilRetry <= 0)
+      this.#resident.maxBatch = MAX_MERGED_ROWS;
+  }
+
+  /** Counts a request given to it by the server's choice. */
+  countDispatched(): void {
+    this.#resident.dispatched++;
+  }
+
+  /** Begins a new count, for a new plan of shares. */
+  resetDispatched(): void {
+    this.#resident.dispatched = 0;
   }
 
   /** Keeps the version in memory until `release`. */
@@ -135,11 +201,47 @@ export class LiveVersion {
 
   /** Ends a slot's thread as a crash would; for drills and tests. */
   async crashLane(slot: number): Promise<void> {
-    await this.#lanes[slot]?.terminate();
+    await this.#lanes[slot]?.crash();
+  }
+
+  /**
+   * Replaces its threads by fresh ones, one after the other, the new one ready before the old one ends: gives back
+   * memory that has piled up in them.
+   */
+  async recycle(): Promise<void> {
+    for (let slot = 0; slot < this.#lanes.length && !this.#isRetired; slot++) {
+      const { worker } = await this.#loader.load(this.stored, this.threads);
+      const old = this.#lanes[slot];
+      if (this.#isRetired || old === undefined) {
+        await worker.close();
+        continue;
+      }
+      this.#lanes[slot] = worker;
+      this.#watch(worker, slot);
+      this.#events.onLaneReady();
+      this.#loader.refill();
+      await old.close();
+    }
+  }
+
+  /** s(b) = s(1) · (α + (1 − α) b): from the time of a job follows α, the share that a job pays once. */
+  #learnBatch(rows: number, computeMs: number): void {
+    const { serviceMs } = this.#resident;
+    const observed = Math.min(1, (rows - computeMs / serviceMs) / (rows - 1));
+    const before = this.#sharedRatio;
+    this.#sharedRatio =
+      before === undefined ? observed : before + SERVICE_TIME_SMOOTHING * (observed - before);
+    this.#resident.batchSharedRatio = Math.max(0, this.#sharedRatio);
+    // Saved of b single ones: 1 − s(b) / (b s(1)) = α (b − 1) / b.
+    const pays = (this.#sharedRatio * (MAX_MERGED_ROWS - 1)) / MAX_MERGED_ROWS >= MIN_BATCH_SAVING;
+    const maxBatch = this.#isBatchable && pays ? MAX_MERGED_ROWS : 1;
+    if (maxBatch === 1) this.#jobsUntilRetry = BATCH_RETRY_JOBS;
+    this.#resident.maxBatch = maxBatch;
   }
 
   #watch(worker: WorkerHandle, slot: number): void {
     worker.onLost = (error) => {
+      if (this.#lanes[slot] !== worker) return; // Replaced already.
       this.#lanes[slot] = undefined;
       this.#losses++;
       this.#logger.error({ version: this.version, slot, reason: error.message }, 'inference worker lost');
@@ -154,7 +256,7 @@ export class LiveVersion {
       return;
     }
     try {
-      const { worker } = await this.#loader.load(this.stored);
+      const { worker } = await this.#loader.load(this.stored, this.threads, true);
       if (this.#isRetired && this.#held === 0) {
         await worker.close();
         return;

@@ -61,9 +61,17 @@ export class Loader {
     }
   }
 
-  /** @throws BonsaiError `load_failed`, `corrupt_repository` … as the worker says */
-  async load(stored: StoredVersion): Promise<LoadedNetwork> {
-    const request = { modelPath: stored.modelPath, digest: stored.variant?.digest, intraOpThreads: 1 };
+  /**
+   * @param threads of one inference
+   * @param isUrgent nothing serves in its place, so that there is nobody to give way to: at normal priority
+   * @throws BonsaiError `load_failed`, `corrupt_repository` … as the worker says
+   */
+  async load(stored: StoredVersion, threads = 1, isUrgent = false): Promise<LoadedNetwork> {
+    const request = {
+      modelPath: stored.modelPath,
+      digest: stored.variant?.digest ?? stored.digest,
+      intraOpThreads: threads,
+    };
     if (!this.#isPrivileged) {
       const optimized = await this.#optimized(stored);
       const worker = await this.#takeWorker();
@@ -71,6 +79,7 @@ export class Loader {
     }
     const worker = await this.#takeWorker();
     const raiseLater = setTimeout(() => worker.raisePriority(this.#basePriority), LOW_PRIORITY_BUDGET_MS);
+    if (isUrgent) worker.raisePriority(this.#basePriority);
     try {
       const report = await worker.load({ ...request, isOptimized: false });
       if (worker.raisePriority(this.#basePriority)) return { worker, report };
@@ -82,7 +91,7 @@ export class Loader {
     );
     this.#isPrivileged = false;
     await worker.close();
-    return this.load(stored);
+    return this.load(stored, threads, isUrgent);
   }
 
   async close(): Promise<void> {
@@ -123,7 +132,7 @@ export class Loader {
     const throwAway = await WorkerHandle.boot({ lowPriority: true });
     await throwAway.optimize({
       modelPath: stored.modelPath,
-      digest: stored.variant?.digest,
+      digest: stored.variant?.digest ?? stored.digest,
       isOptimized: false,
       intraOpThreads: 1,
       saveOptimizedTo: path,

@@ -1,5 +1,7 @@
-import { Counter, Gauge, Registry } from 'prom-client';
+import { cpus, freemem, totalmem } from 'node:os';
+import { Counter, Gauge, type Metric, Registry } from 'prom-client';
 import type { DataPlane } from './data-plane.ts';
+import { cumulativeCounts, type Histogram } from './histogram.ts';
 import type { LiveVersion } from './live-version.ts';
 import type { ModelRegistry } from './model-registry.ts';
 import type { ServedModel } from './served-model.ts';
@@ -92,6 +94,52 @@ export function createMetrics(sources: MetricSources): Registry {
       for (const { model, live } of versionsOf(sources)) this.set(labelsOf(model, live), live.loadMs / 1000);
     },
   });
+  registerHistogram(
+    registry,
+    'bonsai_queue_seconds',
+    'Waiting time of answered requests',
+    sources,
+    (statistics) => statistics.queueSeconds,
+  );
+  registerHistogram(
+    registry,
+    'bonsai_deadline_slack_seconds',
+    'Time left to the latency objective when the answer was there; negative where it was late',
+    sources,
+    (statistics) => statistics.slackSeconds,
+  );
+  new Gauge({
+    name: 'bonsai_version_accuracy_ratio',
+    help: 'Accuracy of the version on its test data',
+    labelNames,
+    registers,
+    collect() {
+      this.reset();
+      for (const { model, live } of versionsOf(sources))
+        if (live.accuracy !== undefined) this.set(labelsOf(model, live), live.accuracy);
+    },
+  });
+  new Counter({
+    name: 'bonsai_served_accuracy_total',
+    help: 'Accuracy of the answering version, summed over its answers; over nv_inference_request_success: the mean served',
+    labelNames,
+    registers,
+    collect() {
+      this.reset();
+      for (const { model, live } of versionsOf(sources))
+        if (live.accuracy !== undefined)
+          this.inc(labelsOf(model, live), live.accuracy * live.statistics.success.count);
+    },
+  });
+  new Gauge({
+    name: 'bonsai_in_flight_bytes',
+    help: 'Bytes of all requests in the server, over all protocols',
+    registers,
+    collect() {
+      this.set(sources.plane.bytes.used);
+    },
+  });
+  registerMachine(registry, sources.cpuBudgetCores);
   new Counter({
     name: 'bonsai_requests_total',
     help: 'Arrivals by what became of them at the door; their sum over outcomes is the demand',
@@ -99,7 +147,7 @@ export function createMetrics(sources: MetricSources): Registry {
     registers,
     collect() {
       this.reset();
-      for (const model of sources.models.models.values()) {
+      for (const model of loadedModels(sources)) {
         for (const [outcome, count] of Object.entries(model.arrivals))
           this.inc({ model: model.name, outcome }, count);
       }
@@ -107,12 +155,12 @@ export function createMetrics(sources: MetricSources): Registry {
   });
   new Counter({
     name: 'bonsai_requests_refused_total',
-    help: 'Requests refused at once (queue_full, deadline_exceeded) or after waiting in vain (expired)',
+    help: 'Requests refused: at once (queue_full, deadline_exceeded, memory), after waiting in vain (expired), for others (overload)',
     labelNames: ['model', 'reason'],
     registers,
     collect() {
       this.reset();
-      for (const model of sources.models.models.values()) {
+      for (const model of loadedModels(sources)) {
         for (const [reason, count] of model.refusals) this.inc({ model: model.name, reason }, count);
       }
     },
@@ -124,8 +172,7 @@ export function createMetrics(sources: MetricSources): Registry {
     registers,
     collect() {
       this.reset();
-      for (const model of sources.models.models.values())
-        this.set({ model: model.name }, sources.plane.queued(model));
+      for (const model of loadedModels(sources)) this.set({ model: model.name }, sources.plane.queued(model));
     },
   });
   new Gauge({
@@ -167,6 +214,98 @@ export function createMetrics(sources: MetricSources): Registry {
     },
   });
   return registry;
+}
+
+/** Series of a model that is not loaded any more would stay for ever. */
+function* loadedModels({ models }: MetricSources): Iterable<ServedModel> {
+  for (const model of models.models.values())
+    if (model.liveVersions.length > 0 || model.isReviving) yield model;
+}
+
+/** A histogram whose counts are kept elsewhere, in the statistics of versions. */
+function registerHistogram(
+  registry: Registry,
+  name: string,
+  help: string,
+  sources: MetricSources,
+  histogramOf: (statistics: VersionStatistics) => Histogram,
+): void {
+  const get = async () => {
+    const values: { labels: Record<string, string | number>; value: number; metricName: string }[] = [];
+    for (const { model, live } of versionsOf(sources)) {
+      const labels = labelsOf(model, live);
+      const histogram = histogramOf(live.statistics);
+      const counts = cumulativeCounts(histogram);
+      counts.forEach((value, i) => {
+        const le = histogram.bounds[i] ?? '+Inf';
+        values.push({ labels: { ...labels, le }, value, metricName: `${name}_bucket` });
+      });
+      values.push({ labels, value: histogram.sum, metricName: `${name}_sum` });
+      values.push({ labels, value: counts.at(-1)!, metricName: `${name}_count` });
+    }
+    return { name, help, type: 'histogram' as const, aggregator: 'sum' as const, values };
+  };
+  // The registry needs no more of a metric than its name and this method.
+  registry.registerMetric({ name, get } as unknown as Metric);
+}
+
+/** Triton's metrics of the machine, and how much of its budget the server uses; ratios are since the last scrape. */
+function registerMachine(registry: Registry, budgetCores: number): void {
+  const registers = [registry];
+  let machine = machineTimes();
+  let used = process.cpuUsage();
+  let lastNs = process.hrtime.bigint();
+  new Gauge({
+    name: 'nv_cpu_utilization',
+    help: 'CPU utilization of the machine since the last scrape [0, 1]',
+    registers,
+    collect() {
+      const now = machineTimes();
+      const total = now.total - machine.total;
+      this.set(total > 0 ? (now.busy - machine.busy) / total : 0);
+      machine = now;
+    },
+  });
+  new Gauge({
+    name: 'nv_cpu_memory_total_bytes',
+    help: 'Memory of the machine',
+    registers,
+    collect() {
+      this.set(totalmem());
+    },
+  });
+  new Gauge({
+    name: 'nv_cpu_memory_used_bytes',
+    help: 'Memory of the machine in use',
+    registers,
+    collect() {
+      this.set(totalmem() - freemem());
+    },
+  });
+  new Gauge({
+    name: 'bonsai_cpu_budget_utilization',
+    help: 'CPU time of the server since the last scrape over what its budget gives',
+    registers,
+    collect() {
+      const { user, system } = process.cpuUsage(used);
+      const nowNs = process.hrtime.bigint();
+      const elapsedUs = Number(nowNs - lastNs) / 1000;
+      this.set(elapsedUs > 0 ? (user + system) / elapsedUs / budgetCores : 0);
+      used = process.cpuUsage();
+      lastNs = nowNs;
+    },
+  });
+}
+
+function machineTimes(): { readonly busy: number; readonly total: number } {
+  let busy = 0;
+  let total = 0;
+  for (const { times } of cpus()) {
+    const all = times.user + times.nice + times.sys + times.idle + times.irq;
+    total += all;
+    busy += all - times.idle;
+  }
+  return { busy, total };
 }
 
 function* versionsOf(sources: MetricSources): Iterable<{ model: ServedModel; live: LiveVersion }> {

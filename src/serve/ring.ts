@@ -20,13 +20,13 @@ export interface Ring {
 export const RING_SLOTS = 4;
 
 /** Room for inputs or outputs of batch 1 is multiplied by this, so that small batches also take the fast path. */
-export const RING_BATCH_ROOM = 4;
+export const RING_BATCH_ROOM = 8;
 
 /** Beyond this a slot is not worth its memory: copying takes a millisecond and a message's 60 µs do not matter. */
 export const MAX_RING_SLOT_BYTES = 8 * 1024 * 1024;
 
 /** Indices of the control words. */
-export const CONTROL = { submitted: 0, completed: 1, doorbell: 2, stop: 3 } as const;
+export const CONTROL = { submitted: 0, completed: 1, doorbell: 2, stop: 3, crash: 4 } as const;
 
 /** How the tensors of a slot travel. */
 export const CARRIAGE = { inline: 0, message: 1, failure: 2 } as const;
@@ -72,20 +72,59 @@ export function viewOf(ring: Ring): RingView {
 
 /** Copies tensors into a region. @returns false, with the region unspecified, if they do not fit */
 export function putTensors(region: Region, tensors: readonly Tensor[]): boolean {
+  return putMerged(region, [tensors]);
+}
+
+/**
+ * Copies the tensors of several requests into a region as those of one, joined along the first axis.
+ * @param parts of each request its tensors; they agree in all sizes but the first
+ * @returns false, with the region unspecified, if they do not fit
+ */
+export function putMerged(region: Region, parts: readonly (readonly Tensor[])[]): boolean {
   const { meta, payload } = region;
+  const [first] = parts;
   let word = 3;
   let offset = 0;
-  meta[2] = tensors.length;
-  for (const tensor of tensors) {
-    if (tensor.strings !== undefined || word + 1 + tensor.shape.length > META_WORDS) return false;
-    if (offset + tensor.bytes.byteLength > payload.byteLength) return false;
-    meta[word++] = tensor.shape.length;
-    for (const size of tensor.shape) meta[word++] = size;
-    payload.set(tensor.bytes, offset);
-    offset = roundUp(offset + tensor.bytes.byteLength);
+  meta[2] = first!.length;
+  for (let i = 0; i < first!.length; i++) {
+    const { shape, strings } = first![i]!;
+    if (strings !== undefined || word + 1 + shape.length > META_WORDS) return false;
+    meta[word++] = shape.length;
+    const rowsWord = word;
+    for (const size of shape) meta[word++] = size;
+    if (parts.length > 1) meta[rowsWord] = 0;
+    for (const part of parts) {
+      const { bytes, shape: sizes } = part[i]!;
+      if (offset + bytes.byteLength > payload.byteLength) return false;
+      payload.set(bytes, offset);
+      offset += bytes.byteLength;
+      if (parts.length > 1) meta[rowsWord]! += sizes[0]!;
+    }
+    offset = roundUp(offset);
   }
   meta[0] = CARRIAGE.inline;
   return true;
+}
+
+/** The shapes of the tensors in a region. */
+export function shapesIn({ meta }: Region): number[][] {
+  const shapes: number[][] = [];
+  let word = 3;
+  for (let i = 0; i < meta[2]!; i++) {
+    const rank = meta[word++]!;
+    shapes.push(Array.from(meta.subarray(word, word + rank)));
+    word += rank;
+  }
+  return shapes;
+}
+
+/** Copies the tensors of a region, which have the sizes of `targets`, into them. */
+export function copyInto({ payload }: Region, targets: readonly Uint8Array[]): void {
+  let offset = 0;
+  for (const target of targets) {
+    target.set(payload.subarray(offset, offset + target.byteLength));
+    offset = roundUp(offset + target.byteLength);
+  }
 }
 
 /**

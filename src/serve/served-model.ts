@@ -6,10 +6,16 @@ import type { StoredTask, StoredVersion } from '../repository/store.ts';
 import { LoadFailedError, NotLoadedError, NotReadyError } from './errors.ts';
 import { LiveVersion } from './live-version.ts';
 import type { Loader } from './loader.ts';
+import { warmUp } from './warm-up.ts';
 
 /** Which versions of a task shall be in memory. */
 export type VersionSelection =
-  | { readonly kind: 'specific'; readonly versions: readonly number[] }
+  | {
+      readonly kind: 'specific';
+      readonly versions: readonly number[];
+      /** How requests that name no version are split among them; undefined: the current version answers all. */
+      readonly shares?: ReadonlyMap<number, number>;
+    }
   | { readonly kind: 'latest'; readonly count: number }
   | { readonly kind: 'all' };
 
@@ -27,18 +33,35 @@ export interface ServedModelOptions {
   readonly loader: Loader;
   readonly logger: Logger;
   readonly clock: Clock;
-  /** The server may have work for what has just become able to do it. */
+  /** Threads of one inference. Default 1. */
+  readonly threads?: number;
+  /** The versions or their lanes have changed: the server may have work for what has just become able to do it. */
   readonly onChange: () => void;
 }
 
+/** First wait before a version that was given up is tried again; doubled after each further time. */
+export const REVIVAL_DELAY_MS = 1_000;
+
+/** A version whose threads keep dying is tried again this often at least: a cause outside may have gone. */
+export const MAX_REVIVAL_DELAY_MS = 60_000;
+
+/** A version that has lived so long since it was revived is trusted again: the next wait is the first one's. */
+export const REVIVAL_TRUST_MS = 60_000;
+
 /** Triton's reason of a version that was loaded once and is not any more. */
-const UNLOADED = 'unloaded';
+export const UNLOADED = 'unloaded';
 
 /** How many of a task's requests came in, by what became of them at the door. */
 export interface Arrivals {
   accepted: number;
   refused: number;
   invalid: number;
+}
+
+/** When a version was last given up, and how long it was waited before it was tried again. */
+interface GivenUp {
+  readonly delayMs: number;
+  readonly givenUpMs: number;
 }
 
 /**
@@ -52,21 +75,27 @@ export class ServedModel {
   readonly refusals = new Map<string, number>();
   readonly #options: ServedModelOptions;
   #live: ReadonlyMap<number, LiveVersion> = new Map();
+  #liveVersions: readonly LiveVersion[] = [];
   #current: LiveVersion | undefined;
   #selection: VersionSelection | undefined;
+  #threads: number;
   #stored: StoredTask | undefined;
   readonly #statuses = new Map<number, VersionStatus>();
   #change: Promise<unknown> = Promise.resolve();
   readonly #retiring = new Set<Promise<void>>();
+  /** Versions that were given up and wait to be tried again. */
+  readonly #revivals = new Map<number, NodeJS.Timeout>();
+  readonly #past = new Map<number, GivenUp>();
 
   constructor(options: ServedModelOptions) {
     this.name = options.name;
     this.#options = options;
+    this.#threads = options.threads ?? 1;
   }
 
   /** Ascending by number. */
   get liveVersions(): readonly LiveVersion[] {
-    return [...this.#live.values()];
+    return this.#liveVersions;
   }
 
   /**
@@ -96,6 +125,21 @@ export class ServedModel {
     return this.#current !== undefined;
   }
 
+  /** Whether a version that is wanted was given up and waits to be tried again. */
+  get isReviving(): boolean {
+    return this.#revivals.size > 0;
+  }
+
+  /** Shares of traffic by version, if any were set. */
+  get shares(): ReadonlyMap<number, number> | undefined {
+    return this.#selection?.kind === 'specific' ? this.#selection.shares : undefined;
+  }
+
+  /** Threads of one inference of the versions that are loaded from now on. */
+  get threads(): number {
+    return this.#threads;
+  }
+
   /**
    * The live version that a request means.
    * @throws NotLoadedError where none was named and none is live; VersionNotFoundError or NotReadyError for a number
@@ -111,29 +155,36 @@ export class ServedModel {
       this.#statuses.has(version) ||
       this.#stored?.versions.some((entry) => entry.version === version) === true;
     const ready = [...this.#live.keys()];
+    const stored = this.#stored?.versions.map((entry) => entry.version) ?? [];
     if (isKnown)
       throw new NotReadyError(
         `Request for model '${this.name}' version ${version}: it is not at ready state; ready: ${ready.join(', ') || 'none'}`,
       );
-    throw new VersionNotFoundError(this.name, version, ready);
+    throw new VersionNotFoundError(
+      this.name,
+      version,
+      [...new Set([...stored, ...ready])].sort((a, b) => a - b),
+    );
   }
 
   /**
    * Makes the selected versions, and no others, serve. Changes of one task happen one after the other.
    * @param stored the task as it lies in the repository now; files that changed are loaded anew
+   * @param threads of one inference; versions that were loaded with others are loaded anew. Default: as before
    * @throws LoadFailedError with the reason; then what served before still does
    */
-  select(stored: StoredTask, selection: VersionSelection): Promise<void> {
-    return this.#serialized(() => this.#takeOver(stored, selection));
+  select(stored: StoredTask, selection: VersionSelection, threads?: number): Promise<void> {
+    return this.#serialized(() => this.#takeOver(stored, selection, threads ?? this.#threads));
   }
 
   /** Stops serving; requests already promised are answered. Returns before they are. */
   unload(): Promise<void> {
     return this.#serialized(async () => {
       const retired = this.liveVersions;
-      this.#live = new Map();
-      this.#current = undefined;
+      this.#stopRevivals();
+      this.#setLive(new Map());
       for (const version of retired) this.#retire(version);
+      this.#options.onChange();
     });
   }
 
@@ -147,14 +198,15 @@ export class ServedModel {
     this.refusals.set(reason, (this.refusals.get(reason) ?? 0) + 1);
   }
 
-  async #takeOver(stored: StoredTask, selection: VersionSelection): Promise<void> {
+  async #takeOver(stored: StoredTask, selection: VersionSelection, threads: number): Promise<void> {
     const next = new Map<number, LiveVersion>();
     const fresh: LiveVersion[] = [];
     try {
       for (const entry of this.#wantedVersions(stored, selection)) {
         const live = this.#live.get(entry.version);
-        const isSame = live !== undefined && live.stored.identity === entry.identity;
-        const version = isSame ? live : await this.#loadVersion(entry);
+        const isSame =
+          live !== undefined && live.stored.identity === entry.identity && live.threads === threads;
+        const version = isSame ? live : await this.#loadVersion(entry, stored, threads);
         if (!isSame) fresh.push(version);
         next.set(entry.version, version);
       }
@@ -170,8 +222,9 @@ export class ServedModel {
     const retired = this.liveVersions.filter((live) => next.get(live.version) !== live);
     this.#stored = stored;
     this.#selection = selection;
-    this.#live = next;
-    this.#current = [...next.values()].at(-1);
+    this.#threads = threads;
+    this.#stopRevivals();
+    this.#setLive(next);
     for (const version of next.keys()) this.#statuses.set(version, { state: 'READY' });
     for (const version of retired) this.#retire(version);
     this.#options.onChange();
@@ -224,14 +277,16 @@ export class ServedModel {
     }
   }
 
-  async #loadVersion(entry: StoredVersion): Promise<LiveVersion> {
+  async #loadVersion(entry: StoredVersion, stored: StoredTask, threads: number): Promise<LiveVersion> {
     const { slots, loader, logger, clock, onChange } = this.#options;
     this.#mark(entry.version, { state: 'LOADING' });
+    const options = { slots, threads, relativeAccuracy: relativeAccuracyOf(entry, stored) };
     try {
-      const live = await LiveVersion.load(entry, slots, loader, logger.child({ model: this.name }), clock, {
+      const live = await LiveVersion.load(entry, options, loader, logger.child({ model: this.name }), clock, {
         onLaneReady: onChange,
         onGivenUp: (reason) => this.#giveUp(entry, reason),
       });
+      await this.#warmUp(live, stored);
       logger.info(
         { model: this.name, version: entry.version, loadMs: Math.round(live.loadMs) },
         'version loaded',
@@ -241,6 +296,22 @@ export class ServedModel {
       const reason = messageOf(thrown);
       this.#markFailed(entry.version, reason);
       throw new LoadFailedError(this.name, `version ${entry.version}: ${reason}`, { cause: thrown });
+    }
+  }
+
+  async #warmUp(live: LiveVersion, { warmups = [], folder }: StoredTask): Promise<void> {
+    if (warmups.length === 0) return;
+    const workers = Array.from({ length: this.#options.slots }, (_, slot) => live.lane(slot));
+    try {
+      await warmUp(
+        workers.filter((worker) => worker !== undefined),
+        live.inputs,
+        warmups,
+        folder,
+      );
+    } catch (thrown) {
+      this.#track(live.retire());
+      throw thrown;
     }
   }
 
@@ -276,13 +347,58 @@ export class ServedModel {
   #giveUp(entry: StoredVersion, reason: string): void {
     const live = this.#live.get(entry.version);
     if (live?.stored !== entry) return;
-    const rest = new Map([...this.#live].filter(([version]) => version !== entry.version));
-    this.#live = rest;
-    this.#current = [...rest.values()].at(-1);
-    this.#statuses.set(entry.version, { state: 'UNAVAILABLE', reason });
-    this.#options.logger.error({ model: this.name, version: entry.version, reason }, 'version given up');
+    this.#setLive(new Map([...this.#live].filter(([version]) => version !== entry.version)));
+    const delayMs = this.#reviveLater(entry);
+    const why = `${reason}; it is tried again in ${delayMs / 1000} s`;
+    this.#statuses.set(entry.version, { state: 'UNAVAILABLE', reason: why });
+    this.#options.logger.error({ model: this.name, version: entry.version, reason: why }, 'version given up');
     this.#track(live.retire());
     this.#options.onChange();
+  }
+
+  /** @returns the wait until the version is loaded again */
+  #reviveLater(entry: StoredVersion): number {
+    const nowMs = this.#options.clock.nowMs();
+    const before = this.#past.get(entry.version);
+    const isTrusted = before === undefined || nowMs - before.givenUpMs - before.delayMs > REVIVAL_TRUST_MS;
+    const delayMs = isTrusted ? REVIVAL_DELAY_MS : Math.min(2 * before.delayMs, MAX_REVIVAL_DELAY_MS);
+    const timer = setTimeout(() => void this.#serialized(() => this.#revive(entry)), delayMs);
+    timer.unref();
+    this.#past.set(entry.version, { delayMs, givenUpMs: nowMs });
+    this.#revivals.set(entry.version, timer);
+    return delayMs;
+  }
+
+  /** Loads a version that was given up, unless it is not wanted any more. Never rejects. */
+  async #revive(entry: StoredVersion): Promise<void> {
+    const stored = this.#stored;
+    if (!this.#revivals.has(entry.version) || stored === undefined) return;
+    try {
+      const live = await this.#loadVersion(entry, stored, this.#threads);
+      this.#revivals.delete(entry.version);
+      const next = [...this.#live, [entry.version, live] as const].sort(([a], [b]) => a - b);
+      this.#setLive(new Map(next));
+      this.#statuses.set(entry.version, { state: 'READY' });
+      this.#options.logger.info({ model: this.name, version: entry.version }, 'version is back');
+      this.#options.onChange();
+    } catch {
+      this.#reviveLater(entry); // Why it failed is in the log and the status already.
+    } finally {
+      this.#options.loader.refill();
+    }
+  }
+
+  #stopRevivals(): void {
+    for (const timer of this.#revivals.values()) clearTimeout(timer);
+    this.#revivals.clear();
+  }
+
+  #setLive(live: ReadonlyMap<number, LiveVersion>): void {
+    this.#live = live;
+    this.#liveVersions = [...live.values()];
+    this.#current = this.#liveVersions.at(-1);
+    // Counts for shares begin anew, or a version that was away would be given all requests until it had caught up.
+    for (const version of this.#liveVersions) version.resetDispatched();
   }
 
   #retire(live: LiveVersion): void {
@@ -309,4 +425,12 @@ export class ServedModel {
     this.#change = result.catch(() => undefined);
     return result;
   }
+}
+
+/** Accuracy over that of the task's most accurate version; 1 where nothing is known. */
+function relativeAccuracyOf(entry: StoredVersion, { versions }: StoredTask): number {
+  const accuracy = entry.variant?.accuracy.test;
+  if (accuracy === undefined) return 1;
+  const best = Math.max(...versions.map(({ variant }) => variant?.accuracy.test ?? 0));
+  return best > 0 ? accuracy / best : 1;
 }

@@ -225,7 +225,7 @@ describe('the protocol', () => {
       '/v2/models/digits/versions/0/infer',
       inferBody(),
       404,
-      /version 0 is not found; it has 1/,
+      /version 0 is not found; it has 1, 2/,
     ],
     [
       'a version larger than any',
@@ -263,19 +263,19 @@ describe('the protocol', () => {
       'POST',
       '/v2/repository/models/..%2f..%2fetc/load',
       undefined,
-      500,
+      400,
       /failed to load/,
     ],
-    ['loading a hidden folder', 'POST', '/v2/repository/models/.git/load', undefined, 500],
+    ['loading a hidden folder', 'POST', '/v2/repository/models/.git/load', undefined, 400],
     ['broken percent escapes', 'GET', '/v2/models/%zz', undefined, 404],
     ['a named repository', 'POST', '/v2/repository/mine/models/digits/load', undefined, 501],
     [
-      'loading an unknown model is 500, as Triton',
+      'loading an unknown model',
       'POST',
       '/v2/repository/models/nope/load',
       undefined,
-      500,
-      /failed to poll/,
+      400,
+      /^failed to load 'nope', failed to poll from model repository$/,
     ],
     [
       'unloading an unknown model is 200, as Triton',
@@ -313,13 +313,6 @@ describe('the protocol', () => {
       { parameters: { config: '{"max_batch_size":8}' } },
       400,
       /max_batch_size/,
-    ],
-    [
-      'networks inside a load',
-      'POST',
-      '/v2/repository/models/digits/load',
-      { parameters: { config: '{}', 'file:1/model.onnx': 'AA==' } },
-      501,
     ],
     ['malformed JSON', 'POST', infer, '{"inputs":[', 400, /parse/],
     ['an empty body', 'POST', infer, '', 400],
@@ -378,13 +371,6 @@ describe('the protocol', () => {
       'POST',
       infer,
       inferBody({ ...image(), parameters: { shared_memory_region: 'r' } }),
-      501,
-    ],
-    [
-      'classification',
-      'POST',
-      infer,
-      inferBody(image(), { outputs: [{ name: 'logits', parameters: { classification: 1 } }] }),
       501,
     ],
     ['deep nesting', 'POST', infer, `{"inputs":${'['.repeat(40)}${']'.repeat(40)}}`, 400, /nested/],
@@ -664,6 +650,16 @@ describe('the protocol', () => {
     expect(text).toMatch(/bonsai_requests_total\{model="digits",outcome="invalid"\} [1-9]/);
     expect(text).toContain('bonsai_cpu_budget_cores 1');
     expect(text).toMatch(/process_cpu_seconds_total \d/);
+    expect(text).toContain('# TYPE bonsai_queue_seconds histogram');
+    for (const suffix of [
+      'bucket{le="+Inf",model="digits",version="1"}',
+      'count{model="digits",version="1"}',
+    ]) {
+      expect(text).toContain(`bonsai_queue_seconds_${suffix} ${after.inference_stats.success.count}`);
+    }
+    expect(text).toContain('bonsai_version_accuracy_ratio{model="digits",version="1"} 0.9');
+    for (const name of ['nv_cpu_utilization', 'nv_cpu_memory_used_bytes', 'bonsai_cpu_budget_utilization'])
+      expect(text).toMatch(new RegExp(`^${name} [0-9.e-]+$`, 'm'));
   });
 });
 
@@ -736,6 +732,7 @@ describe('the server', () => {
       expect((await call(server, 'GET', '/v2/models/digits')).json.versions).toEqual(['1', '2']);
       expect((await call(server, 'POST', '/v2/repository/models/digits/unload')).status).toBe(200);
       expect((await call(server, 'GET', '/v2/models/digits/ready')).status).toBe(400);
+      expect(await (await request(server.metricsUrl)).body.text()).not.toContain('model="digits"');
       const unloaded = await call(server, 'POST', '/v2/models/digits/infer', inferBody());
       expect([unloaded.status, unloaded.json.error]).toEqual([
         404,

@@ -1,19 +1,27 @@
 import type { Server } from 'node:http';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { createServer as createTlsServer } from 'node:https';
+import type { AddressInfo, Server as NetServer } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
+import { Server as TlsServer } from 'node:tls';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import type { Clock } from '../base/clock.ts';
 import { BonsaiError, InvalidArgumentError, messageOf, systemCodeOf } from '../base/errors.ts';
 import { describeTarget } from '../engine/target.ts';
+import { slotsOf } from './cpu-budget.ts';
 import { DataPlane } from './data-plane.ts';
+import { NothingServedError } from './errors.ts';
+import { createGrpcServer } from './grpc/server.ts';
 import { DEFAULT_LIMITS, type Limits } from './limits.ts';
 import { Loader } from './loader.ts';
+import { guardMemory } from './memory-guard.ts';
 import { createMetrics } from './metrics.ts';
-import { type InitialVersions, ModelRegistry } from './model-registry.ts';
+import { type InitialVersions, type ModelControl, ModelRegistry } from './model-registry.ts';
 import { pinProcess } from './pinning.ts';
 import { createRestServer } from './rest/server.ts';
+import type { TlsIdentity } from './safety/tls.ts';
+import { Access, type Tokens } from './safety/tokens.ts';
 
 export interface ServerOptions {
   /** Path of the model repository. */
@@ -24,33 +32,64 @@ export interface ServerOptions {
   readonly host?: string;
   /** 0: any free port. */
   readonly httpPort?: number;
+  /** Port of the gRPC service; 0: any free one. Undefined: no gRPC. */
+  readonly grpcPort?: number;
   /** 0: any free port. */
   readonly metricsPort?: number;
   /** The CPUs that the server may use, e.g. [0]; it is pinned to them where the system allows. Undefined: not pinned. */
   readonly cpus?: readonly number[];
-  /** Inferences at a time. Default: one per CPU given. */
+  /** Inferences at a time. Default: as many as the budget of CPUs has room for with that many threads each. */
   readonly slots?: number;
+  /** Threads of one inference, where a model's configuration says nothing else. Default 1. */
+  readonly threads?: number;
+  /** CPUs that count as given, possibly a fraction. Default: as many as `cpus` names, else as there are slots. */
+  readonly cpuBudgetCores?: number;
   /** Default `largest`. */
   readonly initialVersions?: InitialVersions;
   readonly limits?: Partial<Limits>;
-  /** Bearer token for loading and unloading. */
+  /** Bearer tokens of clients and administrators. Default: nobody is asked for one. */
+  readonly tokens?: Tokens;
+  /** Bearer token for loading and unloading; short for `tokens` with that one of administration. */
   readonly adminToken?: string;
+  /** Undefined: plain HTTP. */
+  readonly tls?: TlsIdentity;
+  /** Default `explicit`. */
+  readonly modelControl?: ModelControl;
+  /** What is loaded at the start; undefined: every task of the repository. */
+  readonly loadModels?: readonly string[];
+  /** How often the repository is looked at, where `modelControl` is `poll`. */
+  readonly pollIntervalMs?: number;
+  /** Not ready as long as any version that should serve does not. Default false: ready once the loads were tried. */
+  readonly isReadinessStrict?: boolean;
+  /** Refuses to start if nothing of what is to be loaded can be; by default such a server waits for loads. */
+  readonly mustServe?: boolean;
+  /** Writes a line for each REST request to the log. Default false. */
+  readonly logsRequests?: boolean;
   /** Whether thread priorities may be raised; default: as the system says. */
   readonly isPrivileged?: boolean;
 }
 
 export interface RunningServer {
   readonly httpUrl: string;
+  /** HOST:PORT of the gRPC service, where it is offered. */
+  readonly grpcAddress?: string;
   readonly metricsUrl: string;
-  readonly ports: { readonly http: number; readonly metrics: number };
+  readonly ports: { readonly http: number; readonly grpc?: number; readonly metrics: number };
   /** The served models, for those who run the server in their own process. */
   readonly models: ModelRegistry;
+  /** Where requests are queued and dispatched: a policy in the same process puts its dispatch and its plans here. */
+  readonly plane: DataPlane;
+  /** Decides who may do what; its tokens can be replaced while the server runs. */
+  readonly access: Access;
+  /** Shows another certificate to the connections to come. Does nothing without TLS. */
+  setTls(identity: TlsIdentity): void;
   /** Refuses new requests, answers those taken in, then stops. Further calls wait for the first. */
   close(): Promise<void>;
 }
 
 /** Ports as Triton's. */
 export const DEFAULT_HTTP_PORT = 8000;
+export const DEFAULT_GRPC_PORT = 8001;
 export const DEFAULT_METRICS_PORT = 8002;
 export const DEFAULT_HOST = '127.0.0.1';
 
@@ -62,8 +101,15 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const { logger, clock } = options;
   const limits: Limits = { ...DEFAULT_LIMITS, ...options.limits };
   const host = options.host ?? DEFAULT_HOST;
-  const slots = options.slots ?? options.cpus?.length ?? 1;
-  checkOptions(options, host, slots);
+  const threads = options.threads ?? 1;
+  const givenCores = options.cpuBudgetCores ?? options.cpus?.length;
+  const slots = options.slots ?? slotsOf(givenCores ?? threads, threads);
+  const budgetCores = givenCores ?? slots * threads;
+  const { adminToken } = options;
+  const access = new Access(
+    options.tokens ?? (adminToken === undefined ? {} : { administration: [adminToken] }),
+  );
+  checkOptions(access, host, slots);
 
   const pinned = options.cpus === undefined ? undefined : await pinProcess(options.cpus);
   if (pinned !== undefined && 'problem' in pinned) logger.warn(pinned.problem);
@@ -72,37 +118,62 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   };
 
   const loader = new Loader({ spareCount: slots, logger, isPrivileged: options.isPrivileged });
-  const plane = new DataPlane({ slots, limits, clock });
+  const plane = new DataPlane({
+    slots,
+    limits,
+    clock,
+    onDispatchFailure: (reason) =>
+      logger.error({ reason }, 'the default dispatch takes over for one decision'),
+  });
   const models = new ModelRegistry({
     root: options.repository,
     slots,
+    threads,
     loader,
     logger,
     clock,
     maxResidentVersions: limits.maxResidentVersions,
-    onChange: () => plane.dispatch(),
+    control: options.modelControl,
+    onChange: () => plane.refresh(),
   });
   let isReady = false;
-  const rest = createRestServer({
+  const context = {
     models,
     plane,
     limits,
     slots,
     target: describeTarget({
-      cpus: options.cpus?.length ?? slots,
+      cpus: budgetCores,
       isPinned: pinned !== undefined && 'unpin' in pinned,
     }),
     logger,
-    adminToken: options.adminToken,
-    isReady: () => isReady,
-  });
-  const metrics = createMetricsServer(
-    createMetrics({ models, plane, cpuBudgetCores: options.cpus?.length ?? slots }),
-    limits,
-  );
+    clock,
+    access,
+    tls: options.tls,
+    logsRequests: options.logsRequests,
+    isReady: () => isReady && !(options.isReadinessStrict ? models.isDegraded : models.isReviving),
+  };
+  const rest = createRestServer(context);
+  const grpc = options.grpcPort === undefined ? undefined : createGrpcServer(context);
+  const registry = createMetrics({ models, plane, cpuBudgetCores: budgetCores });
+  const metrics = createMetricsServer(registry, limits, options.tls);
 
+  const stopGuard =
+    limits.maxMemoryBytes === undefined
+      ? () => undefined
+      : guardMemory({
+          limitBytes: limits.maxMemoryBytes,
+          versions: () => [...models.models.values()].flatMap((model) => model.liveVersions),
+          residentBytes: () => process.memoryUsage.rss(),
+          nowMs: () => clock.nowMs(),
+          logger,
+        });
+
+  let stopPolling = () => {};
   const stop = async () => {
-    await Promise.all([closeServer(rest), closeServer(metrics)]);
+    stopPolling();
+    stopGuard();
+    await Promise.all([closeServer(rest), grpc?.close(LINGER_MS), closeServer(metrics)]);
     await models.close();
     await loader.close();
     await unpin();
@@ -110,25 +181,43 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   try {
     // Ports first: a port in use shows at once, not after minutes of loading.
     const httpPort = await listen(rest, host, options.httpPort ?? DEFAULT_HTTP_PORT);
+    const grpcPort =
+      grpc === undefined ? undefined : await listen(grpc.server, host, options.grpcPort ?? DEFAULT_GRPC_PORT);
     const metricsPort = await listen(metrics, host, options.metricsPort ?? DEFAULT_METRICS_PORT);
-    await models.loadAll(options.initialVersions ?? 'largest');
+    const initial = options.initialVersions ?? 'largest';
+    await models.loadAll(initial, options.loadModels);
+    if (options.mustServe) await checkServing(models, options.repository);
+    if (options.modelControl === 'poll')
+      stopPolling = poll(models, initial, options.pollIntervalMs ?? DEFAULT_POLL_MS, logger);
     isReady = true;
     let closing: Promise<void> | undefined;
     const close = async () => {
       isReady = false;
+      grpc?.announceStop();
       // Balancers see that it is not ready, and requests that clients have sent already come in and are answered.
       await delay(LAME_DUCK_MS);
       rest.closeIdleConnections();
+      grpc?.finishStreams();
       if (!(await plane.drain(limits.drainTimeoutMs)))
         logger.warn('some requests were not answered before the stop');
       await stop();
     };
-    logger.info({ host, httpPort, metricsPort, slots, isPrivileged: loader.isPrivileged }, 'server is ready');
+    logger.info(
+      { host, httpPort, grpcPort, metricsPort, slots, isPrivileged: loader.isPrivileged },
+      'server is ready',
+    );
     return {
-      httpUrl: urlOf(host, httpPort),
-      metricsUrl: `${urlOf(host, metricsPort)}/metrics`,
-      ports: { http: httpPort, metrics: metricsPort },
+      httpUrl: urlOf(host, httpPort, options.tls),
+      grpcAddress: grpcPort === undefined ? undefined : authorityOf(host, grpcPort),
+      metricsUrl: `${urlOf(host, metricsPort, options.tls)}/metrics`,
+      ports: { http: httpPort, grpc: grpcPort, metrics: metricsPort },
       models,
+      plane,
+      access,
+      setTls: ({ cert, key }) => {
+        for (const server of [rest, metrics, grpc?.server])
+          if (server instanceof TlsServer) server.setSecureContext({ cert, key });
+      },
       close: () => {
         closing ??= close();
         return closing;
@@ -141,38 +230,81 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   }
 }
 
-function checkOptions(options: ServerOptions, host: string, slots: number): void {
+function checkOptions(access: Access, host: string, slots: number): void {
   const isLoopback = host === 'localhost' || host === '::1' || /^127\./.test(host);
-  if (!isLoopback && options.adminToken === undefined) {
+  if (!isLoopback && !access.guardsAdministration) {
     throw new InvalidArgumentError(
-      `Listening on ${host} lets others load and unload networks: set an administrator's token, or use ${DEFAULT_HOST}.`,
+      `Listening on ${host} lets others load and unload networks: set an administrator's token (--admin-token-file), or use ${DEFAULT_HOST}.`,
     );
   }
   if (!Number.isInteger(slots) || slots < 1)
     throw new InvalidArgumentError(`The server needs at least one slot, got ${slots}.`);
 }
 
-function createMetricsServer(registry: Registry, limits: Limits): Server {
-  const server = createServer(
-    { headersTimeout: limits.headersTimeoutMs, requestTimeout: limits.requestTimeoutMs },
-    (request, response) => {
-      const path = request.url?.split('?')[0];
-      if (request.method !== 'GET' || (path !== '/metrics' && path !== '/metrics/')) {
-        response.writeHead(request.method === 'GET' ? 404 : 405).end();
-        return;
-      }
-      registry.metrics().then(
-        (text) => response.writeHead(200, { 'Content-Type': registry.contentType }).end(text),
-        (thrown: unknown) => response.writeHead(500).end(messageOf(thrown)),
-      );
-    },
+/** @throws NothingServedError if no version of any task could be loaded */
+async function checkServing(models: ModelRegistry, repository: string): Promise<void> {
+  const entries = await models.index();
+  if (entries.some(({ state }) => state === 'READY')) return;
+  throw new NothingServedError(
+    repository,
+    entries.map(
+      ({ name, version, reason }) =>
+        `${name}${version === undefined ? '' : `/${version}`}: ${reason ?? 'it was not loaded.'}`,
+    ),
   );
+}
+
+/** As Triton's `--repository-poll-secs`. */
+export const DEFAULT_POLL_MS = 15_000;
+
+/** Looks at the repository again and again, one look after the other. @returns stops it */
+function poll(
+  models: ModelRegistry,
+  initial: InitialVersions,
+  intervalMs: number,
+  logger: Logger,
+): () => void {
+  let isStopped = false;
+  let timer: NodeJS.Timeout;
+  const look = async () => {
+    try {
+      await models.poll(initial);
+    } catch (thrown) {
+      logger.error({ reason: messageOf(thrown) }, 'the repository cannot be polled');
+    }
+    if (!isStopped) wait();
+  };
+  const wait = () => {
+    timer = setTimeout(() => void look(), intervalMs).unref();
+  };
+  wait();
+  return () => {
+    isStopped = true;
+    clearTimeout(timer);
+  };
+}
+
+function createMetricsServer(registry: Registry, limits: Limits, tls: TlsIdentity | undefined): Server {
+  const options = { headersTimeout: limits.headersTimeoutMs, requestTimeout: limits.requestTimeoutMs };
+  const server: Server =
+    tls === undefined ? createServer(options) : createTlsServer({ ...options, cert: tls.cert, key: tls.key });
+  server.on('request', (request, response) => {
+    const path = request.url?.split('?')[0];
+    if (request.method !== 'GET' || (path !== '/metrics' && path !== '/metrics/')) {
+      response.writeHead(request.method === 'GET' ? 404 : 405).end();
+      return;
+    }
+    registry.metrics().then(
+      (text) => response.writeHead(200, { 'Content-Type': registry.contentType }).end(text),
+      (thrown: unknown) => response.writeHead(500).end(messageOf(thrown)),
+    );
+  });
   server.maxConnections = limits.maxConnections;
   return server;
 }
 
 /** @returns the port, which may have been the system's choice */
-function listen(server: Server, host: string, port: number): Promise<number> {
+function listen(server: NetServer, host: string, port: number): Promise<number> {
   return new Promise((resolve, reject) => {
     server.once('error', (cause) => {
       if (systemCodeOf(cause) === 'EADDRINUSE') {
@@ -210,6 +342,10 @@ export const LAME_DUCK_MS = 50;
 /** Time for the last answers to leave before connections are cut. */
 export const LINGER_MS = 100;
 
-function urlOf(host: string, port: number): string {
-  return `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
+function urlOf(host: string, port: number, tls: TlsIdentity | undefined): string {
+  return `http${tls === undefined ? '' : 's'}://${authorityOf(host, port)}`;
+}
+
+function authorityOf(host: string, port: number): string {
+  return `${host.includes(':') ? `[${host}]` : host}:${port}`;
 }

@@ -1,13 +1,14 @@
 import { setPriority } from 'node:os';
+import { setTimeout as delay } from 'node:timers/promises';
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import { BonsaiError } from '../base/errors.ts';
 import type { Tensor } from '../base/tensor.ts';
 import { workerUrl } from '../base/worker-url.ts';
 import { WorkerLostError } from './errors.ts';
-import { CARRIAGE, CONTROL, putTensors, RING_SLOTS, type RingView, takeTensors, viewOf } from './ring.ts';
+import { CARRIAGE, CONTROL, putMerged, RING_SLOTS, type RingView, takeTensors, viewOf } from './ring.ts';
 import type { FromWorker, LoadCommand, LoadReport, Parcel, ToWorker } from './worker-messages.ts';
 
-/** How long a worker that was told to stop may take before it is ended by force: longer than any sane inference. */
+/** How long a worker that was told to stop is waited for: longer than any sane inference. */
 export const STOP_TIMEOUT_MS = 10_000;
 
 export interface RunResult {
@@ -113,10 +114,11 @@ export class WorkerHandle {
 
   /**
    * Runs one inference; at most RING_SLOTS may be under way.
-   * @param inputs in the order of the network's inputs
+   * @param parts of each request its inputs in the network's order; more than one are computed as one, joined along the
+   *   first axis, and must fit the ring's room for batches
    * @throws WorkerLostError if the thread ends, BonsaiError `engine_failure` with ONNX Runtime's reason
    */
-  run(inputs: readonly Tensor[]): Promise<RunResult> {
+  run(parts: readonly (readonly Tensor[])[]): Promise<RunResult> {
     const view = this.#view;
     if (view === undefined || this.isLost) {
       return Promise.reject(new WorkerLostError(this.#lostReason ?? 'nothing is loaded'));
@@ -126,9 +128,9 @@ export class WorkerHandle {
     }
     const sequence = this.#submitted++;
     const { request } = view.slots[sequence % RING_SLOTS]!;
-    if (!putTensors(request, inputs)) {
+    if (!putMerged(request, parts)) {
       request.meta[0] = CARRIAGE.message;
-      this.#port?.postMessage({ sequence, tensors: inputs } satisfies Parcel);
+      this.#port?.postMessage({ sequence, tensors: joined(parts) } satisfies Parcel);
     }
     return new Promise((resolve, reject) => {
       this.#pending.push({ resolve, reject });
@@ -146,15 +148,22 @@ export class WorkerHandle {
       Atomics.store(this.#view.control, CONTROL.stop, 1);
       Atomics.notify(this.#view.control, CONTROL.submitted);
     }
-    const force = setTimeout(() => void this.#worker.terminate(), STOP_TIMEOUT_MS);
-    await this.#exited;
-    clearTimeout(force);
+    // Not ended by force: Node ends a thread inside ONNX Runtime's binding by an exception that nobody there catches,
+    // and the whole process with it. A thread that computes on ends when it is done.
+    const isAbandoned = await Promise.race([
+      this.#exited.then(() => false),
+      delay(STOP_TIMEOUT_MS, true, { ref: false }),
+    ]);
+    if (isAbandoned) this.#worker.unref();
     this.#port?.close();
   }
 
-  /** Ends the thread at once, as a crash would. */
-  async terminate(): Promise<void> {
-    await this.#worker.terminate();
+  /** Ends the thread as a crash would, with whatever it computes unanswered; for drills and tests. */
+  async crash(): Promise<void> {
+    if (this.#view === undefined) return;
+    Atomics.store(this.#view.control, CONTROL.crash, 1);
+    Atomics.notify(this.#view.control, CONTROL.submitted);
+    await this.#exited;
   }
 
   /** Takes every answer that is there. */
@@ -213,4 +222,14 @@ export class WorkerHandle {
     for (const pending of this.#pending.splice(0)) pending.reject(error);
     if (!this.#isClosing) this.#onLost?.(error);
   }
+}
+
+function joined(parts: readonly (readonly Tensor[])[]): readonly Tensor[] {
+  const [first] = parts;
+  if (parts.length === 1) return first!;
+  return first!.map((tensor, i) => {
+    const rows = parts.reduce((sum, part) => sum + part[i]!.shape[0]!, 0);
+    const bytes = Buffer.concat(parts.map((part) => part[i]!.bytes));
+    return { ...tensor, shape: [rows, ...tensor.shape.slice(1)], bytes };
+  });
 }

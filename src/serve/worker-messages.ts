@@ -35,6 +35,11 @@ export interface LoadReport {
   readonly loadMs: number;
   /** Time of the fastest warm-up inference (the thread may have been pushed aside during others); undefined if the input's shape is too open to make one up. */
   readonly serviceMs: number | undefined;
+  /** Time of one run over `batchRows` examples; undefined unless examples computed together are known not to mix. */
+  readonly batchMs: number | undefined;
+  readonly batchRows: number;
+  /** By how much the resident memory of the process grew while the network was loaded and warmed; at least its file. */
+  readonly memoryBytes: number;
 }
 
 /** Payload on the port, in both directions, for one count of the ring. */

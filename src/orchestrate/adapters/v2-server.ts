@@ -18,6 +18,8 @@ export interface V2ServerOptions {
   readonly cpu?: CpuReader;
   /** Cores given to the server where it does not tell itself (`bonsai_cpu_budget_cores`). */
   readonly cpuBudget?: number;
+  /** For a server at a loopback address, whose certificate names another. Default false. */
+  readonly trustsAnyCertificate?: boolean;
   readonly name?: string;
   readonly observeTimeoutMs?: number;
   readonly loadTimeoutMs?: number;
@@ -46,10 +48,31 @@ const CONNECTIONS = 4;
  * explicit model control mode.
  */
 export function v2Server(options: V2ServerOptions): ServerAdapter {
-  const api = new Pool(new URL(options.url).origin, { connections: CONNECTIONS });
-  const metrics = new Pool(new URL(options.metricsUrl).origin, { connections: CONNECTIONS });
+  const pooling = {
+    connections: CONNECTIONS,
+    ...(options.trustsAnyCertificate && { connect: { rejectUnauthorized: false } }),
+  };
+  const api = new Pool(new URL(options.url).origin, pooling);
+  const metrics = new Pool(new URL(options.metricsUrl).origin, pooling);
   const name = options.name ?? options.url;
   const send = (pool: Pool, request: Request) => exchange(pool, request, name, options.token);
+  const load = async (
+    task: string,
+    versions: readonly number[],
+    shares: ReadonlyMap<number, number> | undefined,
+    signal: AbortSignal,
+  ): Promise<void> => {
+    const path = `/v2/repository/models/${encodeURIComponent(task)}/load`;
+    const config = JSON.stringify({
+      version_policy: { specific: { versions } },
+      ...(shares !== undefined && {
+        parameters: { 'bonsai.shares': { string_value: JSON.stringify(Object.fromEntries(shares)) } },
+      }),
+    });
+    const body = JSON.stringify({ parameters: { config } });
+    const timeoutMs = options.loadTimeoutMs ?? LOAD_TIMEOUT_MS;
+    expectLoaded(await send(api, { method: 'POST', path, body, timeoutMs, signal }), task, versions, name);
+  };
 
   return {
     name,
@@ -81,13 +104,8 @@ export function v2Server(options: V2ServerOptions): ServerAdapter {
         cpuBudget: options.cpuBudget ?? gaugeOf(samples, 'bonsai_cpu_budget_cores') ?? 1,
       } satisfies Scrape;
     },
-    async switchVersion(task, version, signal) {
-      const path = `/v2/repository/models/${encodeURIComponent(task)}/load`;
-      const config = JSON.stringify({ version_policy: { specific: { versions: [version] } } });
-      const body = JSON.stringify({ parameters: { config } });
-      const timeoutMs = options.loadTimeoutMs ?? LOAD_TIMEOUT_MS;
-      expectLoaded(await send(api, { method: 'POST', path, body, timeoutMs, signal }), task, version, name);
-    },
+    switchVersion: (task, version, signal) => load(task, [version], undefined, signal),
+    setResident: load,
     async close() {
       await Promise.all([api.destroy(), metrics.destroy()]);
     },
@@ -150,9 +168,14 @@ function expectOk({ status, body }: Answer, what: string, name: string): void {
  * Tritons before 24.01 answer 400 whatever went wrong and newer ones 500 for a model that is not there, so the
  * text decides where the status does not.
  */
-function expectLoaded({ status, body }: Answer, task: string, version: number, name: string): void {
+function expectLoaded(
+  { status, body }: Answer,
+  task: string,
+  versions: readonly number[],
+  name: string,
+): void {
   if (status >= 200 && status < 300) return;
-  const what = `Loading version ${version} of ${task} on ${name}`;
+  const what = `Loading version ${versions.join(', ')} of ${task} on ${name}`;
   if (status === 401 || status === 403) throw refusedToken(status, what, name);
   const text = errorText(body);
   const message = `${what} failed with ${status}: ${text}`;

@@ -1,62 +1,109 @@
 import type { IncomingMessage } from 'node:http';
-import { promisify } from 'node:util';
-import { gunzip, inflate } from 'node:zlib';
-import { BonsaiError, messageOf, systemCodeOf } from '../../base/errors.ts';
-import { InvalidRequestError } from '../errors.ts';
-
-const decompressors = { gzip: promisify(gunzip), deflate: promisify(inflate) };
+import { BonsaiError, messageOf } from '../../base/errors.ts';
+import type { ByteBudget } from '../byte-budget.ts';
+import { type ContentEncoding, inflateBounded } from '../safety/inflate.ts';
+import { HttpError } from './errors.ts';
 
 /** The encodings of bodies that are understood, as the Accept-Encoding header of a refusal says. */
 export const ACCEPTED_ENCODINGS = 'gzip, deflate';
 
-/**
- * Reads a request's whole body, decompressed. The limit holds for what arrives and for what comes out of it, so a
- * small body cannot unfold into a large one.
- * @throws BonsaiError `body_too_large`, `unsupported_media`, `cancelled`; InvalidRequestError for damaged compression
- */
-export async function readBody(request: IncomingMessage, maxBytes: number): Promise<Uint8Array> {
-  const encoding = request.headers['content-encoding'] ?? 'identity';
-  if (encoding !== 'identity' && encoding !== 'gzip' && encoding !== 'deflate') {
-    throw new BonsaiError(
-      'unsupported_media',
-      `unsupported Content-Encoding '${encoding}'; send ${ACCEPTED_ENCODINGS}`,
-    );
+export interface BodyRules {
+  /** Holds for what arrives and for what comes out of it. */
+  readonly maxBytes: number;
+  /** Longest pause between two parts of a body. */
+  readonly idleTimeoutMs: number;
+  /** What the body takes of the server's memory, until its answer has left. */
+  readonly holding: Holding;
+  /** Tells a client that waits for it (Expect: 100-continue) to go on; called once the body may come. */
+  readonly proceed?: () => void;
+}
+
+/** The bytes that one request has in the server, given back together. */
+export class Holding {
+  readonly #budget: ByteBudget;
+  #releases: (() => void)[] = [];
+
+  constructor(budget: ByteBudget) {
+    this.#budget = budget;
   }
-  const body = await collect(request, maxBytes);
-  if (encoding === 'identity') return body;
-  try {
-    return await decompressors[encoding](body, { maxOutputLength: maxBytes });
-  } catch (cause) {
-    if (systemCodeOf(cause) === 'ERR_BUFFER_TOO_LARGE')
-      throw tooLarge('is larger when decompressed', maxBytes);
-    throw new InvalidRequestError(`the ${encoding} body cannot be decompressed: ${messageOf(cause)}`, {
-      cause,
-    });
+
+  /** @throws RefusedError if the server has no room for so many more */
+  add(bytes: number): void {
+    if (bytes > 0) this.#releases.push(this.#budget.reserve(bytes));
+  }
+
+  release(): void {
+    for (const release of this.#releases) release();
+    this.#releases = [];
   }
 }
 
-function collect(request: IncomingMessage, maxBytes: number): Promise<Uint8Array> {
+/**
+ * Reads a request's whole body, decompressed. What is announced is checked before any of it is taken.
+ * @throws BonsaiError `body_too_large`, `unsupported_media`, `cancelled`; InvalidRequestError for damaged compression;
+ *   RefusedError if the server holds too many bytes already; HttpError 408 if the client pauses too long
+ */
+export async function readBody(request: IncomingMessage, rules: BodyRules): Promise<Uint8Array> {
+  const encoding = encodingOf(request);
   const declared = Number(request.headers['content-length'] ?? Number.NaN);
-  if (declared > maxBytes) return Promise.reject(tooLarge(`has ${declared} bytes`, maxBytes));
+  if (declared > rules.maxBytes) throw tooLarge(`has ${declared} bytes`, rules.maxBytes);
+  rules.holding.add(declared);
+  rules.proceed?.();
+  const body = await collect(request, rules, Number.isNaN(declared));
+  if (encoding === undefined) return body;
+  return inflateBounded(body, encoding, rules.maxBytes, (bytes) => rules.holding.add(bytes));
+}
+
+function encodingOf(request: IncomingMessage): ContentEncoding | undefined {
+  const encoding = request.headers['content-encoding']?.trim().toLowerCase() ?? 'identity';
+  if (encoding === 'identity' || encoding === '') return undefined;
+  if (encoding === 'gzip' || encoding === 'deflate') return encoding;
+  throw new BonsaiError(
+    'unsupported_media',
+    `unsupported Content-Encoding '${encoding}'; send ${ACCEPTED_ENCODINGS}`,
+  );
+}
+
+function collect(
+  request: IncomingMessage,
+  { maxBytes, idleTimeoutMs, holding }: BodyRules,
+  isUnannounced: boolean,
+): Promise<Uint8Array> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let length = 0;
-    const onData = (chunk: Buffer) => {
-      length += chunk.length;
-      if (length > maxBytes) {
-        // The rest is for whoever answers to discard.
-        request.off('data', onData).off('end', onEnd).pause();
-        chunks.length = 0;
-        reject(tooLarge('goes on beyond that', maxBytes));
-      } else {
-        chunks.push(chunk);
-      }
+    const stop = (thrown: unknown) => {
+      clearTimeout(timer);
+      // The rest is for whoever answers to discard.
+      request.off('data', onData).off('end', onEnd).pause();
+      chunks.length = 0;
+      reject(thrown);
     };
-    const onEnd = () => resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, length));
+    const timer = setTimeout(
+      () => stop(new HttpError(408, `nothing more of the body came within ${idleTimeoutMs} ms`)),
+      idleTimeoutMs,
+    );
+    const onData = (chunk: Buffer) => {
+      timer.refresh();
+      length += chunk.length;
+      if (length > maxBytes) return stop(tooLarge('goes on beyond that', maxBytes));
+      try {
+        if (isUnannounced) holding.add(chunk.length);
+      } catch (thrown) {
+        return stop(thrown);
+      }
+      chunks.push(chunk);
+    };
+    const onEnd = () => {
+      clearTimeout(timer);
+      resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, length));
+    };
     request.on('data', onData);
     request.on('end', onEnd);
-    request.on('error', (cause) => reject(new BonsaiError('cancelled', messageOf(cause), { cause })));
-    request.on('close', () => reject(new BonsaiError('cancelled', 'The client has gone.')));
+    request.on('error', (cause) => stop(new BonsaiError('cancelled', messageOf(cause), { cause })));
+    request.on('close', () => {
+      if (!request.complete) stop(new BonsaiError('cancelled', 'The client has gone.'));
+    });
   });
 }
 

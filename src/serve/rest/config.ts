@@ -20,8 +20,20 @@ export function modelConfig(
     output: live.outputs.map((spec) => ({ ...tensorConfig(spec), label_filename: labels })),
     instance_group: [{ name: model.name, kind: 'KIND_CPU', count: slots }],
     default_model_filename: 'model.onnx',
-    parameters: { intra_op_thread_count: { string_value: '1' } },
+    parameters: {
+      intra_op_thread_count: { string_value: String(live.threads) },
+      ...(model.shares === undefined
+        ? {}
+        : { [SHARES_PARAMETER]: { string_value: sharesText(model.shares) } }),
+    },
   };
+}
+
+/** The parameter of a configuration that splits requests among versions, such as `{"2":0.9,"3":0.1}`. */
+export const SHARES_PARAMETER = 'bonsai.shares';
+
+function sharesText(shares: ReadonlyMap<number, number>): string {
+  return JSON.stringify(Object.fromEntries(shares));
 }
 
 function versionPolicy(selection: VersionSelection | undefined): unknown {

@@ -52,6 +52,17 @@ export class HttpError extends Error {
   }
 }
 
+/** A route that exists, but not for this method. */
+export class MethodNotAllowedError extends HttpError {
+  /** As the header Allow has them. */
+  readonly allowed: string;
+
+  constructor(allowed: readonly string[]) {
+    super(405, 'Method Not Allowed');
+    this.allowed = allowed.join(', ');
+  }
+}
+
 /** Status and message for anything thrown. The message of an unexpected error stays in the log. */
 export function statusOf(thrown: unknown): { readonly status: number; readonly message: string } {
   if (thrown instanceof HttpError) return { status: thrown.status, message: thrown.message };

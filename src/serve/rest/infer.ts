@@ -2,18 +2,65 @@ import type { DType } from '../../base/dtype.ts';
 import { BonsaiError } from '../../base/errors.ts';
 import { elementCount } from '../../base/tensor.ts';
 import type { TensorSpec } from '../../repository/types.ts';
-import { checkInputName, type InferAnswer, type InferRequest, type NamedTensor } from '../data-plane.ts';
+import { classCountOf } from '../classification.ts';
+import type { InferAnswer, InferRequest } from '../data-plane.ts';
 import { DTYPE_BY_DATATYPE, datatypeOf } from '../datatypes.ts';
 import { InvalidRequestError } from '../errors.ts';
+import { checkInputName, type NamedTensor } from '../input-check.ts';
+import { timeoutMsOf, wishesOf } from '../request-parameters.ts';
 import type { ServedModel } from '../served-model.ts';
+import type { Wishes } from '../wishes.ts';
 import { type Json, parseJson } from './json.ts';
 import { bytesFromTensor, elementBytes, jsonFromTensor, tensorFromBytes, tensorFromJson } from './tensors.ts';
 
 /** A decoded inference request, and how its answer is to be written. */
 export interface DecodedInfer {
   readonly request: InferRequest;
+  readonly format: AnswerFormat;
+}
+
+/** How an answer is to be written; plain data, so that another thread can write it. */
+export interface AnswerFormat {
   readonly id: string;
-  readonly isBinary: (output: string) => boolean;
+  readonly model: string;
+  /** Of the outputs that were named. */
+  readonly outputs: readonly OutputWish[];
+  readonly isBinaryByDefault: boolean;
+}
+
+interface OutputWish {
+  readonly name: string;
+  readonly isBinary: boolean | undefined;
+  /** Classes wanted instead of the tensor. */
+  readonly classes: number | undefined;
+}
+
+/** What a request's JSON is read against; plain data, so that another thread can read it. */
+export interface InferTarget {
+  readonly model: string;
+  readonly inputs: readonly TensorSpec[];
+}
+
+/** An inference request as the body says it; plain data. */
+export interface InferDocument {
+  readonly id: string;
+  readonly inputs: readonly NamedTensor[];
+  readonly outputs: readonly OutputWish[];
+  readonly isBinaryByDefault: boolean;
+  readonly timeoutMs: number | undefined;
+  readonly wishes: Omit<Wishes, 'version'>;
+}
+
+export interface DocumentLimits {
+  readonly maxJsonBytes: number;
+  readonly maxJsonDepth: number;
+  /** Of one tensor after decoding. */
+  readonly maxTensorBytes: number;
+}
+
+/** The part of a version that a request's JSON is read against. @throws what `ServedModel.resolve` throws */
+export function targetOf(model: ServedModel, version: number | undefined): InferTarget {
+  return { model: model.name, inputs: model.resolve(version).inputs };
 }
 
 /** An encoded answer. `jsonLength` is set where binary tensors follow the JSON. */
@@ -28,67 +75,87 @@ export const MAX_RANK = 16;
 const US_PER_MS = 1000;
 
 /**
- * Decodes the JSON and the binary tensors behind it (binary tensor data extension). Tensor bytes are views of the body.
+ * Reads the JSON and the binary tensors behind it (binary tensor data extension). Tensor bytes are views of the body.
  * @param headerLength the value of Inference-Header-Content-Length, or undefined where absent
- * @throws InvalidRequestError, BonsaiError `unsupported`; what `ServedModel.resolve` throws
+ * @throws InvalidRequestError, BonsaiError `unsupported`, `body_too_large`
  */
-export function decodeInfer(
-  model: ServedModel,
-  version: number | undefined,
+export function readDocument(
+  target: InferTarget,
   body: Uint8Array,
   headerLength: string | undefined,
-  maxJsonDepth: number,
-): DecodedInfer {
-  const jsonLength = parseHeaderLength(headerLength, body.byteLength);
-  if (jsonLength === 0 && headerLength !== undefined) return decodeRaw(model, version, body);
-  const root = objectOf(parseJson(body.subarray(0, jsonLength), maxJsonDepth), 'the request');
+  limits: DocumentLimits,
+): InferDocument {
+  const jsonLength = jsonLengthOf(headerLength, body.byteLength, limits.maxJsonBytes);
+  if (jsonLength === 0 && headerLength !== undefined) return readRaw(target, body);
+  const root = objectOf(parseJson(body.subarray(0, jsonLength), limits.maxJsonDepth), 'the request');
   const parameters = parametersOf(root, 'the request');
   for (const name of Object.keys(parameters)) {
     if (name.startsWith('triton_'))
       throw new InvalidRequestError(`parameter names that begin with 'triton_' are reserved: '${name}'`);
   }
   const binary = new BinaryPart(body, jsonLength);
-  const specs = model.resolve(version).inputs;
   const inputs = arrayOf(root, 'inputs').map((item) =>
-    decodeInput(item, binary, (name) => checkInputName(name, specs, model.name)),
+    decodeInput(item, binary, limits.maxTensorBytes, (name) =>
+      checkInputName(name, target.inputs, target.model),
+    ),
   );
   binary.checkUsedUp();
-
-  const outputs = root.outputs === undefined ? undefined : arrayOf(root, 'outputs').map(decodeOutput);
-  const isBinaryByDefault = booleanOf(parameters, 'binary_data_output', 'the request') ?? false;
-  const byName = new Map((outputs ?? []).map(({ name, isBinary }) => [name, isBinary]));
-  const timeoutUs = numberOf(parameters, 'timeout');
-  const id = root.id === undefined ? '' : stringOf(root, 'id', 'the request');
+  const parameter = (name: string) => parameters[name];
   return {
-    id,
-    isBinary: (output) => byName.get(output) ?? isBinaryByDefault,
+    id: root.id === undefined ? '' : stringOf(root, 'id', 'the request'),
+    inputs,
+    outputs: root.outputs === undefined ? [] : arrayOf(root, 'outputs').map(decodeOutput),
+    isBinaryByDefault: booleanOf(parameters, 'binary_data_output', 'the request') ?? false,
+    timeoutMs: timeoutMsOf(parameter),
+    wishes: wishesOf(parameter),
+  };
+}
+
+/** The request that a document makes of a model, its bytes being accounted for already. */
+export function inferOf(
+  model: ServedModel,
+  version: number | undefined,
+  document: InferDocument,
+): DecodedInfer {
+  const { id, inputs, outputs, isBinaryByDefault, timeoutMs, wishes } = document;
+  return {
+    format: { id, model: model.name, outputs, isBinaryByDefault },
     request: {
       model,
       version,
       inputs,
       // An empty list asks for nothing in particular, so for all, as in Triton.
-      outputs: outputs === undefined || outputs.length === 0 ? undefined : outputs.map(({ name }) => name),
-      timeoutMs: timeoutUs === undefined || timeoutUs === 0 ? undefined : timeoutUs / US_PER_MS,
-      maxLatencyMs: numberOf(parameters, 'max_latency_ms'),
+      outputs: outputs.length === 0 ? undefined : outputs.map(({ name }) => name),
+      timeoutMs,
+      isCharged: true,
+      ...wishes,
     },
   };
 }
 
+/** The classes wanted, by output. */
+export function classesOf({ outputs }: AnswerFormat): ReadonlyMap<string, number> {
+  return new Map(
+    outputs.flatMap(({ name, classes }) => (classes === undefined ? [] : [[name, classes] as const])),
+  );
+}
+
 /** Writes the answer: keys in Triton's order, outputs in the model's. */
-export function encodeInfer(decoded: DecodedInfer, answer: InferAnswer): EncodedInfer {
+export function encodeInfer(format: AnswerFormat, answer: InferAnswer): EncodedInfer {
   const blobs: Uint8Array[] = [];
   const outputs = answer.outputs.map((tensor) => {
     const head = `{"name":${JSON.stringify(tensor.name)},"datatype":"${datatypeOf(tensor.dtype)}","shape":[${tensor.shape.join(',')}]`;
-    if (!decoded.isBinary(tensor.name))
-      return `${head},"data":${jsonFromTensor(tensor, `output '${tensor.name}'`)}}`;
+    const isBinary =
+      format.outputs.find(({ name }) => name === tensor.name)?.isBinary ?? format.isBinaryByDefault;
+    if (!isBinary) return `${head},"data":${jsonFromTensor(tensor, `output '${tensor.name}'`)}}`;
     const bytes = bytesFromTensor(tensor);
     if (bytes.byteLength > 0) blobs.push(bytes);
     return `${head},"parameters":{"binary_data_size":${bytes.byteLength}}}`;
   });
-  const id = decoded.id === '' ? '' : `"id":${JSON.stringify(decoded.id)},`;
+  const id = format.id === '' ? '' : `"id":${JSON.stringify(format.id)},`;
   const accuracy = answer.accuracy === undefined ? '' : `"accuracy":${answer.accuracy},`;
   const queueMs = Math.round(answer.queueMs * US_PER_MS) / US_PER_MS;
-  const text = `{${id}"model_name":${JSON.stringify(decoded.request.model.name)},"model_version":"${answer.version}","parameters":{${accuracy}"queue_ms":${queueMs}},"outputs":[${outputs.join(',')}]}`;
+  const text = `{${id}"model_name":${JSON.stringify(format.model)},"model_version":"${answer.version}","parameters":{${accuracy}"queue_ms":${queueMs}},"outputs":[${outputs.join(',')}]}`;
   const json = Buffer.from(text);
   return blobs.length === 0
     ? { body: json }
@@ -126,18 +193,30 @@ class BinaryPart {
   }
 }
 
-function parseHeaderLength(value: string | undefined, bodyLength: number): number {
-  if (value === undefined) return bodyLength;
-  const length = /^\d{1,15}$/.test(value.trim()) ? Number(value) : Number.NaN;
+/** How many bytes of a body are JSON. @throws InvalidRequestError, BonsaiError `body_too_large` */
+export function jsonLengthOf(value: string | undefined, bodyLength: number, maxJsonBytes: number): number {
+  const length =
+    value === undefined ? bodyLength : /^\d{1,15}$/.test(value.trim()) ? Number(value) : Number.NaN;
   if (!(length <= bodyLength)) {
     throw new InvalidRequestError(
       `Inference-Header-Content-Length is '${value}'; expected an integer from 0 to the body's ${bodyLength}`,
     );
   }
+  if (length > maxJsonBytes) {
+    throw new BonsaiError(
+      'body_too_large',
+      `the request's JSON exceeds the maximum of ${maxJsonBytes} bytes: it has ${length}. Send the tensors as binary data behind the JSON (Inference-Header-Content-Length), which takes a quarter of the bytes`,
+    );
+  }
   return length;
 }
 
-function decodeInput(item: Json, binary: BinaryPart, checkName: (name: string) => void): NamedTensor {
+function decodeInput(
+  item: Json,
+  binary: BinaryPart,
+  maxTensorBytes: number,
+  checkName: (name: string) => void,
+): NamedTensor {
   const input = objectOf(item, 'an input');
   const name = stringOf(input, 'name', 'an input');
   checkName(name);
@@ -146,6 +225,13 @@ function decodeInput(item: Json, binary: BinaryPart, checkName: (name: string) =
   const dtype = DTYPE_BY_DATATYPE.get(datatype);
   if (dtype === undefined) throw new InvalidRequestError(`${where}: unknown datatype '${datatype}'`);
   const shape = shapeOf(input, where);
+  const bytes = elementCount(shape) * elementBytes(dtype);
+  if (bytes > maxTensorBytes) {
+    throw new BonsaiError(
+      'body_too_large',
+      `${where}: ${datatype} of shape [${shape.join(',')}] takes ${bytes} bytes, more than the maximum of ${maxTensorBytes}. Send fewer examples per request`,
+    );
+  }
   const parameters = parametersOf(input, where);
   refuseSharedMemory(parameters, where);
   const size = numberOf(parameters, 'binary_data_size');
@@ -160,28 +246,23 @@ function decodeInput(item: Json, binary: BinaryPart, checkName: (name: string) =
   return { ...tensorFromBytes(dtype, shape, binary.take(size, where), where), name };
 }
 
-function decodeOutput(item: Json): { name: string; isBinary: boolean | undefined } {
+function decodeOutput(item: Json): OutputWish {
   const output = objectOf(item, 'an output');
   const name = stringOf(output, 'name', 'an output');
   const where = `output '${name}'`;
   const parameters = parametersOf(output, where);
   refuseSharedMemory(parameters, where);
-  if (parameters.classification !== undefined) {
-    throw new BonsaiError(
-      'unsupported',
-      `${where}: the classification extension is not offered; ask for the scores`,
-    );
-  }
-  return { name, isBinary: booleanOf(parameters, 'binary_data', where) };
+  const wanted = parameters.classification;
+  const classes = wanted === undefined ? undefined : classCountOf(wanted, where);
+  return { name, isBinary: booleanOf(parameters, 'binary_data', where), classes };
 }
 
 /** A raw request: the whole body is the one input, its open size follows from the length; all outputs are binary. */
-function decodeRaw(model: ServedModel, version: number | undefined, body: Uint8Array): DecodedInfer {
-  const specs = model.resolve(version).inputs;
-  const spec = specs[0];
-  if (spec === undefined || specs.length !== 1) {
+function readRaw(target: InferTarget, body: Uint8Array): InferDocument {
+  const spec = target.inputs[0];
+  if (spec === undefined || target.inputs.length !== 1) {
     throw new InvalidRequestError(
-      `a raw request needs a model with one input; '${model.name}' has ${specs.length}`,
+      `a raw request needs a model with one input; '${target.model}' has ${target.inputs.length}`,
     );
   }
   const where = `input '${spec.name}'`;
@@ -192,7 +273,7 @@ function decodeRaw(model: ServedModel, version: number | undefined, body: Uint8A
           ...tensorFromBytes(spec.dtype, rawShape(spec, spec.dtype, body.byteLength, where), body, where),
           name: spec.name,
         };
-  return { id: '', isBinary: () => true, request: { model, version, inputs: [input] } };
+  return { id: '', inputs: [input], outputs: [], isBinaryByDefault: true, timeoutMs: undefined, wishes: {} };
 }
 
 function rawShape({ shape }: TensorSpec, dtype: DType, byteLength: number, where: string): number[] {

@@ -10,7 +10,16 @@ export function serverMetadata(target: Target): unknown {
   return {
     name: 'bonsai',
     version: SERVER_VERSION,
-    extensions: ['model_repository', 'model_configuration', 'binary_tensor_data', 'parameters', 'statistics'],
+    extensions: [
+      'classification',
+      'model_repository',
+      'model_repository(unload_dependents)',
+      'schedule_policy',
+      'model_configuration',
+      'binary_tensor_data',
+      'parameters',
+      'statistics',
+    ],
     target,
   };
 }

@@ -1,5 +1,5 @@
 import { InvalidRequestError } from '../errors.ts';
-import { HttpError } from './errors.ts';
+import { HttpError, MethodNotAllowedError } from './errors.ts';
 
 /** What a request asks for. */
 export type Route =
@@ -40,6 +40,15 @@ export function routeOf(method: string | undefined, url: string): Route {
       if (parts.length === 4 && second === 'stats') return allow(method, ['GET'], { kind: 'all_statistics' });
       if (second !== undefined) return modelRoute(method, decode(second), parts.slice(4));
       break;
+    case 'systemsharedmemory':
+    case 'cudasharedmemory':
+      throw notOffered('shared memory');
+    case 'trace':
+      if (parts.length === 4 && second === 'setting') throw notOffered('trace');
+      break;
+    case 'logging':
+      if (parts.length === 3) throw notOffered('logging');
+      break;
     case 'repository':
       if (parts.length === 4 && second === 'index') return allow(method, ['POST'], { kind: 'index' });
       if (parts.length === 5 && third === 'index') return allow(method, ['POST'], { kind: 'index' });
@@ -51,11 +60,20 @@ export function routeOf(method: string | undefined, url: string): Route {
   throw notFound();
 }
 
+/** Extensions of Triton's that exist but are not served; the server's metadata does not name them. */
+function notOffered(extension: string): HttpError {
+  return new HttpError(501, `the ${extension} extension is not offered`);
+}
+
 function modelRoute(method: string | undefined, model: string, rest: readonly string[]): Route {
   const isVersioned = rest[0] === 'versions';
   const version = isVersioned ? versionOf(rest[1]) : undefined;
   const [action, ...more] = isVersioned ? rest.slice(2) : rest;
   const route = MODEL_ROUTES.get(action);
+  if (action === 'trace' && more.length === 1 && more[0] === 'setting' && !isVersioned)
+    throw notOffered('trace');
+  if ((action === 'generate' || action === 'generate_stream') && more.length === 0)
+    throw notOffered('generate');
   if (route === undefined || more.length > 0) throw notFound();
   return allow(method, [route[1]], { kind: route[0], model, version });
 }
@@ -85,7 +103,7 @@ function repositoryRoute(method: string | undefined, model: string, action: stri
 
 function allow(method: string | undefined, methods: readonly string[], route: Route): Route {
   if (method !== undefined && methods.includes(method)) return route;
-  throw new HttpError(405, 'Method Not Allowed');
+  throw new MethodNotAllowedError(methods);
 }
 
 function decode(part: string): string {

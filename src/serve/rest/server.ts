@@ -1,20 +1,46 @@
-import { createHash, timingSafeEqual } from 'node:crypto';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import {
+  createServer,
+  type IncomingMessage,
+  type Server,
+  type ServerOptions,
+  type ServerResponse,
+} from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
+import type { Socket } from 'node:net';
 import { promisify } from 'node:util';
 import { deflate, gzip } from 'node:zlib';
 import type { Logger } from 'pino';
+import { messageOf } from '../../base/errors.ts';
+import { elementCount } from '../../base/tensor.ts';
 import type { Target } from '../../repository/types.ts';
-import type { DataPlane } from '../data-plane.ts';
+import { withClasses } from '../classification.ts';
+import type { DataPlane, InferAnswer } from '../data-plane.ts';
 import { RefusedError } from '../errors.ts';
 import type { Limits } from '../limits.ts';
 import type { ModelRegistry } from '../model-registry.ts';
-import { ACCEPTED_ENCODINGS, readBody } from './body.ts';
+import type { TlsIdentity } from '../safety/tls.ts';
+import type { Access, Permission } from '../safety/tokens.ts';
+import type { ServedModel } from '../served-model.ts';
+import { ACCEPTED_ENCODINGS, type BodyRules, Holding, readBody } from './body.ts';
 import { modelConfig } from './config.ts';
-import { HttpError, statusOf } from './errors.ts';
-import { decodeInfer, encodeInfer } from './infer.ts';
+import { HttpError, MethodNotAllowedError, statusOf } from './errors.ts';
+import {
+  type AnswerFormat,
+  classesOf,
+  type EncodedInfer,
+  encodeInfer,
+  type InferDocument,
+  inferOf,
+  jsonLengthOf,
+  readDocument,
+  targetOf,
+} from './infer.ts';
+import type { Json } from './json.ts';
+import { INLINE_JSON_BYTES, INLINE_JSON_ELEMENTS, JsonThread } from './json-thread.ts';
 import { modelMetadata, serverMetadata } from './metadata.ts';
-import { loadModel, repositoryIndex } from './repository.ts';
-import { routeOf } from './routes.ts';
+import { jsonBody, loadModel, repositoryIndex, unloadModel } from './repository.ts';
+import { logRequest } from './request-log.ts';
+import { type Route, routeOf } from './routes.ts';
 import { modelStatistics } from './statistics.ts';
 
 /** What the handlers translate to and from. */
@@ -28,41 +54,99 @@ export interface RestContext {
   readonly logger: Logger;
   /** Whether the server takes requests: all tasks are loaded and it is not stopping. */
   readonly isReady: () => boolean;
-  /** Needed to load and unload; undefined: anybody may. */
-  readonly adminToken?: string;
+  readonly access: Access;
+  /** Writes a line for each request to the log. */
+  readonly logsRequests?: boolean;
+  /** Undefined: plain HTTP. */
+  readonly tls?: TlsIdentity;
 }
 
-/** The Open Inference Protocol over HTTP, not yet listening. */
+/** A request on its way through the handlers. */
+interface Exchange {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly holding: Holding;
+  /** The client waits to be told before it sends its body. */
+  awaitsContinue: boolean;
+  /** The identifier that the client gave its inference. */
+  id?: string;
+  version?: number;
+}
+
+interface Handlers extends RestContext {
+  readonly json: JsonThread;
+}
+
+/** How often Node.js looks for connections whose headers or bodies take too long; its default is 30 s. */
+const CONNECTIONS_CHECK_MS = 1_000;
+
+/** The Open Inference Protocol over HTTP or HTTPS, not yet listening. */
 export function createRestServer(context: RestContext): Server {
-  const { limits } = context;
-  const server = createServer(
-    {
-      headersTimeout: limits.headersTimeoutMs,
-      requestTimeout: limits.requestTimeoutMs,
-      keepAliveTimeout: limits.keepAliveTimeoutMs,
-      noDelay: true,
-    },
-    (request, response) => {
-      // A server that stops (or starts) does not keep a client's connection for a next request.
-      if (!context.isReady()) response.shouldKeepAlive = false;
-      handle(context, request, response).catch((thrown: unknown) =>
-        answerError(context, request, response, thrown),
-      );
-    },
-  );
+  const { limits, tls } = context;
+  const options: ServerOptions = {
+    headersTimeout: limits.headersTimeoutMs,
+    requestTimeout: limits.requestTimeoutMs,
+    keepAliveTimeout: limits.keepAliveTimeoutMs,
+    maxHeaderSize: limits.maxHeaderBytes,
+    connectionsCheckingInterval: CONNECTIONS_CHECK_MS,
+    noDelay: true,
+  };
+  const server: Server =
+    tls === undefined
+      ? createServer(options)
+      : createTlsServer({
+          ...options,
+          cert: tls.cert,
+          key: tls.key,
+          handshakeTimeout: limits.headersTimeoutMs,
+        });
+  const handlers: Handlers = { ...context, json: new JsonThread() };
+  server.on('request', (request, response) => serve(handlers, request, response, false));
+  server.on('checkContinue', (request, response) => serve(handlers, request, response, true));
+  server.on('checkExpectation', (request, response) => {
+    const thrown = new HttpError(417, "the only expectation that is met is '100-continue'");
+    answerError(handlers, exchangeOf(handlers, request, response, true), thrown);
+  });
+  server.on('clientError', refuseConnection);
+  server.on('close', () => void handlers.json.close());
   server.maxConnections = limits.maxConnections;
+  server.timeout = limits.idleConnectionTimeoutMs;
   return server;
 }
 
-async function handle(
+function serve(
+  context: Handlers,
+  request: IncomingMessage,
+  response: ServerResponse,
+  awaitsContinue: boolean,
+): void {
+  // A server that stops (or starts) does not keep a client's connection for a next request.
+  if (!context.isReady()) response.shouldKeepAlive = false;
+  const exchange = exchangeOf(context, request, response, awaitsContinue);
+  if (context.logsRequests) {
+    logRequest(context.logger, request, response, () => ({ id: exchange.id, version: exchange.version }));
+  }
+  handle(context, exchange)
+    .catch((thrown: unknown) => answerError(context, exchange, thrown))
+    .finally(() => exchange.holding.release());
+}
+
+function exchangeOf(
   context: RestContext,
   request: IncomingMessage,
   response: ServerResponse,
-): Promise<void> {
+  awaitsContinue: boolean,
+): Exchange {
+  return { request, response, holding: new Holding(context.plane.bytes), awaitsContinue };
+}
+
+async function handle(context: Handlers, exchange: Exchange): Promise<void> {
+  const { request, response } = exchange;
   const route = routeOf(request.method, request.url ?? '');
+  checkAccess(context, permissionFor(route), request);
   switch (route.kind) {
     case 'infer':
-      return infer(context, route, request, response);
+      return infer(context, route, exchange);
     case 'live':
       return send(response, 200);
     case 'ready':
@@ -82,25 +166,75 @@ async function handle(
     case 'index':
       return sendJson(
         response,
-        await repositoryIndex(context.models, await readBody(request, context.limits.maxBodyBytes)),
+        await repositoryIndex(context.models, await administrativeBody(context, exchange)),
       );
     case 'load':
-      checkAdmin(context, request);
+      context.models.checkControl();
       await loadModel(
         context.models,
         route.model,
-        await readBody(request, context.limits.maxBodyBytes),
+        await administrativeBody(context, exchange),
         context.slots,
+        context.limits.maxBodyBytes,
       );
       return send(response, 200);
     case 'unload':
-      checkAdmin(context, request);
-      await readBody(request, context.limits.maxBodyBytes);
-      await context.models.unload(route.model);
+      context.models.checkControl();
+      await unloadModel(context.models, route.model, await administrativeBody(context, exchange));
       return send(response, 200);
     default:
       route satisfies never;
   }
+}
+
+/** Probes need no token: they tell nothing but whether the server is up. */
+function permissionFor(route: Route): Permission | undefined {
+  switch (route.kind) {
+    case 'live':
+    case 'ready':
+    case 'model_ready':
+      return undefined;
+    case 'load':
+    case 'unload':
+      return 'administration';
+    default:
+      return 'inference';
+  }
+}
+
+/** @throws HttpError 401 unless the request bears a token that is enough */
+function checkAccess(
+  { access }: RestContext,
+  permission: Permission | undefined,
+  request: IncomingMessage,
+): void {
+  if (permission === undefined || access.allows(permission, request.headers.authorization)) return;
+  throw new HttpError(
+    401,
+    permission === 'administration'
+      ? "loading and unloading need 'Authorization: Bearer' with the administrator's token"
+      : "this server needs 'Authorization: Bearer' with a token",
+  );
+}
+
+function rulesFor({ limits }: RestContext, exchange: Exchange): BodyRules {
+  return {
+    maxBytes: limits.maxBodyBytes,
+    idleTimeoutMs: limits.bodyIdleTimeoutMs,
+    holding: exchange.holding,
+    proceed: exchange.awaitsContinue
+      ? () => {
+          exchange.awaitsContinue = false;
+          exchange.response.writeContinue();
+        }
+      : undefined,
+  };
+}
+
+/** The JSON of a request that is no inference; `{}` where it has no body. */
+async function administrativeBody(context: Handlers, exchange: Exchange): Promise<Json> {
+  const body = await readBody(exchange.request, rulesFor(context, exchange));
+  return jsonBody(body, (large, maxDepth) => context.json.run({ kind: 'value', body: large, maxDepth }));
 }
 
 interface VersionedName {
@@ -108,29 +242,77 @@ interface VersionedName {
   readonly version: number | undefined;
 }
 
-async function infer(
-  context: RestContext,
-  route: VersionedName,
-  request: IncomingMessage,
-  response: ServerResponse,
-): Promise<void> {
+async function infer(context: Handlers, route: VersionedName, exchange: Exchange): Promise<void> {
+  const { response } = exchange;
   const model = context.models.get(route.model);
-  let decoded: ReturnType<typeof decodeInfer>;
-  try {
-    model.resolve(route.version);
-    const body = await readBody(request, context.limits.maxBodyBytes);
-    const headerLength = headerOf(request, 'inference-header-content-length');
-    decoded = decodeInfer(model, route.version, body, headerLength, context.limits.maxJsonDepth);
-  } catch (thrown) {
-    model.arrivals.invalid++;
+  const document = await documentOf(context, model, route.version, exchange).catch((thrown: unknown) => {
+    countUndecoded(model, thrown);
     throw thrown;
-  }
+  });
+  exchange.id = document.id;
+  const decoded = inferOf(model, route.version, document);
   const submission = context.plane.submit(decoded.request);
   const onClose = () => submission.cancel();
   response.once('close', onClose);
   const answer = await submission.answer;
   response.removeListener('close', onClose);
-  const { body, jsonLength } = encodeInfer(decoded, answer);
+  exchange.version = answer.version;
+  const classified = withClasses(model, classesOf(decoded.format), answer);
+  const encoded = await encodedOf(context, decoded.format, classified);
+  await sendAnswer(exchange, encoded);
+}
+
+async function documentOf(
+  context: Handlers,
+  model: ServedModel,
+  version: number | undefined,
+  exchange: Exchange,
+): Promise<InferDocument> {
+  model.resolve(version); // What cannot be answered need not be read.
+  const { limits } = context;
+  const body = await readBody(exchange.request, rulesFor(context, exchange));
+  const headerLength = headerOf(exchange.request, 'inference-header-content-length');
+  const target = targetOf(model, version);
+  const jsonLength = jsonLengthOf(headerLength, body.byteLength, limits.maxJsonBytes);
+  if (jsonLength <= INLINE_JSON_BYTES) return readDocument(target, body, headerLength, limits);
+  const document = await context.json.run({ kind: 'document', target, body, headerLength, limits });
+  // Text is large for its numbers as a rule, but "1," unfolds to 8 bytes of FP64.
+  const tensorBytes = document.inputs.reduce((sum, { bytes }) => sum + bytes.byteLength, 0);
+  exchange.holding.add(tensorBytes - body.byteLength);
+  return document;
+}
+
+/** Counts a request that never came to the data plane, by why. */
+function countUndecoded(model: ServedModel, thrown: unknown): void {
+  if (thrown instanceof RefusedError) {
+    model.arrivals.refused++;
+    model.countRefusal('memory');
+  } else {
+    model.arrivals.invalid++;
+  }
+}
+
+async function encodedOf(
+  context: Handlers,
+  format: AnswerFormat,
+  answer: InferAnswer,
+): Promise<EncodedInfer> {
+  const elements = answer.outputs.reduce(
+    (sum, { name, shape }) =>
+      (format.outputs.find((wish) => wish.name === name)?.isBinary ?? format.isBinaryByDefault)
+        ? sum
+        : sum + elementCount(shape),
+    0,
+  );
+  return elements <= INLINE_JSON_ELEMENTS
+    ? encodeInfer(format, answer)
+    : context.json.run({ kind: 'answer', format, answer });
+}
+
+async function sendAnswer(
+  { request, response }: Exchange,
+  { body, jsonLength }: EncodedInfer,
+): Promise<void> {
   const type = jsonLength === undefined ? 'application/json' : 'application/octet-stream';
   const headers: Record<string, string | number> = { 'Content-Type': type };
   if (jsonLength !== undefined) headers['Inference-Header-Content-Length'] = jsonLength;
@@ -145,20 +327,6 @@ function modelReady(context: RestContext, route: VersionedName, response: Server
       : model.liveVersions.some((live) => live.version === route.version);
   if (!isReady) throw new HttpError(400, 'Model version not ready');
   send(response, 200);
-}
-
-/** @throws HttpError 401 unless the request bears the administrator's token */
-function checkAdmin(context: RestContext, request: IncomingMessage): void {
-  if (context.adminToken === undefined) return;
-  const given = /^Bearer (.+)$/i.exec(request.headers.authorization ?? '')?.[1] ?? '';
-  // Hashes have equal lengths, so the comparison takes the same time whatever was sent.
-  const hash = (text: string) => createHash('sha256').update(text).digest();
-  if (!timingSafeEqual(hash(given), hash(context.adminToken))) {
-    throw new HttpError(
-      401,
-      "loading and unloading need 'Authorization: Bearer' with the administrator's token",
-    );
-  }
 }
 
 const compressors = { gzip: promisify(gzip), deflate: promisify(deflate) };
@@ -203,12 +371,8 @@ function send(
   response.end(body);
 }
 
-function answerError(
-  context: RestContext,
-  request: IncomingMessage,
-  response: ServerResponse,
-  thrown: unknown,
-): void {
+function answerError(context: RestContext, exchange: Exchange, thrown: unknown): void {
+  const { request, response } = exchange;
   const { status, message } = statusOf(thrown);
   if (status === 500) context.logger.error({ err: thrown, url: request.url }, 'request failed');
   if (response.headersSent || response.destroyed) {
@@ -218,11 +382,42 @@ function answerError(
   const headers: Record<string, string | number> = { 'Content-Type': 'application/json' };
   if (thrown instanceof RefusedError)
     headers['Retry-After'] = Math.max(1, Math.ceil(thrown.retryAfterMs / 1000));
-  if (status === 501) headers['Accept-Encoding'] = ACCEPTED_ENCODINGS;
+  if (status === 501 && request.headers['content-encoding'] !== undefined)
+    headers['Accept-Encoding'] = ACCEPTED_ENCODINGS;
   if (status === 401) headers['WWW-Authenticate'] = 'Bearer';
+  if (thrown instanceof MethodNotAllowedError) headers.Allow = thrown.allowed;
   const body = Buffer.from(JSON.stringify({ error: message }));
-  if (request.complete) send(response, status, headers, body);
-  else sendBeforeEnd(request, response, status, headers, body);
+  if (request.complete) {
+    send(response, status, headers, body);
+  } else if (exchange.awaitsContinue) {
+    // It was never told to send its body, so nothing of it is on the way.
+    send(response, status, { ...headers, Connection: 'close' }, body);
+  } else {
+    sendBeforeEnd(request, response, status, headers, body);
+  }
+}
+
+/** What Node.js refuses before there is a request; the text is the error's reason without its details. */
+const CONNECTION_ERRORS: Readonly<Record<string, readonly [status: string, message: string]>> = {
+  HPE_HEADER_OVERFLOW: ['431 Request Header Fields Too Large', 'the headers of the request are too large'],
+  ERR_HTTP_REQUEST_TIMEOUT: ['408 Request Timeout', 'the request did not come in time'],
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: ['413 Payload Too Large', 'the chunk extensions are too large'],
+};
+
+/** Answers what cannot be understood as HTTP, where the connection still takes an answer, and closes it. */
+function refuseConnection(error: Error & { code?: string }, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const [status, message] = CONNECTION_ERRORS[error.code ?? ''] ?? [
+    '400 Bad Request',
+    `the request is no HTTP: ${messageOf(error)}`,
+  ];
+  const body = JSON.stringify({ error: message });
+  socket.end(
+    `HTTP/1.1 ${status}\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+  );
 }
 
 /** How long the rest of a refused body is read: 64 MiB come in this time at 270 Mbit/s. */

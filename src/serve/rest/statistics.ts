@@ -49,6 +49,6 @@ function statisticsOf(model: ServedModel, live: LiveVersion): unknown {
       compute_infer,
       compute_output: { count: compute_infer.count, ns: 0 },
     })),
-    memory_usage: [],
+    memory_usage: [{ type: 'CPU', id: 0, byte_size: live.memoryBytes }],
   };
 }

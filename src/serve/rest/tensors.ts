@@ -38,14 +38,7 @@ const MAX_SHOWN_LENGTH = 60;
 export function tensorFromJson(dtype: DType, shape: readonly number[], data: Json, where: string): Tensor {
   if (!Array.isArray(data)) throw new InvalidRequestError(`${where}: 'data' must be an array`);
   const count = elementCount(shape);
-  const elements: Json[] = [];
-  flatten(data, elements, count);
-  if (elements.length !== count) {
-    const got = elements.length > count ? `more than ${count}` : String(elements.length);
-    throw new InvalidRequestError(
-      `${where}: got ${got} elements, but shape [${shape.join(',')}] has ${count}`,
-    );
-  }
+  const elements = elementsOfJson(data, shape, where);
   const wrong = (expected: string, value: Json | undefined) =>
     new InvalidRequestError(`${where}: ${datatypeOf(dtype)} takes ${expected}, got ${describe(value)}`);
 
@@ -163,11 +156,47 @@ export function elementBytes(dtype: DType): number {
   return BITS_PER_ELEMENT[dtype] / 8;
 }
 
-/** Stops soon after the limit: more elements are an error whatever they are. */
-function flatten(data: readonly Json[], into: Json[], limit: number): void {
+/**
+ * The elements of `data`, which is either flat or nested just as the shape is. @throws InvalidRequestError
+ */
+function elementsOfJson(data: readonly Json[], shape: readonly number[], where: string): readonly Json[] {
+  const count = elementCount(shape);
+  const isNested = Array.isArray(data[0]) || data.some((item) => Array.isArray(item));
+  if (!isNested) {
+    if (data.length === count) return data;
+    // Rows that are empty need not be written: [2, 0] may be [[], []] or [].
+    const got = data.length > count ? `more than ${count}` : String(data.length);
+    throw new InvalidRequestError(
+      `${where}: got ${got} elements, but shape [${shape.join(',')}] has ${count}`,
+    );
+  }
+  const elements: Json[] = [];
+  if (shape.length === 0) throw new InvalidRequestError(`${where}: 'data' of a scalar must be [value]`);
+  flatten(data, shape, 0, elements, where);
+  return elements;
+}
+
+function flatten(
+  data: readonly Json[],
+  shape: readonly number[],
+  axis: number,
+  into: Json[],
+  where: string,
+): void {
+  if (data.length !== shape[axis]) {
+    throw new InvalidRequestError(
+      `${where}: the nesting of 'data' does not match shape [${shape.join(',')}]: an array of axis ${axis} has ${data.length} items, not ${shape[axis]}`,
+    );
+  }
+  const isInnermost = axis === shape.length - 1;
   for (const item of data) {
-    if (into.length > limit) return;
-    if (Array.isArray(item)) flatten(item, into, limit);
+    if (Array.isArray(item) === isInnermost) {
+      const problem = isInnermost ? 'it goes deeper' : `it ends at axis ${axis}`;
+      throw new InvalidRequestError(
+        `${where}: the nesting of 'data' does not match shape [${shape.join(',')}]: ${problem}; write it flat or nested in full`,
+      );
+    }
+    if (Array.isArray(item)) flatten(item, shape, axis + 1, into, where);
     else into.push(item);
   }
 }

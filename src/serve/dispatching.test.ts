@@ -1,0 +1,376 @@
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import pino from 'pino';
+import { request } from 'undici';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { systemClock } from '../base/clock.ts';
+import { float32Tensor, floatsOf } from '../base/tensor.ts';
+import { GraphBuilder, modelOf } from '../graph/build.ts';
+import { writeModel } from '../graph/onnx/write.ts';
+import type { Dispatch } from '../policy/dispatch.ts';
+import { digestOf } from '../repository/digest.ts';
+import { writeTask } from '../repository/store.ts';
+import { MANIFEST_SCHEMA_VERSION, type Variant } from '../repository/types.ts';
+import type { InferRequest } from './data-plane.ts';
+import { type RunningServer, type ServerOptions, startServer } from './server.ts';
+import type { Wishes } from './wishes.ts';
+
+const logger = pino({ level: 'silent' });
+const WIDTH = 4;
+
+/** logits = 10 · version + sum(image) per row; `mixes`: the mean over the rows is taken off, so they depend on each other. */
+function scorer(version: number, options: { slowness?: number; mixes?: boolean } = {}): Uint8Array {
+  const b = new GraphBuilder('scorer');
+  let x = b.input('image', 'float32', ['N', WIDTH]);
+  if (options.mixes) x = b.op('Sub', [x, b.op('ReduceMean', [x], { axes: [0], keepdims: 1 })]);
+  if (options.slowness !== undefined) {
+    // A wide detour that contributes 0; reading the weights costs more than computing, so that batches pay.
+    const wide = 512;
+    let detour = b.op('MatMul', [
+      x,
+      b.constant(float32Tensor([WIDTH, wide], new Float32Array(WIDTH * wide))),
+    ]);
+    const w = b.constant(float32Tensor([wide, wide], new Float32Array(wide * wide).fill(1e-9)));
+    for (let i = 0; i < options.slowness; i++) detour = b.op('Relu', [b.op('MatMul', [detour, w])]);
+    x = b.op('Add', [x, b.op('ReduceMean', [detour], { axes: [1], keepdims: 1 })]);
+  }
+  const sum = b.op('MatMul', [x, b.constant(float32Tensor([WIDTH, 1], [1, 1, 1, 1]))]);
+  b.output(b.op('Add', [sum, b.scalar(10 * version)], {}, { outputs: ['logits'] }), 'float32', ['N', 1]);
+  return writeModel(modelOf(b.finish()));
+}
+
+async function writeScorer(root: string, task: string, models: ReadonlyMap<number, Uint8Array>) {
+  const variants = [...models].map(
+    ([version, bytes]): Variant => ({
+      version,
+      digest: digestOf(bytes),
+      sizeBytes: bytes.byteLength,
+      accuracy: { test: 1 - version / 10, testCount: 100 },
+      macs: 1000 - version,
+      parameters: 5,
+      lineage: {},
+      profiles: {},
+    }),
+  );
+  const inputs = [{ name: 'image', dtype: 'float32', shape: [-1, WIDTH] }] as const;
+  const outputs = [{ name: 'logits', dtype: 'float32', shape: [-1, 1] }] as const;
+  await writeTask(root, { schemaVersion: MANIFEST_SCHEMA_VERSION, task, inputs, outputs, variants }, models);
+}
+
+function start(root: string, options: Partial<ServerOptions> = {}): Promise<RunningServer> {
+  return startServer({
+    repository: root,
+    logger,
+    clock: systemClock,
+    httpPort: 0,
+    metricsPort: 0,
+    ...options,
+  });
+}
+
+function ask(server: RunningServer, task: string, wishes: Wishes = {}, values = [1, 2, 3, 4]) {
+  const image = { name: 'image', ...float32Tensor([values.length / WIDTH, WIDTH], values) };
+  const inferRequest: InferRequest = { model: server.models.get(task), inputs: [image], ...wishes };
+  return server.plane.submit(inferRequest).answer;
+}
+
+const select = (server: RunningServer, task: string, versions: number[], shares?: [number, number][]) =>
+  server.models.load(task, {
+    kind: 'specific',
+    versions,
+    ...(shares !== undefined && { shares: new Map(shares) }),
+  });
+
+describe('several versions of a task', () => {
+  let root: string;
+  let server: RunningServer;
+  beforeAll(async () => {
+    root = await mkdtemp(join(tmpdir(), 'bonsai-dispatch-'));
+    await writeScorer(
+      root,
+      'digits',
+      new Map([
+        [1, scorer(1, { slowness: 60 })],
+        [2, scorer(2, { slowness: 20 })],
+        [3, scorer(3)],
+      ]),
+    );
+    server = await start(root);
+    await select(server, 'digits', [1, 2, 3]);
+  });
+  afterAll(async () => {
+    await server.close();
+    await rm(root, { recursive: true, force: true });
+  });
+
+  it('are told apart by what a request says', async () => {
+    const versions = [];
+    for (const wishes of [
+      {},
+      { version: 1 },
+      { prefer: 'accuracy' },
+      { prefer: 'latency' },
+      { minAccuracy: 0.8 },
+      { minAccuracy: 0.9 },
+      { priority: 'batch' },
+      { prefer: 'latency', minAccuracy: 0.75 },
+      { version: 2, minAccuracy: 0.8, prefer: 'latency', weight: 2 },
+    ] as const) {
+      const answer = await ask(server, 'digits', wishes);
+      expect(floatsOf(answer.outputs[0]!)[0]).toBeCloseTo(10 * answer.version + 10, 3);
+      expect([answer.accuracy, answer.queueMs >= 0]).toEqual([1 - answer.version / 10, true]);
+      versions.push(answer.version);
+    }
+    // A floor that the serving version misses is met by the most accurate one that is in time.
+    expect(versions).toEqual([3, 1, 1, 3, 1, 1, 3, 2, 2]);
+  });
+
+  it('cannot fulfil everything, and say what they can', async () => {
+    const refusal = (wishes: Wishes) => {
+      try {
+        void ask(server, 'digits', wishes);
+        return 'nothing';
+      } catch (thrown) {
+        return thrown;
+      }
+    };
+    expect(refusal({ minAccuracy: 0.95 })).toMatchObject({
+      code: 'invalid_request',
+      message: expect.stringMatching(/reaches min_accuracy 0.95; it has version 1 \(has accuracy 0.9\), /),
+    });
+    expect(refusal({ version: 3, minAccuracy: 0.8 })).toMatchObject({
+      code: 'invalid_request',
+      message: expect.stringMatching(/version 3 of 'digits' has accuracy 0.7, which is below/),
+    });
+    expect(refusal({ priority: 'batch', maxLatencyMs: 100 })).toMatchObject({ code: 'invalid_request' });
+    await select(server, 'digits', [3]);
+    expect(refusal({ minAccuracy: 0.8 })).toMatchObject({
+      code: 'not_ready',
+      message: expect.stringMatching(/in memory: version 3 .*; the repository also has version 1 /),
+    });
+    await select(server, 'digits', [1, 2, 3]);
+  });
+
+  it('answer by their shares, until told otherwise; requests that name a version do not count', async () => {
+    await select(
+      server,
+      'digits',
+      [2, 3],
+      [
+        [2, 0.9],
+        [3, 0.1],
+      ],
+    );
+    const counts = new Map<number, number>();
+    for (let i = 0; i < 40; i++) {
+      const { version } = await ask(server, 'digits');
+      counts.set(version, (counts.get(version) ?? 0) + 1);
+      await ask(server, 'digits', { version: 3 });
+    }
+    expect([counts.get(2), counts.get(3)]).toEqual([36, 4]);
+    await select(server, 'digits', [2, 3]);
+    expect((await ask(server, 'digits')).version).toBe(3);
+    await select(server, 'digits', [1, 2, 3]);
+  });
+
+  it('take shares through the repository extension, and give them back', async () => {
+    const load = (config: object) =>
+      request(`${server.httpUrl}/v2/repository/models/digits/load`, {
+        method: 'POST',
+        body: JSON.stringify({ parameters: { config: JSON.stringify(config) } }),
+      });
+    const policy = { version_policy: { specific: { versions: [2, 3] } } };
+    const shares = (value: string) => ({ parameters: { 'bonsai.shares': { string_value: value } } });
+    expect((await load({ ...policy, ...shares('{"2":3,"3":1}') })).statusCode).toBe(200);
+    const versions = [];
+    for (let i = 0; i < 8; i++) versions.push((await ask(server, 'digits')).version);
+    expect(versions.filter((version) => version === 2).length).toBe(6);
+    const config = await (await request(`${server.httpUrl}/v2/models/digits/config`)).body.json();
+    expect(config).toMatchObject({
+      parameters: { 'bonsai.shares': { string_value: '{"2":0.75,"3":0.25}' } },
+    });
+    for (const wrong of ['{"1":1}', '{}', '{"2":-1}', '[]', 'x']) {
+      const reply = await load({ ...policy, ...shares(wrong) });
+      expect([wrong, reply.statusCode]).toEqual([wrong, 400]);
+      await reply.body.dump();
+    }
+    const threads = { parameters: { intra_op_thread_count: { string_value: '2' } } };
+    expect((await load({ ...policy, ...threads })).statusCode).toBe(200);
+    expect(server.models.get('digits').current?.threads).toBe(2);
+    await server.models.load('digits', { kind: 'specific', versions: [1, 2, 3] }, 1);
+  });
+
+  it('are chosen by the dispatch of a policy; where that fails, by the default one', async () => {
+    const seen: unknown[] = [];
+    const byPlan: Dispatch = {
+      name: 'by plan',
+      pick: ({ plan }) => {
+        seen.push(plan);
+        return { kind: 'run', index: 0, version: plan as number };
+      },
+    };
+    server.plane.useDispatch(byPlan);
+    server.plane.setPlan(1);
+    expect((await ask(server, 'digits')).version).toBe(1);
+    server.plane.setPlan(9); // Not there.
+    expect((await ask(server, 'digits')).version).toBe(3);
+    expect(seen).toEqual([1, 9]);
+    server.plane.useDispatch({
+      name: 'shedding',
+      pick: () => ({ kind: 'shed', index: 0, reason: 'overload' }),
+    });
+    await expect(ask(server, 'digits')).rejects.toMatchObject({ code: 'deadline_exceeded' });
+    let picks = 0;
+    server.plane.useDispatch({
+      name: 'waiting',
+      pick: ({ nowMs }) =>
+        picks++ < 2 ? { kind: 'wait', untilMs: nowMs + 1 } : { kind: 'run', index: 0, version: 2 },
+    });
+    expect((await ask(server, 'digits')).version).toBe(2);
+    server.plane.useDispatch(undefined);
+    expect((await ask(server, 'digits')).version).toBe(3);
+  });
+});
+
+describe('the queue of the server', () => {
+  let root: string;
+  beforeAll(async () => {
+    root = await mkdtemp(join(tmpdir(), 'bonsai-queue-'));
+    await writeScorer(root, 'slow', new Map([[1, scorer(1, { slowness: 40 })]]));
+    await writeScorer(root, 'mixing', new Map([[1, scorer(1, { mixes: true, slowness: 40 })]]));
+  });
+  afterAll(() => rm(root, { recursive: true, force: true }));
+
+  it('joins requests that wait into one job, and gives each its own rows', async () => {
+    const server = await start(root);
+    // Whether joining pays is measured, so that here it is demanded.
+    server.plane.useDispatch({
+      name: 'joining',
+      pick: () => ({ kind: 'run', index: 0, version: 1, batch: 8 }),
+    });
+    try {
+      const rows = Array.from({ length: 24 }, (_, i) => [i, 0, 0, 0, ...(i % 3 === 0 ? [i, 1, 0, 0] : [])]);
+      const answers = await Promise.all(rows.map((values) => ask(server, 'slow', {}, values)));
+      answers.forEach(({ outputs: [logits] }, i) => {
+        const values = [...floatsOf(logits!)].map((value) => Math.round(value * 100) / 100);
+        expect(values).toEqual(i % 3 === 0 ? [10 + i, 11 + i] : [10 + i]);
+      });
+      const { statistics } = server.models.get('slow').current!;
+      expect([statistics.success.count, statistics.inferenceCount]).toEqual([24, 32]);
+      const executed = [...statistics.batches].reduce((sum, [size, { count }]) => sum + size * count, 0);
+      expect(executed).toBe(32);
+      // 16 single and 8 double requests: on their own no job would have more than 2 rows.
+      expect(Math.max(...statistics.batches.keys())).toBeGreaterThan(2);
+      expect(statistics.executionCount).toBeLessThan(24);
+    } finally {
+      await server.close();
+    }
+  });
+
+  it('never joins requests of a network whose rows depend on each other', async () => {
+    const server = await start(root);
+    server.plane.useDispatch({
+      name: 'joining',
+      pick: () => ({ kind: 'run', index: 0, version: 1, batch: 8 }),
+    });
+    try {
+      const answers = await Promise.all(
+        Array.from({ length: 12 }, (_, i) => ask(server, 'mixing', {}, [i, 0, 0, 0])),
+      );
+      for (const { outputs } of answers) expect(floatsOf(outputs[0]!)[0]).toBeCloseTo(10, 3);
+      const { statistics } = server.models.get('mixing').current!;
+      expect([statistics.executionCount, [...statistics.batches.keys()]]).toEqual([12, [1]]);
+    } finally {
+      await server.close();
+    }
+  });
+
+  it('serves realtime requests before those of the batch class, and gives up the less important when full', async () => {
+    const server = await start(root, { limits: { maxQueueLength: 4 } });
+    try {
+      const order: string[] = [];
+      const note = (name: string, answer: Promise<unknown>) =>
+        answer.then(
+          () => order.push(name),
+          () => order.push(`${name} refused`),
+        );
+      const all = [
+        note('first', ask(server, 'mixing')),
+        note('second', ask(server, 'mixing')),
+        note('batch', ask(server, 'mixing', { priority: 'batch' })),
+        note('low', ask(server, 'mixing', { weight: 0.1 })),
+        note('third', ask(server, 'mixing')),
+        note('fourth', ask(server, 'mixing')),
+        note('fifth', ask(server, 'mixing')),
+      ];
+      expect(() => ask(server, 'mixing')).toThrow(expect.objectContaining({ code: 'queue_full' }));
+      await Promise.all(all);
+      expect(order).toEqual(['low refused', 'first', 'second', 'third', 'fourth', 'fifth', 'batch']);
+    } finally {
+      await server.close();
+    }
+  });
+
+  it('bounds the bytes of all requests, and counts those that are done no more', async () => {
+    const server = await start(root, { limits: { maxInFlightBytes: 2 * 4 * WIDTH } });
+    try {
+      const two = [ask(server, 'slow'), ask(server, 'slow')];
+      expect(server.plane.bytes.used).toBe(32);
+      expect(() => ask(server, 'slow')).toThrow(/requests of 32 bytes are in the server already/);
+      await Promise.all(two);
+      expect(server.plane.bytes.used).toBe(0);
+    } finally {
+      await server.close();
+    }
+  });
+});
+
+describe('a version that was given up', () => {
+  it('is tried again, and answers again', async () => {
+    const root = await mkdtemp(join(tmpdir(), 'bonsai-revival-'));
+    await writeScorer(root, 'digits', new Map([[1, scorer(1)]]));
+    const server = await start(root);
+    try {
+      const model = server.models.get('digits');
+      for (let i = 0; i < 3; i++) {
+        const live = model.current!;
+        await live.crashLane(0);
+        if (i < 2) await expect.poll(() => live.lane(0), { timeout: 20_000 }).toBeDefined();
+      }
+      await expect.poll(() => model.isReady, { timeout: 20_000 }).toBe(false);
+      expect(model.isReviving).toBe(true);
+      expect([...model.statuses]).toEqual([
+        [1, { state: 'UNAVAILABLE', reason: expect.stringMatching(/lost 3 times in a row; .*again in 1 s/) }],
+      ]);
+      await expect.poll(() => model.isReady, { timeout: 20_000 }).toBe(true);
+      expect((await ask(server, 'digits')).version).toBe(1);
+      expect(model.isReviving).toBe(false);
+    } finally {
+      await server.close();
+      await rm(root, { recursive: true, force: true });
+    }
+  }, 60_000);
+
+  it('has its threads replaced on demand while it answers', async () => {
+    const root = await mkdtemp(join(tmpdir(), 'bonsai-recycle-'));
+    await mkdir(join(root, 'foreign', '1'), { recursive: true });
+    await writeFile(join(root, 'foreign', '1', 'model.onnx'), scorer(1));
+    const server = await start(root);
+    try {
+      const live = server.models.get('foreign').current!;
+      const before = live.lane(0);
+      let isDone = false;
+      const recycled = live.recycle().then(() => {
+        isDone = true;
+      });
+      while (!isDone) await ask(server, 'foreign');
+      await recycled;
+      expect(live.lane(0)).not.toBe(before);
+      expect((await ask(server, 'foreign')).version).toBe(1);
+    } finally {
+      await server.close();
+      await rm(root, { recursive: true, force: true });
+    }
+  });
+});
