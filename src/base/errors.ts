@@ -23,6 +23,7 @@ export const ERROR_CODES = [
   'missing_file',
   'missing_rule',
   'model_not_found',
+  'not_in_repository',
   'not_ready',
   'port_in_use',
   'queue_full',

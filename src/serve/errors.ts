@@ -46,10 +46,10 @@ export class LoadFailedError extends BonsaiError {
   }
 }
 
-/** A load of what the repository does not have. The wording is the one that Triton's clients know. */
+/** A load of what the repository does not have. Wording and status (500, INTERNAL) are those that Triton's clients know. */
 export class UnknownTaskError extends BonsaiError {
   constructor(task: string, cause: unknown) {
-    super('load_failed', `failed to load '${task}', failed to poll from model repository`, { cause });
+    super('not_in_repository', `failed to load '${task}', failed to poll from model repository`, { cause });
   }
 }
 

@@ -270,11 +270,11 @@ describe('the protocol', () => {
     ['broken percent escapes', 'GET', '/v2/models/%zz', undefined, 404],
     ['a named repository', 'POST', '/v2/repository/mine/models/digits/load', undefined, 501],
     [
-      'loading an unknown model',
+      'loading an unknown model is 500, as Triton',
       'POST',
       '/v2/repository/models/nope/load',
       undefined,
-      400,
+      500,
       /^failed to load 'nope', failed to poll from model repository$/,
     ],
     [

@@ -43,6 +43,7 @@ export const STATUS_BY_CODE = {
   missing_file: STATUS.INTERNAL,
   missing_rule: STATUS.INTERNAL,
   model_not_found: STATUS.NOT_FOUND,
+  not_in_repository: STATUS.INTERNAL,
   not_ready: STATUS.UNAVAILABLE,
   port_in_use: STATUS.INTERNAL,
   queue_full: STATUS.UNAVAILABLE,

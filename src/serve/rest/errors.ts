@@ -27,6 +27,7 @@ export const STATUS_BY_CODE = {
   missing_file: 500,
   missing_rule: 500,
   model_not_found: 404,
+  not_in_repository: 500,
   not_ready: 503,
   port_in_use: 500,
   queue_full: 503,
