@@ -354,13 +354,14 @@ export class ModelRegistry {
   }
 
   async #read(name: string, warmups?: readonly Warmup[]): Promise<ReadTask> {
+    if (!isTaskName(name)) {
+      throw new InvalidRequestError(`failed to load '${name}': that is no name of a model`);
+    }
     try {
-      if (!isTaskName(name)) throw new ModelNotFoundError(name);
       const stored = await readTask(this.#options.root, name);
       return await this.#withConfig(stored, warmups ?? this.#warmups.get(name));
     } catch (thrown) {
       if (!(thrown instanceof ModelNotFoundError)) throw thrown;
-      // Triton's wording; its status would be that of a fault of the server.
       throw new UnknownTaskError(name, thrown);
     }
   }

@@ -652,7 +652,7 @@ describe('the protocol', () => {
     expect(text).toMatch(/process_cpu_seconds_total \d/);
     expect(text).toContain('# TYPE bonsai_queue_seconds histogram');
     for (const suffix of [
-      'bucket{le="+Inf",model="digits",version="1"}',
+      'bucket{model="digits",version="1",le="+Inf"}',
       'count{model="digits",version="1"}',
     ]) {
       expect(text).toContain(`bonsai_queue_seconds_${suffix} ${after.inference_stats.success.count}`);

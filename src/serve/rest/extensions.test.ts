@@ -414,7 +414,7 @@ describe('the model repository extension', () => {
         200,
       );
       expect(await result(server, 'plus')).toBe(1);
-      expect((await call(server, 'POST', loadPath('guest'))).status).toBe(400);
+      expect((await call(server, 'POST', loadPath('guest'))).status).toBe(500);
     } finally {
       await server.close();
     }
