@@ -10,9 +10,17 @@ export type InputShapes = Readonly<Record<string, readonly number[]>>;
 
 /** Reads a network of anybody's and makes sure that it is a graph. @throws BonsaiError as `readModelFile`, `checkModel` */
 export async function readNetwork(file: string): Promise<Model> {
-  const model = await readModelFile(file);
+  return (await readNetworkFiles(file)).model;
+}
+
+/** The same, with all files that it was read from: its own and those of external data. */
+export async function readNetworkFiles(
+  file: string,
+): Promise<{ readonly model: Model; readonly reads: readonly string[] }> {
+  const reads = [file];
+  const model = await readModelFile(file, (path) => reads.push(path));
   checkModel(model);
-  return model;
+  return { model, reads };
 }
 
 export function shapeOption(): Option {

@@ -315,6 +315,15 @@ describe('bonsai prune', () => {
     expect(stderr).toMatch(/\[missing_file\].*weights\.bin/);
     expect(code).toBe(1);
   });
+
+  test('external data is not replaced by what is pruned', async () => {
+    await writeFile(join(folder, 'external.onnx'), withExternalData('data.bin'));
+    await writeFile(join(folder, 'data.bin'), new Uint8Array(8));
+    const { code, stderr } = await bonsai('prune', 'external.onnx', '--out', 'data.bin');
+    expect(stderr).toMatch(/--out is data\.bin, which is the file that is read .*--force/);
+    expect(code).toBe(2);
+    expect((await readFile(join(folder, 'data.bin'))).byteLength).toBe(8);
+  });
 });
 
 describe('bonsai inspect', () => {

@@ -48,7 +48,7 @@ import {
   checkShapes,
   compactCount,
   type InputShapes,
-  readNetwork,
+  readNetworkFiles,
   resolveAlign,
   shapeOption,
 } from './network.ts';
@@ -231,9 +231,9 @@ ${EXIT_CODE_HELP}`,
           '--compensate has to see data: give it with --data, such as --data mnist.',
         );
       }
-      const model = await readNetwork(file);
+      const { model, reads } = await readNetworkFiles(file);
       checkShapes(model, options.shape);
-      await checkWritableFile(options.out, { reads: [file], force: options.force });
+      await checkWritableFile(options.out, { reads, force: options.force });
       const result = await interruptible(context.signal, 'Nothing was written.', async () => {
         const scoring = await gathered(context, model, options);
         const startedMs = context.clock.nowMs();

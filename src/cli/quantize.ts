@@ -17,7 +17,7 @@ import { digestOf } from '../repository/digest.ts';
 import type { Measurement } from '../repository/types.ts';
 import { type Context, interruptible, processContext } from './context.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
-import { readNetwork } from './network.ts';
+import { readNetworkFiles } from './network.ts';
 import { dataOption, jsonOption, loadData, seedOption, threadsOption, workOption } from './options.ts';
 import { parseInteger, parseNumber } from './parse.ts';
 import { checkWritableFile, forceOption } from './writable.ts';
@@ -94,9 +94,9 @@ ${EXIT_CODE_HELP}`,
     )
     .action(async (file: string, options: QuantizeCommandOptions) => {
       const context = processContext(options);
-      const model = await readNetwork(file);
+      const { model, reads } = await readNetworkFiles(file);
       const parent = digestOf(await readFile(file));
-      await checkWritableFile(options.out, { reads: [file], force: options.force });
+      await checkWritableFile(options.out, { reads, force: options.force });
       const dataset = await loadData(context, options);
       const result = await interruptible(context.signal, `${options.out} was not written.`, () =>
         quantizeAndCompare(context, { ...options, model, parent, file, dataset }),

@@ -23,7 +23,7 @@ import { type TrainingProgress, trainNetwork } from '../port/train/train.ts';
 import { adamDefaults, type Optimizer } from '../transform/autodiff/optimizer.ts';
 import { type Context, interruptible, processContext } from './context.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
-import { readNetwork } from './network.ts';
+import { readNetworkFiles } from './network.ts';
 import {
   augmentOption,
   dataOption,
@@ -332,12 +332,14 @@ ${EXIT_CODE_HELP}`,
       // What cannot work should show before minutes are spent on it.
       checkIdleOptions(options);
       const recipe = recipeOf(options);
+      const from = options.from === undefined ? undefined : await readNetworkFiles(options.from);
+      const taught = options.teacher === undefined ? undefined : await readNetworkFiles(options.teacher);
       await checkWritableFile(options.out, {
-        reads: [options.from, options.teacher].filter((file) => file !== undefined),
+        reads: [...(from?.reads ?? []), ...(taught?.reads ?? [])],
         force: options.force,
       });
-      const start = options.from === undefined ? undefined : await readNetwork(options.from);
-      const teacher = options.teacher === undefined ? undefined : await readNetwork(options.teacher);
+      const start = from?.model;
+      const teacher = taught?.model;
       const dataset = await loadData(context, options);
       const network =
         start && toTrainable(start, dataset, { normalize: options.normalizeInput }, options.from!);

@@ -1,8 +1,9 @@
 import type * as ort from 'onnxruntime-node';
-import { byteLengthOf, type DType } from '../base/dtype.ts';
+import { byteLengthOf } from '../base/dtype.ts';
 import { BonsaiError, messageOf } from '../base/errors.ts';
 import { elementCount, type Tensor } from '../base/tensor.ts';
 import type { ValueInfo } from '../graph/model.ts';
+import { dtypeOfCode } from '../graph/onnx/codes.ts';
 import { fromNative, nativeOptions, Session, type SessionOptions, toNative } from './session.ts';
 
 /** A run with inputs of fixed shapes: write the elements into `inputs`, then call `run`. */
@@ -36,24 +37,6 @@ interface NativeMetadata {
   readonly shape: readonly number[];
   readonly type: number;
 }
-
-/** By ONNX's numbers of element types (TensorProto.DataType). */
-const DTYPE_BY_NUMBER: readonly (DType | undefined)[] = [
-  undefined,
-  'float32',
-  'uint8',
-  'int8',
-  'uint16',
-  'int16',
-  'int32',
-  'int64',
-  'string',
-  'bool',
-  'float16',
-  'float64',
-  'uint32',
-  'uint64',
-];
 
 /**
  * A network for one serving thread, which runs the same shapes over and over. It calls ONNX Runtime's binding directly,
@@ -148,7 +131,7 @@ function fail(cause: unknown): never {
 }
 
 function valueInfoOf({ name, isTensor, type, shape }: NativeMetadata): ValueInfo {
-  const dtype = DTYPE_BY_NUMBER[type];
+  const dtype = dtypeOfCode(type);
   return isTensor && dtype !== undefined ? { name, type: { dtype, shape: [...shape] } } : { name };
 }
 

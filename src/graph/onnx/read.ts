@@ -85,16 +85,17 @@ export function readModel(bytes: Uint8Array, options: ReadOptions = {}): Model {
 
 /**
  * Reads a model's file, and external data from files beside it.
+ * @param onExternalFile told the path of each file of external data
  * @throws BonsaiError `missing_file` if the file or its external data cannot be read; else as readModel
  */
-export async function readModelFile(file: string): Promise<Model> {
+export async function readModelFile(file: string, onExternalFile?: (path: string) => void): Promise<Model> {
   let bytes: Uint8Array;
   try {
     bytes = await readFile(file);
   } catch (cause) {
     throw unreadable(file, 'the model', cause);
   }
-  return readModel(bytes, { source: file, readExternal: externalReader(file) });
+  return readModel(bytes, { source: file, readExternal: externalReader(file, onExternalFile) });
 }
 
 /** No ONNX file begins so: in protobuf the first byte is of a wire type that does not exist. Source: RFC 1952. */
@@ -107,7 +108,7 @@ export const IR_VERSIONS = { oldest: 3, newest: 13 } as const;
 export const OPSET_VERSIONS = { oldest: 8, newest: 22 } as const;
 
 /** Reads files of external data at most once, and only from the model's folder or below. */
-function externalReader(file: string): (location: string) => Uint8Array {
+function externalReader(file: string, onFile?: (path: string) => void): (location: string) => Uint8Array {
   const known = new Map<string, Uint8Array>();
   return (location) => {
     const held = known.get(location);
@@ -120,6 +121,7 @@ function externalReader(file: string): (location: string) => Uint8Array {
       if (!isInside(realpathSync(folder), realpathSync(target))) throw leavesFolder(file, location);
       const bytes = readFileSync(target);
       known.set(location, bytes);
+      onFile?.(target);
       return bytes;
     } catch (cause) {
       if (cause instanceof BonsaiError) throw cause;

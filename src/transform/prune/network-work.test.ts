@@ -4,6 +4,8 @@ import { gunzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { seededRandom } from '../../base/random.ts';
+import { elementCount, float32Tensor } from '../../base/tensor.ts';
+import { GraphBuilder, modelOf } from '../../graph/build.ts';
 import type { Model } from '../../graph/model.ts';
 import { readModel } from '../../graph/onnx/read.ts';
 import { countCost, countParameters } from '../../ops/count.ts';
@@ -49,6 +51,26 @@ test('work and size at any widths are those of the network pruned to them', () =
     ),
     { numRuns: 40, seed: 11 },
   );
+});
+
+test('a weight that two nodes share and that is cut along both axes counts once', () => {
+  const random = seededRandom(3);
+  const b = new GraphBuilder('shared');
+  const weight = (name: string, shape: readonly number[]) =>
+    b.initializer(
+      name,
+      float32Tensor(
+        shape,
+        Array.from({ length: elementCount(shape) }, () => random.normal()),
+      ),
+    );
+  const image = b.input('image', 'float32', ['N', 3, 4, 4]);
+  const shared = weight('shared', [8, 8, 1, 1]);
+  let x = b.op('Conv', [image, weight('stem', [8, 3, 1, 1])]);
+  for (let i = 0; i < 2; i++) x = b.op('Conv', [b.op('Relu', [x]), shared]);
+  b.op('Conv', [x, weight('head', [2, 8, 1, 1])], {}, { outputs: ['y'] });
+  b.output('y', 'float32', ['N', 2, 4, 4]);
+  for (let seed = 1; seed <= 5; seed++) expectExact(modelOf(b.finish()), seed);
 });
 
 test.skipIf(!existsSync(graphs))('so are those of networks that others exported', () => {

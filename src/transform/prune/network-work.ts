@@ -14,8 +14,6 @@ import type { Propagation } from './labels.ts';
  * a search need not prune to know what pruning would give. Since channels go in a known order, the number that a group
  * keeps tells which they are, and so how many positions of every axis stay: those that no group owns, and of each group
  * those of whose channels at least one stays.
- *
- * Exact, but for parameters that several nodes share and of which they happen to need the same slices.
  * @param rankings the order in which each group's channels go
  * @param inputs shapes to count at; an open batch is 1
  * @throws BonsaiError `unsupported` where the shapes around a node that multiplies are unknown
@@ -97,18 +95,25 @@ export function networkWork(
     for (const name of new Set(node.inputs)) uses.set(name, (uses.get(name) ?? 0) + 1);
   }
   const bound = new Map<string, Width[]>();
-  // A parameter has one version for each way in which the nodes that share it need it.
-  const versions = new Map<string, Map<string, { shape: Width[]; nodes: Set<number> }>>();
+  const needs = new Map<string, { node: number; parameter: string; shape: Width[]; slices: string[] }>();
   for (const { node, input, parameter, tensor, axis, labels } of bindings) {
     const use = `${node}:${input}`;
-    const shape = bound.get(use) ?? tensor.shape.map((size): Width => ({ constant: size, terms: [] }));
-    shape[axis] = widthAlong(tensor.shape[axis]!, Array.from(labels, placeOf));
-    bound.set(use, shape);
-    const isShared = (uses.get(parameter) ?? 0) > 1;
-    const key = isShared
-      ? `${axis}:${Array.from(labels, (label) => (label < 0 ? label : roots[label]!))}`
-      : '';
+    const need = needs.get(use) ?? {
+      node,
+      parameter,
+      shape: tensor.shape.map((size): Width => ({ constant: size, terms: [] })),
+      slices: tensor.shape.map(() => ''),
+    };
+    need.shape[axis] = widthAlong(tensor.shape[axis]!, Array.from(labels, placeOf));
+    need.slices[axis] = Array.from(labels, (label) => (label < 0 ? label : roots[label]!)).join();
+    needs.set(use, need);
+    bound.set(use, need.shape);
+  }
+  // A parameter has one version for each way in which the nodes that share it need it, all axes together.
+  const versions = new Map<string, Map<string, { shape: Width[]; nodes: Set<number> }>>();
+  for (const { node, parameter, shape, slices } of needs.values()) {
     const known = versions.get(parameter) ?? new Map<string, { shape: Width[]; nodes: Set<number> }>();
+    const key = slices.join(';');
     const version = known.get(key) ?? { shape, nodes: new Set() };
     version.nodes.add(node);
     versions.set(parameter, known.set(key, version));
