@@ -500,7 +500,7 @@ function reachedText({ goal, share, align, measured }: GoalResult): string {
 function coarsenessText(goal: Goal, share: number, align: number): string {
   if (!('share' in goal) || share <= goal.share * (1 + NOTABLE_EXCESS)) return '';
   const widths = align === 1 ? '' : ` in multiples of ${align} channels`;
-  return ` (asked: ${goal.share}; no widths${widths} come nearer${align === 1 ? '' : ', --align 1 does'})`;
+  return ` (asked: ${goal.share}; the search found no widths${widths} that come nearer${align === 1 ? '' : '; --align 1 may'})`;
 }
 
 /** Of the share asked for. Among networks of less than that, the fastest is chosen (`hurryDefaults.excess`). */

@@ -1,10 +1,8 @@
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import pino from 'pino';
 import { request } from 'undici';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { systemClock } from '../base/clock.ts';
 import { float32Tensor, floatsOf } from '../base/tensor.ts';
 import { GraphBuilder, modelOf } from '../graph/build.ts';
 import { writeModel } from '../graph/onnx/write.ts';
@@ -13,10 +11,10 @@ import { digestOf } from '../repository/digest.ts';
 import { writeTask } from '../repository/store.ts';
 import { MANIFEST_SCHEMA_VERSION, type Variant } from '../repository/types.ts';
 import type { InferRequest } from './data-plane.ts';
-import { type RunningServer, type ServerOptions, startServer } from './server.ts';
+import { start } from './server.fixture.ts';
+import type { RunningServer } from './server.ts';
 import type { Wishes } from './wishes.ts';
 
-const logger = pino({ level: 'silent' });
 const WIDTH = 4;
 
 /** logits = 10 · version + sum(image) per row; `mixes`: the mean over the rows is taken off, so they depend on each other. */
@@ -56,17 +54,6 @@ async function writeScorer(root: string, task: string, models: ReadonlyMap<numbe
   const inputs = [{ name: 'image', dtype: 'float32', shape: [-1, WIDTH] }] as const;
   const outputs = [{ name: 'logits', dtype: 'float32', shape: [-1, 1] }] as const;
   await writeTask(root, { schemaVersion: MANIFEST_SCHEMA_VERSION, task, inputs, outputs, variants }, models);
-}
-
-function start(root: string, options: Partial<ServerOptions> = {}): Promise<RunningServer> {
-  return startServer({
-    repository: root,
-    logger,
-    clock: systemClock,
-    httpPort: 0,
-    metricsPort: 0,
-    ...options,
-  });
 }
 
 function ask(server: RunningServer, task: string, wishes: Wishes = {}, values = [1, 2, 3, 4]) {

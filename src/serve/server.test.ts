@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { deflateSync, gunzipSync, gzipSync } from 'node:zlib';
 import pino from 'pino';
-import { Agent, request } from 'undici';
+import { request } from 'undici';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { systemClock } from '../base/clock.ts';
 import type { DType } from '../base/dtype.ts';
@@ -18,10 +18,10 @@ import { writeTask } from '../repository/store.ts';
 import { MANIFEST_SCHEMA_VERSION, type TaskManifest, type Variant } from '../repository/types.ts';
 import { Loader } from './loader.ts';
 import { ModelRegistry } from './model-registry.ts';
-import { type RunningServer, type ServerOptions, startServer } from './server.ts';
+import { agent, call, start } from './server.fixture.ts';
+import type { RunningServer } from './server.ts';
 
 const logger = pino({ level: 'silent' });
-const agent = new Agent({ keepAliveTimeout: 1000, connections: 8 });
 
 /** logits = 10 · version + sum(image): the answer tells which version gave it. `size` > 0 makes it slow. */
 function scorer(version: number, slowness = 0): Uint8Array {
@@ -80,56 +80,6 @@ async function writeScorer(
 async function writeForeign(root: string, name: string, bytes: Uint8Array): Promise<void> {
   await mkdir(join(root, name, '1'), { recursive: true });
   await writeFile(join(root, name, '1', 'model.onnx'), bytes);
-}
-
-async function start(root: string, options: Partial<ServerOptions> = {}): Promise<RunningServer> {
-  return startServer({
-    repository: root,
-    logger,
-    clock: systemClock,
-    httpPort: 0,
-    metricsPort: 0,
-    ...options,
-  });
-}
-
-interface Reply {
-  readonly status: number;
-  readonly headers: Record<string, string | string[] | undefined>;
-  readonly bytes: Buffer;
-  readonly text: string;
-  // biome-ignore lint/suspicious/noExplicitAny: bodies of answers are examined freely here.
-  readonly json: any;
-}
-
-async function call(
-  server: RunningServer,
-  method: 'GET' | 'POST' | 'PUT' | 'DELETE',
-  path: string,
-  body?: unknown,
-  headers: Record<string, string> = {},
-): Promise<Reply> {
-  const payload =
-    body === undefined || typeof body === 'string' || body instanceof Uint8Array
-      ? body
-      : JSON.stringify(body);
-  const response = await request(`${server.httpUrl}${path}`, {
-    method,
-    body: payload,
-    headers,
-    dispatcher: agent,
-  });
-  const bytes = Buffer.from(await response.body.arrayBuffer());
-  const text = bytes.toString();
-  return {
-    status: response.statusCode,
-    headers: response.headers,
-    bytes,
-    text,
-    get json() {
-      return JSON.parse(text);
-    },
-  };
 }
 
 const image = (data: unknown = [1, 2, 3, 4], shape: unknown = [1, 1, 2, 2]) => ({

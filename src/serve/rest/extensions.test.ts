@@ -7,17 +7,15 @@ import { join } from 'node:path';
 import { connect as connectTls } from 'node:tls';
 import { gzipSync } from 'node:zlib';
 import pino from 'pino';
-import { Agent, request } from 'undici';
+import { request } from 'undici';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { systemClock } from '../../base/clock.ts';
 import type { DType } from '../../base/dtype.ts';
 import { float32Tensor } from '../../base/tensor.ts';
 import { GraphBuilder, modelOf } from '../../graph/build.ts';
 import { writeModel } from '../../graph/onnx/write.ts';
 import { readTlsIdentity } from '../safety/tls.ts';
-import { type RunningServer, type ServerOptions, startServer } from '../server.ts';
-
-const agent = new Agent({ keepAliveTimeout: 1000, connect: { rejectUnauthorized: false } });
+import { agent, call, start as startSilent } from '../server.fixture.ts';
+import type { RunningServer, ServerOptions } from '../server.ts';
 
 /** y = x + shift. */
 function shifted(shift: number): Uint8Array {
@@ -62,44 +60,7 @@ async function start(
   log: LogLine[] = [],
 ): Promise<RunningServer> {
   const logger = pino({ level: 'info' }, { write: (line: string) => void log.push(JSON.parse(line)) });
-  return startServer({
-    repository: root,
-    logger,
-    clock: systemClock,
-    httpPort: 0,
-    metricsPort: 0,
-    ...options,
-  });
-}
-
-async function call(
-  server: RunningServer,
-  method: 'GET' | 'POST',
-  path: string,
-  body?: string | Uint8Array | object,
-  headers: Record<string, string> = {},
-) {
-  const payload =
-    body === undefined || typeof body === 'string' || body instanceof Uint8Array
-      ? body
-      : JSON.stringify(body);
-  const answer = await request(`${server.httpUrl}${path}`, {
-    method,
-    body: payload,
-    headers,
-    dispatcher: agent,
-  });
-  const bytes = Buffer.from(await answer.body.arrayBuffer());
-  const text = bytes.toString();
-  return {
-    status: answer.statusCode,
-    headers: answer.headers,
-    bytes,
-    text,
-    get json() {
-      return JSON.parse(text);
-    },
-  };
+  return startSilent(root, { logger, ...options });
 }
 
 /** Everything that comes back for these bytes, until the server closes or the text has come. */
