@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { gunzipSync } from 'node:zlib';
 import { readModel } from '../src/graph/onnx/read.ts';
-import { maskEquivalence } from '../src/port/mask-equivalence.ts';
+import { maskEquivalence } from '../src/port/verify/mask-equivalence.ts';
 import { foldConstants } from '../src/transform/passes/fold-constants.ts';
 import { fillWeights } from '../src/transform/prune/networks.fixture.ts';
 

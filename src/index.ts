@@ -33,17 +33,17 @@ export type {
   TaskState,
 } from './policy/policy.ts';
 export { simulatedPolicyByName } from './policy/registry.ts';
-export { type ReestimateOptions, reestimateBatchNorm } from './port/batch-norm.ts';
+export { type ReestimateOptions, reestimateBatchNorm } from './port/batch-norm/batch-norm.ts';
 export { CALIBRATION_METHODS, type CalibrationMethod } from './port/calibrate/calibrate.ts';
 export {
   type QuantizationRecord,
   type QuantizeNetworkOptions,
   quantizeNetwork,
 } from './port/calibrate/quantize-network.ts';
-export type { Evaluation } from './port/classify.ts';
 export type { DataModule, Dataset, Split } from './port/data/data-module.ts';
 export { DATA_SPECS, dataModule } from './port/data/registry.ts';
-export { type EvaluateOptions, evaluate } from './port/evaluate.ts';
+export type { Evaluation } from './port/evaluate/classify.ts';
+export { type EvaluateOptions, evaluate } from './port/evaluate/evaluate.ts';
 export {
   type GoalMeasure,
   type GoalProgress,
@@ -53,13 +53,7 @@ export {
 } from './port/goal.ts';
 export { type ImageInput, withImageInput } from './port/image-input.ts';
 export { type GatherOptions, gatherCriterion } from './port/importance/gather.ts';
-export {
-  MASK_TOLERANCE,
-  type Verification,
-  type VerifyOptions,
-  type VerifyProgress,
-} from './port/mask-equivalence.ts';
-export { portFamily, standardSteps } from './port/pipeline.ts';
+export { portFamily, standardSteps } from './port/pipeline/pipeline.ts';
 export type {
   Family,
   FoundVariant,
@@ -67,7 +61,7 @@ export type {
   PortOptions,
   PortProgress,
   PortSteps,
-} from './port/pipeline-types.ts';
+} from './port/pipeline/types.ts';
 export { type LatencyOptions, profileLatency } from './port/profile/latency.ts';
 export {
   type IterativePruneOptions,
@@ -78,7 +72,13 @@ export {
 export { openStepCache, type StepCache } from './port/step-cache.ts';
 export type { TrainingRecipe } from './port/train/recipe.ts';
 export { type TrainingOptions, type TrainingResult, trainNetwork } from './port/train/train.ts';
-export { verify } from './port/verify.ts';
+export {
+  MASK_TOLERANCE,
+  type Verification,
+  type VerifyOptions,
+  type VerifyProgress,
+} from './port/verify/mask-equivalence.ts';
+export { verify } from './port/verify/verify.ts';
 export { type ChainOptions, geometricChain, simulatedVariant } from './simulate/chain.ts';
 export {
   type BuiltInDemand,

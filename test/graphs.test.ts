@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { Session } from '../src/engine/session.ts';
 import type { Model } from '../src/graph/model.ts';
 import { writeModel } from '../src/graph/onnx/write.ts';
-import { maskEquivalence } from '../src/port/mask-equivalence.ts';
+import { maskEquivalence } from '../src/port/verify/mask-equivalence.ts';
 import { foldConstants } from '../src/transform/passes/fold-constants.ts';
 import { fillWeights, inputsFor, sharedModel } from '../src/transform/prune/networks.fixture.ts';
 import { prune } from '../src/transform/prune/prune.ts';

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readModel } from '../src/graph/onnx/read.ts';
 import type { Dataset } from '../src/port/data/data-module.ts';
 import { dataModule } from '../src/port/data/registry.ts';
-import { evaluate } from '../src/port/evaluate.ts';
+import { evaluate } from '../src/port/evaluate/evaluate.ts';
 
 /** As the table of zoo/README.md tells it. */
 const ZOO = [{ file: 'cifar10/resnet-wide.onnx', testAccuracy: 0.9018, validationAccuracy: 0.8992 }] as const;

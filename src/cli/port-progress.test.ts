@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { FoundVariant, PortProgress } from '../port/pipeline-types.ts';
+import type { FoundVariant, PortProgress } from '../port/pipeline/types.ts';
 import { boardLines, portView } from './port-progress.ts';
 import { liveBlock, silentProgress } from './progress.ts';
 

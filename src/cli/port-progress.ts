@@ -1,4 +1,4 @@
-import type { FoundVariant, PortProgress, PortStep } from '../port/pipeline-types.ts';
+import type { FoundVariant, PortProgress, PortStep } from '../port/pipeline/types.ts';
 import type { TrainingProgress } from '../port/train/train.ts';
 import { alignedTable } from '../report/table.ts';
 import type { Context } from './context.ts';

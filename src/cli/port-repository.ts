@@ -6,16 +6,16 @@ import { describeTarget } from '../engine/target.ts';
 import type { Model, ValueInfo } from '../graph/model.ts';
 import { readModel } from '../graph/onnx/read.ts';
 import type { Dataset } from '../port/data/data-module.ts';
-import { portFamily, portToGoal, standardSteps } from '../port/pipeline.ts';
-import { mergeVariants } from '../port/pipeline-family.ts';
+import { mergeVariants } from '../port/pipeline/family.ts';
+import { portFamily, portToGoal, standardSteps } from '../port/pipeline/pipeline.ts';
+import type { Chain } from '../port/pipeline/plan.ts';
 import type {
   Family,
   PortDistillation,
   PortOptions,
   PortSteps,
   UnnumberedVariant,
-} from '../port/pipeline-types.ts';
-import type { Chain } from '../port/plan.ts';
+} from '../port/pipeline/types.ts';
 import type { TrainingRecipe } from '../port/train/recipe.ts';
 import { digestOf } from '../repository/digest.ts';
 import { ModelNotFoundError } from '../repository/errors.ts';

@@ -3,7 +3,7 @@ import type { TargetDescription } from '../engine/target.ts';
 import { CLOSED_LOOP_DEFAULTS, findMaximalThroughput, measureThroughput } from '../load/closed-loop.ts';
 import { InferClient } from '../load/infer-client.ts';
 import type { LabelledInputs } from '../load/labelled-inputs.ts';
-import type { Throughput } from '../port/pipeline-types.ts';
+import type { Throughput } from '../port/pipeline/types.ts';
 import { type LatencyMeasurement, latencyDefaults, summarizeLatencies } from '../port/profile/latency.ts';
 import { repeatDefaults, repeatUntilStable, untilAnswered } from '../port/profile/throughput.ts';
 import type { ContestedThroughput, Profile, TaskManifest } from '../repository/types.ts';

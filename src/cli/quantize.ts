@@ -9,7 +9,7 @@ import {
 } from '../port/calibrate/calibrate.ts';
 import { type QuantizationRecord, quantizeNetwork } from '../port/calibrate/quantize-network.ts';
 import type { Dataset } from '../port/data/data-module.ts';
-import { evaluate } from '../port/evaluate.ts';
+import { evaluate } from '../port/evaluate/evaluate.ts';
 import { withImageInput } from '../port/image-input.ts';
 import { compareLatency, comparisonDefaults } from '../port/profile/compare-latency.ts';
 import { alignedTable } from '../report/table.ts';

@@ -9,7 +9,7 @@ import { countCost } from '../ops/count.ts';
 import { BACKBONE_HELP, backbone } from '../port/backbones/registry.ts';
 import type { Augmentation } from '../port/data/augmentation.ts';
 import type { Dataset } from '../port/data/data-module.ts';
-import { evaluate } from '../port/evaluate.ts';
+import { evaluate } from '../port/evaluate/evaluate.ts';
 import { type ImageInput, withImageInput } from '../port/image-input.ts';
 import {
   CLASSIFIER_LOSSES,

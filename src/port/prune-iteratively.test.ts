@@ -3,8 +3,8 @@ import { countParameters } from '../ops/count.ts';
 import { randomCriterion } from '../transform/prune/importance/random.ts';
 import { randomNetwork } from '../transform/prune/networks.fixture.ts';
 import { type PruneResult, prune, pruningOf } from '../transform/prune/prune.ts';
-import { MASK_TOLERANCE, maskEquivalence } from './mask-equivalence.ts';
 import { pruneIteratively } from './prune-iteratively.ts';
+import { MASK_TOLERANCE, maskEquivalence } from './verify/mask-equivalence.ts';
 
 const model = randomNetwork(['bn-relu', 'conv', 'residual', 'conv'], 'gap', 3);
 const options = { ratio: 0.5, align: 1, schedule: 'agp', iterations: 3 } as const;

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
 import { backbone } from '../backbones/registry.ts';
-import { evaluate } from '../evaluate.ts';
+import { evaluate } from '../evaluate/evaluate.ts';
 import { trainNetwork } from '../train/train.ts';
 import { isModulePath, userModule } from './user-module.ts';
 

@@ -17,7 +17,7 @@ import { BATCH_NORM_SCALE_INPUT } from '../../transform/prune/importance/criteri
 import { type Batch, batchOf } from '../data/batch.ts';
 import type { Dataset, Split } from '../data/data-module.ts';
 import { checkImageShape } from '../data/examples.ts';
-import { imageShapeOf } from '../evaluate.ts';
+import { imageShapeOf } from '../evaluate/evaluate.ts';
 import type { JobContext } from '../worker-job.ts';
 import { checkLabels, type Gathered, type GatherJob } from './gather.ts';
 

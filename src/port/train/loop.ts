@@ -22,11 +22,11 @@ import {
   writeParameters,
 } from '../../transform/autodiff/training-step.ts';
 import { lowerTrainingStep } from '../../transform/lower/lower.ts';
-import { classifySplit } from '../classify.ts';
 import { type Batch, batchOf } from '../data/batch.ts';
 import type { Dataset, Split } from '../data/data-module.ts';
 import { type ExampleRequest, identityOf, openExamples } from '../data/examples.ts';
-import { EVALUATION_BATCH } from '../evaluate.ts';
+import { classifySplit } from '../evaluate/classify.ts';
+import { EVALUATION_BATCH } from '../evaluate/evaluate.ts';
 import type { JobContext } from '../worker-job.ts';
 import {
   type BestWeights,

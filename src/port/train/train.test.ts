@@ -7,7 +7,7 @@ import { writeModel } from '../../graph/onnx/write.ts';
 import { backbone } from '../backbones/registry.ts';
 import type { Dataset } from '../data/data-module.ts';
 import { mnistPackage } from '../data/mnist-package.ts';
-import { evaluate } from '../evaluate.ts';
+import { evaluate } from '../evaluate/evaluate.ts';
 import type { TrainingRecipe } from './recipe.ts';
 import { trainNetwork } from './train.ts';
 

@@ -6,7 +6,7 @@ import { checkModel } from '../../graph/check.ts';
 import type { Model } from '../../graph/model.ts';
 import { writeModel } from '../../graph/onnx/write.ts';
 import { spread } from '../../ops/op-cases.fixture.ts';
-import { maskEquivalence } from '../../port/mask-equivalence.ts';
+import { maskEquivalence } from '../../port/verify/mask-equivalence.ts';
 import { dependencyGroups } from '../prune/groups.ts';
 import { foldConstants } from './fold-constants.ts';
 import { settleTargets } from './settle-targets.ts';

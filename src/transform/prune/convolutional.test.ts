@@ -16,7 +16,7 @@ import { GraphBuilder, modelOf } from '../../graph/build.ts';
 import type { Model } from '../../graph/model.ts';
 import { readModel } from '../../graph/onnx/read.ts';
 import { writeModel } from '../../graph/onnx/write.ts';
-import { maskEquivalence } from '../../port/mask-equivalence.ts';
+import { maskEquivalence } from '../../port/verify/mask-equivalence.ts';
 import { foldConstants } from '../passes/fold-constants.ts';
 import { dependencyGroups, groupsOf } from './groups.ts';
 import { propagateLabels } from './labels.ts';

@@ -3,7 +3,7 @@ import { float32Tensor, int64Tensor } from '../../base/tensor.ts';
 import { GraphBuilder, modelOf } from '../../graph/build.ts';
 import type { Model, Shape } from '../../graph/model.ts';
 import { spread } from '../../ops/op-cases.fixture.ts';
-import { maskEquivalence } from '../../port/mask-equivalence.ts';
+import { maskEquivalence } from '../../port/verify/mask-equivalence.ts';
 import { foldConstants } from '../passes/fold-constants.ts';
 import { groupsOf } from './groups.ts';
 import { propagateLabels } from './labels.ts';

@@ -4,7 +4,7 @@ import { Session } from '../../engine/session.ts';
 import { checkModel } from '../../graph/check.ts';
 import { writeModel } from '../../graph/onnx/write.ts';
 import { countParameters } from '../../ops/count.ts';
-import { maskEquivalence } from '../../port/mask-equivalence.ts';
+import { maskEquivalence } from '../../port/verify/mask-equivalence.ts';
 import { inputsFor, LAYERS, type Layer, randomNetwork } from './networks.fixture.ts';
 import { prune } from './prune.ts';
 

@@ -1,7 +1,7 @@
-import { frontierOf, paretoOf } from '../repository/frontier.ts';
-import type { Variant } from '../repository/types.ts';
-import type { Candidate } from './pipeline-steps.ts';
-import type { Family, FoundVariant, PortOptions } from './pipeline-types.ts';
+import { frontierOf, paretoOf } from '../../repository/frontier.ts';
+import type { Variant } from '../../repository/types.ts';
+import type { Candidate } from './steps.ts';
+import type { Family, FoundVariant, PortOptions } from './types.ts';
 
 /**
  * The candidates that stay, numbered: version 1 is the most accurate; of equally accurate ones the one with fewer

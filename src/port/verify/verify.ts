@@ -1,8 +1,8 @@
-import { workerUrl } from '../base/worker-url.ts';
-import type { Model } from '../graph/model.ts';
-import { writeModel } from '../graph/onnx/write.ts';
+import { workerUrl } from '../../base/worker-url.ts';
+import type { Model } from '../../graph/model.ts';
+import { writeModel } from '../../graph/onnx/write.ts';
+import { runJob } from '../worker-job.ts';
 import type { Delivered, Verification, VerifyOptions, VerifyProgress } from './mask-equivalence.ts';
-import { runJob } from './worker-job.ts';
 
 /**
  * Proves on random channels that a network can be pruned without a wrong slice: the pruned network has to compute what the

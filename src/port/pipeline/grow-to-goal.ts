@@ -1,16 +1,18 @@
-import { BonsaiError } from '../base/errors.ts';
-import type { Model } from '../graph/model.ts';
-import { readModel } from '../graph/onnx/read.ts';
-import { writeModel } from '../graph/onnx/write.ts';
-import { countCost } from '../ops/count.ts';
-import { foldConstants } from '../transform/passes/fold-constants.ts';
-import { formatGoal, type Goal, type ShareGoal } from '../transform/prune/goal.ts';
-import { dependencyGroups } from '../transform/prune/groups.ts';
-import type { Criterion } from '../transform/prune/importance/criterion.ts';
-import type { CriterionName } from '../transform/prune/importance/table.ts';
-import { pruneDefaults, pruningOf } from '../transform/prune/prune.ts';
-import { type GoalMeasure, type GoalResult, pruneToGoal } from './goal.ts';
-import { lineageOf, recipeFor } from './pipeline-branch.ts';
+import { BonsaiError } from '../../base/errors.ts';
+import type { Model } from '../../graph/model.ts';
+import { readModel } from '../../graph/onnx/read.ts';
+import { writeModel } from '../../graph/onnx/write.ts';
+import { countCost } from '../../ops/count.ts';
+import { foldConstants } from '../../transform/passes/fold-constants.ts';
+import { formatGoal, type Goal, type ShareGoal } from '../../transform/prune/goal.ts';
+import { dependencyGroups } from '../../transform/prune/groups.ts';
+import type { Criterion } from '../../transform/prune/importance/criterion.ts';
+import type { CriterionName } from '../../transform/prune/importance/table.ts';
+import { pruneDefaults, pruningOf } from '../../transform/prune/prune.ts';
+import { type GoalMeasure, type GoalResult, pruneToGoal } from '../goal.ts';
+import { digestOf } from '../step-cache.ts';
+import { lineageOf, recipeFor } from './branch.ts';
+import { nameOfCriterion } from './plan.ts';
 import {
   type Candidate,
   criterionFor,
@@ -20,10 +22,8 @@ import {
   reestimate,
   runStep,
   type Subject,
-} from './pipeline-steps.ts';
-import type { Throughput } from './pipeline-types.ts';
-import { nameOfCriterion } from './plan.ts';
-import { digestOf } from './step-cache.ts';
+} from './steps.ts';
+import type { Throughput } from './types.ts';
 
 /** What came of a goal: a variant, or why there is none. */
 export type GrownToGoal =

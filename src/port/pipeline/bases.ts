@@ -1,11 +1,11 @@
-import { InvalidArgumentError } from '../base/errors.ts';
-import { type Graph, type Model, withGraph } from '../graph/model.ts';
-import { definitionsOf, renameValues } from '../graph/walk.ts';
-import { NORMALIZATION_PREFIX } from '../transform/autodiff/parameters.ts';
-import { BACKBONE_METADATA_KEY } from './backbones/backbone.ts';
-import type { Dataset } from './data/data-module.ts';
-import { withImageInput } from './image-input.ts';
-import { withOpenBatch } from './train/teacher.ts';
+import { InvalidArgumentError } from '../../base/errors.ts';
+import { type Graph, type Model, withGraph } from '../../graph/model.ts';
+import { definitionsOf, renameValues } from '../../graph/walk.ts';
+import { NORMALIZATION_PREFIX } from '../../transform/autodiff/parameters.ts';
+import { BACKBONE_METADATA_KEY } from '../backbones/backbone.ts';
+import type { Dataset } from '../data/data-module.ts';
+import { withImageInput } from '../image-input.ts';
+import { withOpenBatch } from '../train/teacher.ts';
 
 /**
  * A network of anybody's as one that can be fine-tuned and served beside others of its task: for any batch where that can

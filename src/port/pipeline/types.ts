@@ -1,15 +1,15 @@
-import type { Clock } from '../base/clock.ts';
-import type { Model } from '../graph/model.ts';
-import type { CostMetric, Measurement, Target, Variant } from '../repository/types.ts';
-import type { ChannelMeans } from '../transform/prune/compensate.ts';
-import type { Goal } from '../transform/prune/goal.ts';
-import type { Criterion, GroupOptions } from '../transform/prune/importance/criterion.ts';
-import type { CriterionName, DataCriterionName } from '../transform/prune/importance/table.ts';
-import type { PruneOptions } from '../transform/prune/prune.ts';
-import type { IterationOptions } from '../transform/prune/schedule.ts';
-import type { Dataset, Split } from './data/data-module.ts';
+import type { Clock } from '../../base/clock.ts';
+import type { Model } from '../../graph/model.ts';
+import type { CostMetric, Measurement, Target, Variant } from '../../repository/types.ts';
+import type { ChannelMeans } from '../../transform/prune/compensate.ts';
+import type { Goal } from '../../transform/prune/goal.ts';
+import type { Criterion, GroupOptions } from '../../transform/prune/importance/criterion.ts';
+import type { CriterionName, DataCriterionName } from '../../transform/prune/importance/table.ts';
+import type { PruneOptions } from '../../transform/prune/prune.ts';
+import type { IterationOptions } from '../../transform/prune/schedule.ts';
+import type { Dataset, Split } from '../data/data-module.ts';
+import type { TrainingRecipe } from '../train/recipe.ts';
 import type { Chain } from './plan.ts';
-import type { TrainingRecipe } from './train/recipe.ts';
 
 export interface PortOptions {
   /** Shares of channels removed relative to the base, ascending, each in (0, 1). */

@@ -4,9 +4,9 @@ import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import { withMetadata } from '../graph/model.ts';
-import { writeModelFile } from '../graph/onnx/write.ts';
-import { randomNetwork } from '../transform/prune/networks.fixture.ts';
+import { withMetadata } from '../../graph/model.ts';
+import { writeModelFile } from '../../graph/onnx/write.ts';
+import { randomNetwork } from '../../transform/prune/networks.fixture.ts';
 
 let folder: string;
 beforeAll(async () => {
@@ -21,8 +21,8 @@ afterAll(() => rm(folder, { recursive: true }));
 
 /** Ports in a process of its own, as users do, and prints the digests of the family and what was said. */
 const PROGRAM = `
-import { portFamily, standardSteps } from '${new URL('../../dist/port/pipeline.js', import.meta.url).href}';
-import { readModelFile } from '${new URL('../../dist/graph/onnx/read.js', import.meta.url).href}';
+import { portFamily, standardSteps } from '${new URL('../../../dist/port/pipeline/pipeline.js', import.meta.url).href}';
+import { readModelFile } from '${new URL('../../../dist/graph/onnx/read.js', import.meta.url).href}';
 const [base, workDirectory] = process.argv.slice(2);
 const split = (count) => ({
   count,

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { float32Tensor } from '../base/tensor.ts';
-import { GraphBuilder, modelOf } from '../graph/build.ts';
+import { float32Tensor } from '../../base/tensor.ts';
+import { GraphBuilder, modelOf } from '../../graph/build.ts';
 import { evaluate } from './evaluate.ts';
 
 /** Scores class k by pixel k: the answer is the brightest pixel. */

@@ -1,13 +1,13 @@
 import { describe, expect, test } from 'vitest';
-import { type BonsaiError, InvalidArgumentError } from '../base/errors.ts';
-import { seededRandom } from '../base/random.ts';
-import { elementCount, float32Tensor, type Tensor, tensorOf } from '../base/tensor.ts';
-import { GraphBuilder, modelOf } from '../graph/build.ts';
-import { type Model, type Shape, withGraph } from '../graph/model.ts';
-import { compensationSites } from '../transform/prune/compensate.ts';
-import { propagateLabels } from '../transform/prune/labels.ts';
-import { randomNetwork } from '../transform/prune/networks.fixture.ts';
-import { prune } from '../transform/prune/prune.ts';
+import { type BonsaiError, InvalidArgumentError } from '../../base/errors.ts';
+import { seededRandom } from '../../base/random.ts';
+import { elementCount, float32Tensor, type Tensor, tensorOf } from '../../base/tensor.ts';
+import { GraphBuilder, modelOf } from '../../graph/build.ts';
+import { type Model, type Shape, withGraph } from '../../graph/model.ts';
+import { compensationSites } from '../../transform/prune/compensate.ts';
+import { propagateLabels } from '../../transform/prune/labels.ts';
+import { randomNetwork } from '../../transform/prune/networks.fixture.ts';
+import { prune } from '../../transform/prune/prune.ts';
 import { MASK_TOLERANCE, maskEquivalence, relativeError } from './mask-equivalence.ts';
 import { verify } from './verify.ts';
 

@@ -1,10 +1,10 @@
-import { BonsaiError, InvalidArgumentError } from '../base/errors.ts';
-import { workerUrl } from '../base/worker-url.ts';
-import type { Model } from '../graph/model.ts';
-import { writeModel } from '../graph/onnx/write.ts';
+import { BonsaiError, InvalidArgumentError } from '../../base/errors.ts';
+import { workerUrl } from '../../base/worker-url.ts';
+import type { Model } from '../../graph/model.ts';
+import { writeModel } from '../../graph/onnx/write.ts';
+import type { Dataset, Split } from '../data/data-module.ts';
+import { runJob } from '../worker-job.ts';
 import type { Evaluation } from './classify.ts';
-import type { Dataset, Split } from './data/data-module.ts';
-import { runJob } from './worker-job.ts';
 
 export interface EvaluateOptions {
   /** Threads of one inference. Default 1. */

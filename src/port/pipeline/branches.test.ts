@@ -2,17 +2,17 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { describeTarget } from '../engine/target.ts';
-import { type Model, withGraph, withMetadata } from '../graph/model.ts';
-import { readModel } from '../graph/onnx/read.ts';
-import { renameValues } from '../graph/walk.ts';
-import { randomNetwork } from '../transform/prune/networks.fixture.ts';
+import { describeTarget } from '../../engine/target.ts';
+import { type Model, withGraph, withMetadata } from '../../graph/model.ts';
+import { readModel } from '../../graph/onnx/read.ts';
+import { renameValues } from '../../graph/walk.ts';
+import { randomNetwork } from '../../transform/prune/networks.fixture.ts';
+import { stripes } from '../stripes.fixture.ts';
+import { withNamesOf } from './bases.ts';
+import { mergeVariants } from './family.ts';
 import { portFamily, portToGoal, standardSteps } from './pipeline.ts';
-import { withNamesOf } from './pipeline-bases.ts';
-import { mergeVariants } from './pipeline-family.ts';
-import { LINEAGE_KEY } from './pipeline-steps.ts';
-import type { Family, FoundVariant, PortOptions, PortSteps } from './pipeline-types.ts';
-import { stripes } from './stripes.fixture.ts';
+import { LINEAGE_KEY } from './steps.ts';
+import type { Family, FoundVariant, PortOptions, PortSteps } from './types.ts';
 
 let folder: string;
 beforeEach(async () => {

@@ -1,23 +1,28 @@
-import type { Clock } from '../base/clock.ts';
-import { BonsaiError, InvalidArgumentError } from '../base/errors.ts';
-import type { Model } from '../graph/model.ts';
-import { readModel } from '../graph/onnx/read.ts';
-import { writeModel } from '../graph/onnx/write.ts';
-import type { Variant } from '../repository/types.ts';
-import { formatGoal, type Goal } from '../transform/prune/goal.ts';
-import type { Criterion } from '../transform/prune/importance/criterion.ts';
-import type { CriterionName } from '../transform/prune/importance/table.ts';
-import { pruneDefaults } from '../transform/prune/prune.ts';
-import { reestimateBatchNorm } from './batch-norm.ts';
-import { quantizeNetwork } from './calibrate/quantize-network.ts';
-import type { Dataset } from './data/data-module.ts';
-import { sliceExamples } from './data/examples.ts';
-import { evaluate } from './evaluate.ts';
-import { gatherCriterion, gatherMeans } from './importance/gather.ts';
-import { backboneOf, normalizesItself, openBase, withNamesOf } from './pipeline-bases.ts';
-import { fasterTwin, growBranch } from './pipeline-branch.ts';
-import { familyOf, foundOf } from './pipeline-family.ts';
-import { growToGoal } from './pipeline-goal.ts';
+import type { Clock } from '../../base/clock.ts';
+import { BonsaiError, InvalidArgumentError } from '../../base/errors.ts';
+import type { Model } from '../../graph/model.ts';
+import { readModel } from '../../graph/onnx/read.ts';
+import { writeModel } from '../../graph/onnx/write.ts';
+import type { Variant } from '../../repository/types.ts';
+import { formatGoal, type Goal } from '../../transform/prune/goal.ts';
+import type { Criterion } from '../../transform/prune/importance/criterion.ts';
+import type { CriterionName } from '../../transform/prune/importance/table.ts';
+import { pruneDefaults } from '../../transform/prune/prune.ts';
+import { reestimateBatchNorm } from '../batch-norm/batch-norm.ts';
+import { quantizeNetwork } from '../calibrate/quantize-network.ts';
+import type { Dataset } from '../data/data-module.ts';
+import { sliceExamples } from '../data/examples.ts';
+import { evaluate } from '../evaluate/evaluate.ts';
+import { gatherCriterion, gatherMeans } from '../importance/gather.ts';
+import { compareLatency } from '../profile/compare-latency.ts';
+import { profileLatency } from '../profile/latency.ts';
+import { digestOf, openStepCache } from '../step-cache.ts';
+import { trainNetwork } from '../train/train.ts';
+import { backboneOf, normalizesItself, openBase, withNamesOf } from './bases.ts';
+import { fasterTwin, growBranch } from './branch.ts';
+import { familyOf, foundOf } from './family.ts';
+import { growToGoal } from './grow-to-goal.ts';
+import { type Branch, checkRatios, describeBranch, nameOfCriterion, planBranches } from './plan.ts';
 import {
   type Candidate,
   digestOfDataset,
@@ -27,14 +32,9 @@ import {
   runStep,
   type Subject,
   settlingMs,
-} from './pipeline-steps.ts';
-import { BudgetSpent, stepTimes } from './pipeline-times.ts';
-import type { Family, PortOptions, PortSteps, UnnumberedVariant } from './pipeline-types.ts';
-import { type Branch, checkRatios, describeBranch, nameOfCriterion, planBranches } from './plan.ts';
-import { compareLatency } from './profile/compare-latency.ts';
-import { profileLatency } from './profile/latency.ts';
-import { digestOf, openStepCache } from './step-cache.ts';
-import { trainNetwork } from './train/train.ts';
+} from './steps.ts';
+import { BudgetSpent, stepTimes } from './times.ts';
+import type { Family, PortOptions, PortSteps, UnnumberedVariant } from './types.ts';
 
 /**
  * Ports trained networks into one family. Every combination of base, criterion and ratio is a branch (`planBranches`):

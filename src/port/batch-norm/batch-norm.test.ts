@@ -1,11 +1,11 @@
 import { expect, test } from 'vitest';
-import { seededRandom } from '../base/random.ts';
-import { elementCount, float32Tensor, floatsOf } from '../base/tensor.ts';
-import { GraphBuilder, modelOf } from '../graph/build.ts';
-import type { Model } from '../graph/model.ts';
-import { randomNetwork } from '../transform/prune/networks.fixture.ts';
+import { seededRandom } from '../../base/random.ts';
+import { elementCount, float32Tensor, floatsOf } from '../../base/tensor.ts';
+import { GraphBuilder, modelOf } from '../../graph/build.ts';
+import type { Model } from '../../graph/model.ts';
+import { randomNetwork } from '../../transform/prune/networks.fixture.ts';
+import type { Split } from '../data/data-module.ts';
 import { reestimateBatchNorm } from './batch-norm.ts';
-import type { Split } from './data/data-module.ts';
 
 /** BatchNormalization of the image itself, then a classifier: its statistics are those of the pixels. */
 function network(momentum: number): Model {

@@ -1,9 +1,9 @@
 import { parentPort, workerData } from 'node:worker_threads';
-import { readModel } from '../graph/onnx/read.ts';
-import { foldConstants } from '../transform/passes/fold-constants.ts';
+import { readModel } from '../../graph/onnx/read.ts';
+import { foldConstants } from '../../transform/passes/fold-constants.ts';
+import { serveJob } from '../worker-job.ts';
 import { maskEquivalence, type Verification, type VerifyProgress } from './mask-equivalence.ts';
 import type { VerifyInput } from './verify.ts';
-import { serveJob } from './worker-job.ts';
 
 // The worker thread of `verify`. Shape arithmetic is folded first, as pruning does.
 await serveJob<VerifyInput, VerifyProgress, Verification>(

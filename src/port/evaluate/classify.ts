@@ -1,9 +1,9 @@
-import { BonsaiError } from '../base/errors.ts';
-import { float32Tensor, floatsOf } from '../base/tensor.ts';
-import type { Session } from '../engine/session.ts';
-import { batchOf } from './data/batch.ts';
-import type { Dataset, Split } from './data/data-module.ts';
-import { type ExampleRequest, openExamples } from './data/examples.ts';
+import { BonsaiError } from '../../base/errors.ts';
+import { float32Tensor, floatsOf } from '../../base/tensor.ts';
+import type { Session } from '../../engine/session.ts';
+import { batchOf } from '../data/batch.ts';
+import type { Dataset, Split } from '../data/data-module.ts';
+import { type ExampleRequest, openExamples } from '../data/examples.ts';
 
 /** Right and wrong answers on a split. */
 export interface Evaluation {

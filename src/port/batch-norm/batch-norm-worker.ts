@@ -1,20 +1,20 @@
 import { parentPort, workerData } from 'node:worker_threads';
-import { float32Tensor, floatsOf, type Tensor } from '../base/tensor.ts';
-import { probeBlockSize } from '../engine/probe-block.ts';
-import { Session } from '../engine/session.ts';
-import { floatAttribute } from '../graph/attributes.ts';
-import type { Model } from '../graph/model.ts';
-import { readModel } from '../graph/onnx/read.ts';
-import { writeModel } from '../graph/onnx/write.ts';
-import { removeUnused } from '../graph/walk.ts';
-import { DEFAULT_MOMENTUM } from '../ops/batch-normalization.ts';
-import { PLAIN_SGD } from '../transform/autodiff/optimizer.ts';
-import { buildTrainingStep, readParameters } from '../transform/autodiff/training-step.ts';
-import { lowerTrainingStep } from '../transform/lower/lower.ts';
+import { float32Tensor, floatsOf, type Tensor } from '../../base/tensor.ts';
+import { probeBlockSize } from '../../engine/probe-block.ts';
+import { Session } from '../../engine/session.ts';
+import { floatAttribute } from '../../graph/attributes.ts';
+import type { Model } from '../../graph/model.ts';
+import { readModel } from '../../graph/onnx/read.ts';
+import { writeModel } from '../../graph/onnx/write.ts';
+import { removeUnused } from '../../graph/walk.ts';
+import { DEFAULT_MOMENTUM } from '../../ops/batch-normalization.ts';
+import { PLAIN_SGD } from '../../transform/autodiff/optimizer.ts';
+import { buildTrainingStep, readParameters } from '../../transform/autodiff/training-step.ts';
+import { lowerTrainingStep } from '../../transform/lower/lower.ts';
+import { imageShapeOf } from '../evaluate/evaluate.ts';
+import { miniBatches } from '../importance/statistics.ts';
+import { serveJob } from '../worker-job.ts';
 import type { BatchNormAverages, BatchNormJob } from './batch-norm.ts';
-import { imageShapeOf } from './evaluate.ts';
-import { miniBatches } from './importance/statistics.ts';
-import { serveJob } from './worker-job.ts';
 
 // The worker thread of `reestimateBatchNorm`.
 await serveJob<BatchNormJob, never, BatchNormAverages>(parentPort, workerData, async (context) => {

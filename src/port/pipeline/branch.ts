@@ -1,11 +1,14 @@
-import { InvalidArgumentError } from '../base/errors.ts';
-import type { Model } from '../graph/model.ts';
-import { readModel } from '../graph/onnx/read.ts';
-import { writeModel } from '../graph/onnx/write.ts';
-import type { Lineage, Measurement } from '../repository/types.ts';
-import { type PruneResult, prune, pruneDefaults, pruningOf } from '../transform/prune/prune.ts';
-import { ratiosBetween } from '../transform/prune/schedule.ts';
-import { quantizationOf } from './calibrate/quantize-network.ts';
+import { InvalidArgumentError } from '../../base/errors.ts';
+import type { Model } from '../../graph/model.ts';
+import { readModel } from '../../graph/onnx/read.ts';
+import { writeModel } from '../../graph/onnx/write.ts';
+import type { Lineage, Measurement } from '../../repository/types.ts';
+import { type PruneResult, prune, pruneDefaults, pruningOf } from '../../transform/prune/prune.ts';
+import { ratiosBetween } from '../../transform/prune/schedule.ts';
+import { quantizationOf } from '../calibrate/quantize-network.ts';
+import { digestOf } from '../step-cache.ts';
+import type { TrainingRecipe } from '../train/recipe.ts';
+import { type Branch, nameOfCriterion } from './plan.ts';
 import {
   type Candidate,
   criterionFor,
@@ -16,11 +19,8 @@ import {
   reestimate,
   runStep,
   type Subject,
-} from './pipeline-steps.ts';
-import type { PortDistillation } from './pipeline-types.ts';
-import { type Branch, nameOfCriterion } from './plan.ts';
-import { digestOf } from './step-cache.ts';
-import type { TrainingRecipe } from './train/recipe.ts';
+} from './steps.ts';
+import type { PortDistillation } from './types.ts';
 
 /** What came of a branch: a variant, or why there is none. */
 export type Grown =

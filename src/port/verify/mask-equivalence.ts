@@ -1,5 +1,5 @@
-import { BonsaiError, InvalidArgumentError } from '../base/errors.ts';
-import { permutation, type Random, seededRandom } from '../base/random.ts';
+import { BonsaiError, InvalidArgumentError } from '../../base/errors.ts';
+import { permutation, type Random, seededRandom } from '../../base/random.ts';
 import {
   elementCount,
   elementsOf,
@@ -7,18 +7,18 @@ import {
   int64Tensor,
   type Tensor,
   tensorOf,
-} from '../base/tensor.ts';
-import { Session, type SessionOptions } from '../engine/session.ts';
-import type { Model, Shape, ValueInfo } from '../graph/model.ts';
-import { writeModel } from '../graph/onnx/write.ts';
-import type { AttentionUnit } from '../transform/prune/attention.ts';
-import { type Group, groupsOf } from '../transform/prune/groups.ts';
-import { type Propagation, propagateLabels } from '../transform/prune/labels.ts';
-import { lastChannels } from '../transform/prune/last-channels.ts';
-import { maskable } from '../transform/prune/mask.ts';
-import type { PrunedGroup } from '../transform/prune/prune.ts';
-import { removeChannels } from '../transform/prune/remove-channels.ts';
-import { sizesByWeights } from './open-sizes.ts';
+} from '../../base/tensor.ts';
+import { Session, type SessionOptions } from '../../engine/session.ts';
+import type { Model, Shape, ValueInfo } from '../../graph/model.ts';
+import { writeModel } from '../../graph/onnx/write.ts';
+import type { AttentionUnit } from '../../transform/prune/attention.ts';
+import { type Group, groupsOf } from '../../transform/prune/groups.ts';
+import { type Propagation, propagateLabels } from '../../transform/prune/labels.ts';
+import { lastChannels } from '../../transform/prune/last-channels.ts';
+import { maskable } from '../../transform/prune/mask.ts';
+import type { PrunedGroup } from '../../transform/prune/prune.ts';
+import { removeChannels } from '../../transform/prune/remove-channels.ts';
+import { sizesByWeights } from '../open-sizes.ts';
 
 /**
  * Runs the oracle of pruning in ONNX Runtime, on the calling thread: random channels of one random group after the other, in

@@ -1,10 +1,10 @@
-import { workerUrl } from '../base/worker-url.ts';
-import { type Model, withGraph } from '../graph/model.ts';
-import { writeModel } from '../graph/onnx/write.ts';
-import type { Split } from './data/data-module.ts';
-import { examplesOf, type GatherOptions } from './importance/gather.ts';
-import { statisticsForm } from './importance/statistics-form.ts';
-import { runJob } from './worker-job.ts';
+import { workerUrl } from '../../base/worker-url.ts';
+import { type Model, withGraph } from '../../graph/model.ts';
+import { writeModel } from '../../graph/onnx/write.ts';
+import type { Split } from '../data/data-module.ts';
+import { examplesOf, type GatherOptions } from '../importance/gather.ts';
+import { statisticsForm } from '../importance/statistics-form.ts';
+import { runJob } from '../worker-job.ts';
 
 export type ReestimateOptions = Pick<
   GatherOptions,

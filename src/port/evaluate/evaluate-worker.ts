@@ -1,10 +1,10 @@
 import { parentPort, workerData } from 'node:worker_threads';
-import { BonsaiError } from '../base/errors.ts';
-import { Session } from '../engine/session.ts';
+import { BonsaiError } from '../../base/errors.ts';
+import { Session } from '../../engine/session.ts';
+import { checkImageShape } from '../data/examples.ts';
+import { serveJob } from '../worker-job.ts';
 import { classifySplit, type Evaluation } from './classify.ts';
-import { checkImageShape } from './data/examples.ts';
 import { type EvaluationInput, imageShapeOf } from './evaluate.ts';
-import { serveJob } from './worker-job.ts';
 
 // The worker thread of `evaluate`.
 await serveJob<EvaluationInput, never, Evaluation>(

@@ -1,24 +1,24 @@
 import { createHash } from 'node:crypto';
-import { BonsaiError, InvalidArgumentError } from '../base/errors.ts';
-import { type Model, withMetadata } from '../graph/model.ts';
-import { readModel } from '../graph/onnx/read.ts';
-import { writeModel } from '../graph/onnx/write.ts';
-import { countCost } from '../ops/count.ts';
-import type { Lineage, Measurement, Profile, Variant } from '../repository/types.ts';
-import { foldConstants } from '../transform/passes/fold-constants.ts';
-import type { ChannelMeans } from '../transform/prune/compensate.ts';
-import { dependencyGroups } from '../transform/prune/groups.ts';
-import { type Criterion, recordedCriterion } from '../transform/prune/importance/criterion.ts';
-import { type CriterionName, isDataCriterion } from '../transform/prune/importance/table.ts';
-import { hasBatchNorm } from './batch-norm.ts';
-import type { Dataset, Split } from './data/data-module.ts';
-import { identityOf, sliceExamples } from './data/examples.ts';
-import { EVALUATION_BATCH } from './evaluate.ts';
-import { BudgetSpent, type StepTimes } from './pipeline-times.ts';
-import type { PortOptions, PortStep, PortSteps, Throughput, UnnumberedVariant } from './pipeline-types.ts';
-import { repeatDefaults } from './profile/throughput.ts';
-import { digestOf, type Slot, type StepCache } from './step-cache.ts';
-import type { TrainingRecipe } from './train/recipe.ts';
+import { BonsaiError, InvalidArgumentError } from '../../base/errors.ts';
+import { type Model, withMetadata } from '../../graph/model.ts';
+import { readModel } from '../../graph/onnx/read.ts';
+import { writeModel } from '../../graph/onnx/write.ts';
+import { countCost } from '../../ops/count.ts';
+import type { Lineage, Measurement, Profile, Variant } from '../../repository/types.ts';
+import { foldConstants } from '../../transform/passes/fold-constants.ts';
+import type { ChannelMeans } from '../../transform/prune/compensate.ts';
+import { dependencyGroups } from '../../transform/prune/groups.ts';
+import { type Criterion, recordedCriterion } from '../../transform/prune/importance/criterion.ts';
+import { type CriterionName, isDataCriterion } from '../../transform/prune/importance/table.ts';
+import { hasBatchNorm } from '../batch-norm/batch-norm.ts';
+import type { Dataset, Split } from '../data/data-module.ts';
+import { identityOf, sliceExamples } from '../data/examples.ts';
+import { EVALUATION_BATCH } from '../evaluate/evaluate.ts';
+import { repeatDefaults } from '../profile/throughput.ts';
+import { digestOf, type Slot, type StepCache } from '../step-cache.ts';
+import type { TrainingRecipe } from '../train/recipe.ts';
+import { BudgetSpent, type StepTimes } from './times.ts';
+import type { PortOptions, PortStep, PortSteps, Throughput, UnnumberedVariant } from './types.ts';
 
 /** What all steps of one porting share. */
 export interface Port {

@@ -1,6 +1,6 @@
-import { InvalidArgumentError } from '../base/errors.ts';
-import type { Criterion } from '../transform/prune/importance/criterion.ts';
-import type { CriterionName } from '../transform/prune/importance/table.ts';
+import { InvalidArgumentError } from '../../base/errors.ts';
+import type { Criterion } from '../../transform/prune/importance/criterion.ts';
+import type { CriterionName } from '../../transform/prune/importance/table.ts';
 
 /** One variant that is to be made: which base is pruned how far by what, and how it is repaired. */
 export interface Branch {

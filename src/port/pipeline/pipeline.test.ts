@@ -2,16 +2,16 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { describeTarget } from '../engine/target.ts';
-import { withMetadata } from '../graph/model.ts';
-import { readModel } from '../graph/onnx/read.ts';
-import { randomNetwork } from '../transform/prune/networks.fixture.ts';
-import { pruningOf } from '../transform/prune/prune.ts';
+import { describeTarget } from '../../engine/target.ts';
+import { withMetadata } from '../../graph/model.ts';
+import { readModel } from '../../graph/onnx/read.ts';
+import { randomNetwork } from '../../transform/prune/networks.fixture.ts';
+import { pruningOf } from '../../transform/prune/prune.ts';
+import { digestOf } from '../step-cache.ts';
+import { stripes } from '../stripes.fixture.ts';
 import { portFamily, standardSteps } from './pipeline.ts';
-import { LINEAGE_KEY } from './pipeline-steps.ts';
-import type { Family, PortOptions, PortProgress } from './pipeline-types.ts';
-import { digestOf } from './step-cache.ts';
-import { stripes } from './stripes.fixture.ts';
+import { LINEAGE_KEY } from './steps.ts';
+import type { Family, PortOptions, PortProgress } from './types.ts';
 
 let folder: string;
 beforeEach(async () => {
