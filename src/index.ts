@@ -72,6 +72,7 @@ export {
 export { openStepCache, type StepCache } from './port/step-cache.ts';
 export type { TrainingRecipe } from './port/train/recipe.ts';
 export { type TrainingOptions, type TrainingResult, trainNetwork } from './port/train/train.ts';
+export { transferTo } from './port/transfer.ts';
 export {
   MASK_TOLERANCE,
   type Verification,

@@ -8,6 +8,7 @@ import { type Profile, profileOf, type TaskManifest } from '../repository/types.
 import { processContext } from './context.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { jsonOption } from './options.ts';
+import { repoScoreCommand } from './repo-score.ts';
 
 export function repoCommand(): Command {
   const repo = new Command('repo').description('Look at a model repository and check it.').addHelpText(
@@ -17,6 +18,7 @@ Examples:
   $ bonsai repo list models
   $ bonsai repo show models mnist
   $ bonsai repo verify models
+  $ bonsai repo score models mnist --data mnist
 ${EXIT_CODE_HELP}`,
   );
   repo
@@ -86,6 +88,7 @@ ${EXIT_CODE_HELP}`,
           `${broken} of ${rows.length} entries are damaged; the lines above say which.`,
         );
     });
+  repo.addCommand(repoScoreCommand());
   return repo;
 }
 

@@ -110,10 +110,28 @@ describe('training', () => {
     });
   });
 
+  it('starts the last layer anew for other classes', async () => {
+    const out = 'moved.onnx';
+    const { stderr, code } = await train(
+      '--from',
+      'four.onnx',
+      '--new-head',
+      '--epochs',
+      '0.1',
+      '--out',
+      out,
+    );
+    expect(code, stderr).toBe(0);
+    const { initializers, outputs } = (await readModelFile(join(folder, out))).graph;
+    expect(initializers.get('fc.weight')!.shape).toEqual([10, 8]);
+    expect(outputs[0]!.type!.shape!.at(-1)).toBe(10);
+  });
+
   it.each([
     [['--distill-weight', '0.5'], 2, /--distill-weight does something only with --teacher FILE/],
     [['--teacher-normalize-input'], 2, /--teacher-normalize-input does something only with --teacher FILE/],
     [['--normalize-input'], 2, /--normalize-input does something only with --from FILE/],
+    [['--new-head'], 2, /--new-head does something only with --from FILE/],
     [['--beta1', '0.5'], 2, /--beta1 does something only with --optimizer adamw/],
     [['--optimizer', 'adamw', '--momentum', '0.5'], 2, /--momentum does something only with --optimizer sgd/],
     [['--optimizer', 'adamw', '--epsilon', '0'], 2, /epsilon is 0, expected a number above 0/],

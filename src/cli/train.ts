@@ -20,6 +20,7 @@ import {
 } from '../port/train/recipe.ts';
 import { withOpenBatch } from '../port/train/teacher.ts';
 import { type TrainingProgress, trainNetwork } from '../port/train/train.ts';
+import { transferTo } from '../port/transfer.ts';
 import { adamDefaults, type Optimizer } from '../transform/autodiff/optimizer.ts';
 import { type Context, interruptible, processContext } from './context.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
@@ -40,6 +41,7 @@ import { checkWritableFile, forceOption } from './writable.ts';
 interface TrainOptions {
   readonly backbone: string;
   readonly from?: string;
+  readonly newHead?: boolean;
   readonly normalizeInput?: boolean;
   readonly data: string;
   readonly out: string;
@@ -125,6 +127,7 @@ function checkIdleOptions(options: TrainOptions): void {
       ['beta1', '--beta1', '--optimizer adamw', optimizer === 'adamw'],
       ['beta2', '--beta2', '--optimizer adamw', optimizer === 'adamw'],
       ['epsilon', '--epsilon', '--optimizer adamw', optimizer === 'adamw'],
+      ['newHead', '--new-head', '--from FILE', from !== undefined],
       ['normalizeInput', '--normalize-input', '--from FILE', from !== undefined],
       ['teacherNormalizeInput', '--teacher-normalize-input', '--teacher FILE', teacher !== undefined],
       ['distillTemperature', '--distill-temperature', '--teacher FILE', teacher !== undefined],
@@ -196,6 +199,10 @@ export function trainCommand(): Command {
         '--from <file>',
         "fine-tune this ONNX network of anybody's instead of training a backbone",
       ).conflicts('backbone'),
+    )
+    .option(
+      '--new-head',
+      "with --from: start the last layer anew, for the data's classes and image size (transfer learning)",
     )
     .option(
       '--normalize-input',
@@ -323,6 +330,7 @@ Examples:
   $ bonsai train --data mnist --epochs 20 --augment shift=2,rotate=10,scale=0.1,elastic=1.5 --out digits.onnx
   $ bonsai train --data mnist --backbone resnet:widths=4-8,blocks=1-1 --teacher digits.onnx --out small.onnx
   $ bonsai train --data cifar10:data --from resnet20.onnx --normalize-input --epochs 2 --out tuned.onnx
+  $ bonsai train --data images:bees,size=64 --from resnet20.onnx --new-head --epochs 20 --out bees.onnx
 
 An interrupted training is continued by the same command: its checkpoint lies beside the file (FILE.checkpoint).
 ${EXIT_CODE_HELP}`,
@@ -342,7 +350,13 @@ ${EXIT_CODE_HELP}`,
       const teacher = taught?.model;
       const dataset = await loadData(context, options);
       const network =
-        start && toTrainable(start, dataset, { normalize: options.normalizeInput }, options.from!);
+        start &&
+        toTrainable(
+          options.newHead ? transferTo(start, dataset, options) : start,
+          dataset,
+          { normalize: options.normalizeInput },
+          options.from!,
+        );
       const checkpointPath = await checkpointPathOf(options);
       const trained = await interruptible(
         context.signal,

@@ -147,7 +147,7 @@ function classesOf(model: Model, dataset: Dataset): number {
   throw new BonsaiError(
     'shape_mismatch',
     `The network tells ${classes} classes apart, the data has ${wanted}. ` +
-      'Give the data that the network is for, or a network with one answer for each class.',
+      'Give the data that the network is for, or start its last layer anew (bonsai train --from FILE --new-head; transferTo).',
   );
 }
 
