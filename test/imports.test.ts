@@ -74,6 +74,17 @@ describe('imports', () => {
     expect(wrong.map(({ file, to }) => `${file} imports ${to}/`)).toEqual([]);
   });
 
+  it('keep the two protocols of the server apart: what both need lies beside them', () => {
+    const wrong = imports.filter(({ from, specifier }) => {
+      const target = posix.join(posix.dirname(from), specifier);
+      return (
+        (from.startsWith('src/serve/rest/') && target.startsWith('src/serve/grpc/')) ||
+        (from.startsWith('src/serve/grpc/') && target.startsWith('src/serve/rest/'))
+      );
+    });
+    expect(wrong.map(({ from, specifier }) => `${from} imports ${specifier}`)).toEqual([]);
+  });
+
   it('know every folder of src', () => {
     const folders = readdirSync(join(root, 'src'), { withFileTypes: true })
       .filter((entry) => entry.isDirectory() && filesUnder(join(root, 'src', entry.name)).length > 0)

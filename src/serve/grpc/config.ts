@@ -1,4 +1,4 @@
-import { modelConfig } from '../rest/config.ts';
+import { modelConfig } from '../model-configuration.ts';
 import type { ServedModel } from '../served-model.ts';
 
 /** Numbers of the enums whose names the configuration has in JSON, by field. */
@@ -24,7 +24,7 @@ const ENUMS: Readonly<Record<string, readonly string[]>> = {
   timeout_action: ['REJECT', 'DELAY'],
 };
 
-/** The configuration that REST has, as the JSON of a ModelConfigResponse. */
+/** The configuration as the JSON of a ModelConfigResponse. */
 export function modelConfigResponse(model: ServedModel, version: number | undefined, slots: number): unknown {
   return { config: withEnumNumbers(modelConfig(model, version, slots)) };
 }

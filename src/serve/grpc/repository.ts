@@ -1,9 +1,8 @@
 import { BonsaiError } from '../../base/errors.ts';
 import { InvalidRequestError } from '../errors.ts';
+import { checkLoadParameter, FILE_PREFIX, type LoadParameters, loadModel } from '../load-request.ts';
 import type { ModelRegistry } from '../model-registry.ts';
-import { loadModel } from '../rest/repository.ts';
 import type {
-  ModelRepositoryParameter,
   RepositoryIndexRequest,
   RepositoryModelLoadRequest,
   RepositoryModelUnloadRequest,
@@ -18,18 +17,14 @@ export async function repositoryIndex(
   return { models: request.ready ? entries.filter(({ state }) => state === 'READY') : entries };
 }
 
-/** Loads a model, as REST's load does: `config` is a string there and here, files are bytes here and base64 there. */
+/** Loads a model; of its parameters, `config` is a string and files are bytes. */
 export async function loadFromRepository(
   models: ModelRegistry,
   request: RepositoryModelLoadRequest,
   slots: number,
 ): Promise<void> {
   refuseRepositoryName(request.repositoryName);
-  const parameters = Object.entries(request.parameters).map(([name, parameter]) => [
-    name,
-    parameterText(name, parameter),
-  ]);
-  await loadModel(models, request.modelName, { parameters: Object.fromEntries(parameters) }, slots);
+  await loadModel(models, request.modelName, loadParametersOf(request), slots);
 }
 
 export async function unloadFromRepository(
@@ -40,13 +35,23 @@ export async function unloadFromRepository(
   await models.unload(request.modelName);
 }
 
-function parameterText(name: string, { parameterChoice }: ModelRepositoryParameter): string {
-  if (name.startsWith('file:')) {
-    if (parameterChoice.case === 'bytesParam') return Buffer.from(parameterChoice.value).toString('base64');
-    throw new InvalidRequestError(`parameter '${name}' must be bytes_param`);
+/** @throws InvalidRequestError */
+function loadParametersOf({ parameters }: RepositoryModelLoadRequest): LoadParameters {
+  let config: string | undefined;
+  const files = new Map<string, Uint8Array>();
+  for (const [name, { parameterChoice }] of Object.entries(parameters)) {
+    checkLoadParameter(name);
+    if (name.startsWith(FILE_PREFIX)) {
+      if (parameterChoice.case !== 'bytesParam')
+        throw new InvalidRequestError(`parameter '${name.slice(0, 80)}' must be bytes_param`);
+      files.set(name.slice(FILE_PREFIX.length), parameterChoice.value);
+    } else {
+      if (parameterChoice.case !== 'stringParam')
+        throw new InvalidRequestError(`parameter '${name}' must be string_param`);
+      config = parameterChoice.value;
+    }
   }
-  if (parameterChoice.case === 'stringParam') return parameterChoice.value;
-  throw new InvalidRequestError(`parameter '${name}' must be string_param`);
+  return { config, files };
 }
 
 function refuseRepositoryName(name: string): void {

@@ -8,7 +8,7 @@ import {
 } from '@bufbuild/protobuf';
 import { messageOf } from '../../base/errors.ts';
 import { InvalidRequestError } from '../errors.ts';
-import { modelMetadata, serverMetadata } from '../rest/metadata.ts';
+import { modelMetadata, serverMetadata } from '../metadata.ts';
 import type { Call } from './call.ts';
 import { modelConfigResponse } from './config.ts';
 import { GrpcError, STATUS } from './errors.ts';
@@ -187,7 +187,7 @@ function infer({ models, plane }: GrpcContext, message: Uint8Array, call: Call):
   return submission.answer.then((answer) => encodeInfer(decoded, answer));
 }
 
-/** A handler whose answer is given in the JSON of the response's message, which is that of REST. */
+/** A handler whose answer is given in the JSON of the response's message. */
 function unary<I extends DescMessage, O extends DescMessage>(
   access: 'open' | 'inference' | 'admin',
   requestSchema: I,

@@ -1,5 +1,5 @@
 import type { ModelRegistry } from '../model-registry.ts';
-import { modelStatistics } from '../rest/statistics.ts';
+import { modelStatistics } from '../model-statistics.ts';
 import type { ModelStatisticsRequest } from './inference_pb.ts';
 import { versionOf } from './version.ts';
 

@@ -7,11 +7,12 @@ import type { InferAnswer, InferRequest } from '../data-plane.ts';
 import { DTYPE_BY_DATATYPE, datatypeOf } from '../datatypes.ts';
 import { InvalidRequestError } from '../errors.ts';
 import { checkInputName, type NamedTensor } from '../input-check.ts';
+import { type Json, parseJson } from '../json.ts';
 import { timeoutMsOf, wishesOf } from '../request-parameters.ts';
 import type { ServedModel } from '../served-model.ts';
+import { bytesFromTensor, elementBytes, tensorFromBytes } from '../tensor-bytes.ts';
 import type { Wishes } from '../wishes.ts';
-import { type Json, parseJson } from './json.ts';
-import { bytesFromTensor, elementBytes, jsonFromTensor, tensorFromBytes, tensorFromJson } from './tensors.ts';
+import { jsonFromTensor, tensorFromJson } from './tensors.ts';
 
 /** A decoded inference request, and how its answer is to be written. */
 export interface DecodedInfer {

@@ -1,7 +1,7 @@
 import type { ErrorCode } from '../../base/errors.ts';
 import type { InferAnswer } from '../data-plane.ts';
+import type { Json } from '../json.ts';
 import type { AnswerFormat, DocumentLimits, EncodedInfer, InferDocument, InferTarget } from './infer.ts';
-import type { Json } from './json.ts';
 
 /** What the thread for large JSON is asked to do. */
 export type JsonTask =

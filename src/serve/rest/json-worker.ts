@@ -1,8 +1,8 @@
 import { constants, setPriority } from 'node:os';
 import { parentPort } from 'node:worker_threads';
 import { BonsaiError, messageOf } from '../../base/errors.ts';
+import { parseJson } from '../json.ts';
 import { encodeInfer, readDocument } from './infer.ts';
-import { parseJson } from './json.ts';
 import type { JsonReply, JsonResults, JsonTask } from './json-messages.ts';
 
 const port = parentPort!; // This file is only ever run as a worker.

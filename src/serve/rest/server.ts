@@ -16,13 +16,17 @@ import type { Target } from '../../repository/types.ts';
 import { withClasses } from '../classification.ts';
 import type { DataPlane, InferAnswer } from '../data-plane.ts';
 import { RefusedError } from '../errors.ts';
+import type { Json } from '../json.ts';
 import type { Limits } from '../limits.ts';
+import { loadModel } from '../load-request.ts';
+import { modelMetadata, serverMetadata } from '../metadata.ts';
+import { modelConfig } from '../model-configuration.ts';
 import type { ModelRegistry } from '../model-registry.ts';
+import { modelStatistics } from '../model-statistics.ts';
 import type { TlsIdentity } from '../safety/tls.ts';
 import type { Access, Permission } from '../safety/tokens.ts';
 import type { ServedModel } from '../served-model.ts';
 import { ACCEPTED_ENCODINGS, type BodyRules, Holding, readBody } from './body.ts';
-import { modelConfig } from './config.ts';
 import { HttpError, MethodNotAllowedError, statusOf } from './errors.ts';
 import {
   type AnswerFormat,
@@ -35,13 +39,10 @@ import {
   readDocument,
   targetOf,
 } from './infer.ts';
-import type { Json } from './json.ts';
 import { INLINE_JSON_BYTES, INLINE_JSON_ELEMENTS, JsonThread } from './json-thread.ts';
-import { modelMetadata, serverMetadata } from './metadata.ts';
-import { jsonBody, loadModel, repositoryIndex, unloadModel } from './repository.ts';
+import { jsonBody, loadParametersOf, repositoryIndex, unloadModel } from './repository.ts';
 import { logRequest } from './request-log.ts';
 import { type Route, routeOf } from './routes.ts';
-import { modelStatistics } from './statistics.ts';
 
 /** What the handlers translate to and from. */
 export interface RestContext {
@@ -173,9 +174,8 @@ async function handle(context: Handlers, exchange: Exchange): Promise<void> {
       await loadModel(
         context.models,
         route.model,
-        await administrativeBody(context, exchange),
+        loadParametersOf(await administrativeBody(context, exchange)),
         context.slots,
-        context.limits.maxBodyBytes,
       );
       return send(response, 200);
     case 'unload':

@@ -1,6 +1,6 @@
-import type { Target, TensorSpec } from '../../repository/types.ts';
-import { datatypeOf } from '../datatypes.ts';
-import type { ServedModel } from '../served-model.ts';
+import type { Target, TensorSpec } from '../repository/types.ts';
+import { datatypeOf } from './datatypes.ts';
+import type { ServedModel } from './served-model.ts';
 
 /**
  * What the server says of itself. Only what it does is advertised. `target`, which the protocol does not know, is

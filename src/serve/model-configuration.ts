@@ -1,6 +1,6 @@
-import { LABELS_FILE, tritonTypeOf } from '../../repository/triton-config.ts';
-import type { TensorSpec } from '../../repository/types.ts';
-import type { ServedModel, VersionSelection } from '../served-model.ts';
+import { LABELS_FILE, tritonTypeOf } from '../repository/triton-config.ts';
+import type { TensorSpec } from '../repository/types.ts';
+import type { ServedModel, VersionSelection } from './served-model.ts';
 
 /** A model's configuration as Triton writes it: shapes include the batch, so `max_batch_size` is 0. */
 export function modelConfig(

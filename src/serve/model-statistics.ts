@@ -1,7 +1,7 @@
-import { InvalidRequestError } from '../errors.ts';
-import type { LiveVersion } from '../live-version.ts';
-import type { ModelRegistry } from '../model-registry.ts';
-import type { ServedModel } from '../served-model.ts';
+import { InvalidRequestError } from './errors.ts';
+import type { LiveVersion } from './live-version.ts';
+import type { ModelRegistry } from './model-registry.ts';
+import type { ServedModel } from './served-model.ts';
 
 /**
  * Statistics of one model, of one of its versions, or of all.

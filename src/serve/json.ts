@@ -1,5 +1,5 @@
-import { messageOf } from '../../base/errors.ts';
-import { InvalidRequestError } from '../errors.ts';
+import { messageOf } from '../base/errors.ts';
+import { InvalidRequestError } from './errors.ts';
 
 /** What JSON can hold here: integers too large to be exact as numbers come as bigint. */
 export type Json =
