@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { float32Tensor, floatsOf } from '../base/tensor.ts';
+import { float32Tensor, floatsOf, int64Tensor, type Tensor } from '../base/tensor.ts';
 import { GraphBuilder, modelOf } from '../graph/build.ts';
 import { writeModel } from '../graph/onnx/write.ts';
 import { PreparedSession } from './prepared-session.ts';
@@ -14,6 +14,42 @@ function network(): Uint8Array {
   b.output(b.op('Identity', [x], {}, { outputs: ['z'] }), 'float32', ['N', 2]);
   return writeModel(modelOf(b.finish()));
 }
+
+/** y = x[i], of strings. */
+function gather(): Uint8Array {
+  const b = new GraphBuilder('gather');
+  const x = b.input('x', 'string', ['N']);
+  const y = b.op('Gather', [x, b.input('i', 'int64', ['M'])], {}, { outputs: ['y'] });
+  b.output(y, 'string', ['M']);
+  return writeModel(modelOf(b.finish()));
+}
+
+const strings = (...items: readonly (string | readonly number[])[]): Tensor => ({
+  dtype: 'string',
+  shape: [items.length],
+  bytes: new Uint8Array(0),
+  strings: items.map((item) => Buffer.from(item as string)), // Text or bytes: it takes either.
+});
+
+describe('strings of any bytes', () => {
+  const textsOf = ([y]: readonly Tensor[]) => y!.strings!.map((item) => Buffer.from(item).toString());
+
+  it('come through with their NULs, and beside inputs that are not strings', async () => {
+    const session = await PreparedSession.create(gather(), {});
+    const answer = await session.run([strings('plain', 'a\0b', '\0', 'hé\0'), int64Tensor([3, 1, 2, 0])]);
+    expect(textsOf(answer)).toEqual(['hé\0', 'a\0b', '\0', 'plain']);
+    expect(textsOf(await session.run([strings('plain', ''), int64Tensor([1, 0])]))).toEqual(['', 'plain']);
+    await session.release();
+  });
+
+  it('need not be UTF-8 unless they come out again, which is refused rather than changed', async () => {
+    const session = await PreparedSession.create(gather(), {});
+    const x = strings([0xff, 0xfe, 0x41], 'plain');
+    expect(textsOf(await session.run([x, int64Tensor([1])]))).toEqual(['plain']);
+    await expect(session.run([x, int64Tensor([0])])).rejects.toMatchObject({ code: 'invalid_request' });
+    await session.release();
+  });
+});
 
 describe('a prepared session', () => {
   it('computes what the public session computes, and knows the same inputs and outputs', async () => {

@@ -4,6 +4,7 @@ import { BonsaiError, messageOf } from '../base/errors.ts';
 import { elementCount, type Tensor } from '../base/tensor.ts';
 import type { ValueInfo } from '../graph/model.ts';
 import { dtypeOfCode } from '../graph/onnx/codes.ts';
+import type { NetworkSource } from './embedded-strings.ts';
 import { fromNative, nativeOptions, Session, type SessionOptions, toNative } from './session.ts';
 
 /** A run with inputs of fixed shapes: write the elements into `inputs`, then call `run`. */
@@ -49,16 +50,19 @@ export class PreparedSession {
   readonly outputs: readonly ValueInfo[];
   readonly #run: (feeds: Native) => Native | Promise<Native>;
   readonly #release: () => void | Promise<void>;
+  /** Kept for networks of strings only, some of which have to travel in the network itself. */
+  readonly #source: NetworkSource | undefined;
 
   /** @param model a file's path or the bytes of an ONNX model. @throws BonsaiError `load_failed` */
   static async create(model: string | Uint8Array, options: SessionOptions): Promise<PreparedSession> {
     const binding = await nativeBinding();
-    if (binding === undefined) return new PreparedSession(await Session.create(model, options));
+    if (binding === undefined)
+      return new PreparedSession(await Session.create(model, options), { model, options });
     try {
       const native = new binding.InferenceSession() as unknown as NativeSession; // The type above, as it is used here.
       if (typeof model === 'string') native.loadModel(model, nativeOptions(options));
       else native.loadModel(model.buffer, model.byteOffset, model.byteLength, nativeOptions(options));
-      return new PreparedSession(native);
+      return new PreparedSession(native, { model, options });
     } catch (cause) {
       throw new BonsaiError('load_failed', `ONNX Runtime cannot load the model: ${messageOf(cause)}`, {
         cause,
@@ -66,24 +70,27 @@ export class PreparedSession {
     }
   }
 
-  private constructor(session: NativeSession | Session) {
+  private constructor(session: NativeSession | Session, source: NetworkSource) {
     if (session instanceof Session) {
       this.inputs = session.inputs;
       this.outputs = session.outputs;
       this.#run = (feeds) => session.runNative(feeds);
       this.#release = () => session.release();
-      return;
+    } else {
+      this.inputs = session.inputMetadata.map(valueInfoOf);
+      this.outputs = session.outputMetadata.map(valueInfoOf);
+      const fetches = Object.fromEntries(this.outputs.map(({ name }) => [name, null]));
+      this.#run = (feeds) => session.run(feeds, fetches, {});
+      this.#release = () => session.dispose();
     }
-    this.inputs = session.inputMetadata.map(valueInfoOf);
-    this.outputs = session.outputMetadata.map(valueInfoOf);
-    const fetches = Object.fromEntries(this.outputs.map(({ name }) => [name, null]));
-    this.#run = (feeds) => session.run(feeds, fetches, {});
-    this.#release = () => session.dispose();
+    this.#source = this.inputs.some(({ type }) => type?.dtype === 'string') ? source : undefined;
   }
 
-  /** Runs the network on inputs in its order. @throws BonsaiError `engine_failure` */
+  /** Runs the network on inputs in its order. @throws BonsaiError `engine_failure`; what `runEmbedded` throws */
   run(inputs: readonly Tensor[]): readonly Tensor[] | Promise<readonly Tensor[]> {
-    return this.#runOn(this.#feedsOf(inputs));
+    return this.#source === undefined
+      ? this.#runOn(this.#feedsOf(inputs))
+      : this.#runOnStrings(this.#source, inputs);
   }
 
   /** @param shapes of the inputs in the network's order; none may be of strings */
@@ -100,6 +107,13 @@ export class PreparedSession {
   /** Frees the network's memory. The session cannot be used afterwards. */
   async release(): Promise<void> {
     await this.#release();
+  }
+
+  async #runOnStrings(source: NetworkSource, inputs: readonly Tensor[]): Promise<readonly Tensor[]> {
+    // What reads and writes networks takes memory that most servers never need.
+    const { needsEmbedding, runEmbedded } = await import('./embedded-strings.ts');
+    if (!inputs.some(needsEmbedding)) return this.#runOn(this.#feedsOf(inputs));
+    return runEmbedded(source, new Map(this.inputs.map(({ name }, i) => [name, inputs[i]!])));
   }
 
   #feedsOf(inputs: readonly Tensor[]): Native {

@@ -3,7 +3,7 @@ import { constants, setPriority } from 'node:os';
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { systemClock } from '../base/clock.ts';
 import { byteLengthOf } from '../base/dtype.ts';
-import { BonsaiError, messageOf } from '../base/errors.ts';
+import { BonsaiError, type ErrorCode, messageOf } from '../base/errors.ts';
 import { seededRandom } from '../base/random.ts';
 import { elementCount, floatsOf, isNumeric, type Tensor } from '../base/tensor.ts';
 import { type PreparedRun, PreparedSession } from '../engine/prepared-session.ts';
@@ -84,8 +84,7 @@ async function serve(port: MessagePort, command: LoadCommand): Promise<void> {
       memoryBytes: Math.max(process.memoryUsage.rss() - bytesBefore, statSync(command.modelPath).size),
     };
   } catch (thrown) {
-    const code = thrown instanceof BonsaiError ? thrown.code : 'load_failed';
-    port.postMessage({ kind: 'failed', code, message: messageOf(thrown) } satisfies FromWorker);
+    port.postMessage({ kind: 'failed', ...failureOf(thrown, 'load_failed') } satisfies FromWorker);
     return;
   }
   port.postMessage({ kind: 'loaded', report } satisfies FromWorker);
@@ -150,13 +149,17 @@ async function answerUntilStopped(
       }
     } catch (thrown) {
       answer.meta[0] = CARRIAGE.failure;
-      parcels?.postMessage({ sequence, failure: messageOf(thrown) } satisfies Parcel);
+      parcels?.postMessage({ sequence, failure: failureOf(thrown, 'engine_failure') } satisfies Parcel);
     }
     crashIfTold(control);
     Atomics.store(control, CONTROL.completed, sequence + 1);
     // The socket thread clears the doorbell before it reads `completed`, so an answer is never overlooked.
     if (Atomics.exchange(control, CONTROL.doorbell, 1) === 0) port.postMessage(0 satisfies FromWorker);
   }
+}
+
+function failureOf(thrown: unknown, otherwise: ErrorCode): { code: ErrorCode; message: string } {
+  return { code: thrown instanceof BonsaiError ? thrown.code : otherwise, message: messageOf(thrown) };
 }
 
 /** Drills end a thread here, between inferences, where Node can end it without ending the process. */

@@ -446,10 +446,11 @@ describe('the protocol', () => {
   });
 
   it('echoes strings and booleans', async () => {
-    const strings = { inputs: [{ name: 'x', datatype: 'BYTES', shape: [2], data: ['ä"\n', ''] }] };
+    const texts = ['ä"\n', '', 'a\0b\0'];
+    const strings = { inputs: [{ name: 'x', datatype: 'BYTES', shape: [3], data: texts }] };
     expect(
       (await call(server, 'POST', '/v2/models/echo-string/infer', strings)).json.outputs[0].data,
-    ).toEqual(['ä"\n', '']);
+    ).toEqual(texts);
     const bools = { inputs: [{ name: 'x', datatype: 'BOOL', shape: [2], data: [true, false] }] };
     expect((await call(server, 'POST', '/v2/models/echo-bool/infer', bools)).json.outputs[0].data).toEqual([
       true,

@@ -190,7 +190,13 @@ export class WorkerHandle {
       // The worker posts the parcel before it counts the answer, so it is here.
       const parcel = receiveMessageOnPort(this.#port!)?.message as Parcel | undefined;
       if (parcel?.tensors !== undefined) pending.resolve({ outputs: parcel.tensors, computeMs });
-      else pending.reject(new BonsaiError('engine_failure', parcel?.failure ?? 'The worker gave no reason.'));
+      else {
+        const { code, message } = parcel?.failure ?? {
+          code: 'engine_failure',
+          message: 'The worker gave no reason.',
+        };
+        pending.reject(new BonsaiError(code, message));
+      }
     }
   }
 

@@ -46,5 +46,5 @@ export interface LoadReport {
 export interface Parcel {
   readonly sequence: number;
   readonly tensors?: readonly Tensor[];
-  readonly failure?: string;
+  readonly failure?: { readonly code: ErrorCode; readonly message: string };
 }

@@ -281,7 +281,7 @@ describe('the protocol over gRPC', () => {
     ['uint64', 'UINT64', Array(8).fill(255)],
     ['float16', 'FP16', [0, 60, 0, 124]],
     ['float64', 'FP64', [0, 0, 0, 0, 0, 0, 248, 127]],
-    ['string', 'BYTES', [2, 0, 0, 0, 195, 182, 0, 0, 0, 0]],
+    ['string', 'BYTES', [3, 0, 0, 0, 195, 182, 0, 0, 0, 0, 0]],
   ] as const)('carries %s byte for byte', async (dtype, datatype, values) => {
     const bytes = Uint8Array.from(values);
     const counts = { bool: 3, int8: 2, int64: 1, uint64: 1, float16: 2, float64: 1, string: 2 };
@@ -291,6 +291,16 @@ describe('the protocol over gRPC', () => {
       rawInputContents: [bytes],
     });
     expect([...answer.rawOutputContents[0]!]).toEqual([...bytes]);
+  });
+
+  it('refuses strings that are not UTF-8 where they would come back changed', async () => {
+    await expect(
+      infer(client, {
+        modelName: 'echo-string',
+        inputs: [{ name: 'x', datatype: 'BYTES', shape: [1n] }],
+        rawInputContents: [Uint8Array.from([1, 0, 0, 0, 255])],
+      }),
+    ).rejects.toMatchObject({ code: status.INVALID_ARGUMENT });
   });
 
   it('takes tensors without elements', async () => {
