@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
-import type { Command, Option } from 'commander';
-import { isMap, isScalar, LineCounter, parseDocument } from 'yaml';
+import type { Command } from 'commander';
 import { BonsaiError, messageOf, systemCodeOf } from '../base/errors.ts';
+import { parsed, truth } from './option-value.ts';
 
 /** Where options come from when neither flag nor environment gives them. */
 export const CONFIG_FILE = 'bonsai.yaml';
@@ -27,25 +27,36 @@ export interface ConfigSource {
  */
 export function installOptionSources(
   program: Command,
-  sources: { readonly config: () => ConfigSource; readonly environment: NodeJS.ProcessEnv },
+  sources: {
+    readonly config: () => ConfigSource;
+    readonly environment: NodeJS.ProcessEnv;
+    /** Every command that a section may be for, where the program has not got them all; asked only if there is a file. */
+    readonly allCommands?: () => Promise<readonly Command[]>;
+  },
 ): void {
-  const commands = commandsOf(program);
+  const commands = commandsOf(program.commands);
   for (const { options } of commands) {
     // Named for the help text; commander reads variables only of options that had one when they were added.
     for (const option of options) if (option.long) option.env(environmentName(option.long));
   }
   for (const parent of [program, ...commands]) {
-    parent.hook('preSubcommand', (_, command) => {
-      const sections = readConfigFile(sources.config(), commands);
-      applySection(command, sections.get(command.name()));
+    parent.hook('preSubcommand', async (_, command) => {
+      const config = sources.config();
+      const text = readText(config);
+      if (text !== undefined) {
+        // Most have no file, and what reads YAML takes memory that a server is to have for networks.
+        const { applyConfig } = await import('./config-file.ts');
+        const known = (await sources.allCommands?.()) ?? program.commands;
+        applyConfig(command, { path: config.path, text }, commandsOf(known));
+      }
       applyEnvironment(command, sources.environment);
     });
   }
 }
 
 /** All commands, subcommands included; each that has options may have a section of its name. */
-function commandsOf(parent: Command): Command[] {
-  return parent.commands.flatMap((command) => [command, ...commandsOf(command)]);
+function commandsOf(commands: readonly Command[]): Command[] {
+  return commands.flatMap((command) => [command, ...commandsOf(command.commands)]);
 }
 
 function applyEnvironment(command: Command, environment: NodeJS.ProcessEnv): void {
@@ -58,69 +69,7 @@ function applyEnvironment(command: Command, environment: NodeJS.ProcessEnv): voi
   }
 }
 
-function truth(text: string, name: string): boolean {
-  if (/^(1|true|yes)$/i.test(text)) return true;
-  if (/^(0|false|no|)$/i.test(text)) return false;
-  throw new BonsaiError('invalid_config', `${name} should be true or false, got "${text}".`);
-}
-
-/** One entry of a section whose key is an option of the command. */
-interface Entry {
-  readonly option: Option;
-  readonly node: unknown;
-  /** `bonsai.yaml:3`, for messages. */
-  readonly where: string;
-}
-
-/**
- * Reads `bonsai.yaml`: `serve: { cpus: "0", slo: 400ms }`. Keys are the long flags without dashes.
- * @returns the entries by command
- * @throws BonsaiError `invalid_config` naming file, line and field, and what is known in its place
- */
-function readConfigFile(
-  { path, isRequired }: ConfigSource,
-  commands: readonly Command[],
-): Map<string, Entry[]> {
-  const sections = new Map<string, Entry[]>();
-  const text = readText(path, isRequired);
-  if (text === undefined) return sections;
-  const counter = new LineCounter();
-  const document = parseDocument(text, { lineCounter: counter });
-  const fail = (line: number, problem: string) =>
-    new BonsaiError('invalid_config', `${path}:${line}: ${problem}`);
-  const lineOf = (node: unknown) =>
-    typeof node === 'object' && node !== null && 'range' in node && Array.isArray(node.range)
-      ? counter.linePos(node.range[0]).line
-      : 1;
-  const broken = document.errors[0];
-  if (broken !== undefined) throw fail(counter.linePos(broken.pos[0]).line, broken.message);
-  if (document.contents === null) return sections;
-  if (!isMap(document.contents)) throw fail(1, 'expected a section per command, such as "serve:".');
-  for (const { key, value: section } of document.contents.items) {
-    const name = nameOf(key);
-    const command = commands.find((candidate) => candidate.name() === name);
-    const known = (names: readonly string[]) => `Known: ${names.join(', ')}.`;
-    if (command === undefined) {
-      const names = commands.filter(({ options }) => options.length > 0).map((each) => each.name());
-      throw fail(lineOf(key), `there is no command "${name}" that a section could be for. ${known(names)}`);
-    }
-    if (!isMap(section)) throw fail(lineOf(section ?? key), `"${name}" should hold options.`);
-    const entries: Entry[] = [];
-    for (const pair of section.items) {
-      const field = nameOf(pair.key);
-      const option = command.options.find((candidate) => candidate.long === `--${field}`);
-      if (option === undefined) {
-        const flags = command.options.flatMap(({ long }) => long?.slice(2) ?? []);
-        throw fail(lineOf(pair.key), `${name} has no option "${field}". ${known(flags)}`);
-      }
-      entries.push({ option, node: pair.value, where: `${path}:${lineOf(pair.value ?? pair.key)}` });
-    }
-    sections.set(name, entries);
-  }
-  return sections;
-}
-
-function readText(path: string, isRequired: boolean): string | undefined {
+function readText({ path, isRequired }: ConfigSource): string | undefined {
   try {
     return readFileSync(path, 'utf8');
   } catch (cause) {
@@ -130,38 +79,5 @@ function readText(path: string, isRequired: boolean): string | undefined {
       `The configuration file ${path} cannot be read: ${messageOf(cause)}. Name one that exists with --config.`,
       { cause },
     );
-  }
-}
-
-function nameOf(key: unknown): string {
-  return isScalar(key) ? String(key.value) : String(key);
-}
-
-function applySection(command: Command, entries: readonly Entry[] = []): void {
-  for (const { option, node, where } of entries)
-    command.setOptionValueWithSource(option.attributeName(), optionValue(option, node, where), 'config');
-}
-
-function optionValue(option: Option, node: unknown, where: string): unknown {
-  const field = `${where}: "${option.long?.slice(2)}"`;
-  if (!isScalar(node)) throw new BonsaiError('invalid_config', `${field} should be a single value.`);
-  if (!option.isBoolean()) return parsed(option, String(node.value), field);
-  if (typeof node.value === 'boolean') return node.value;
-  throw new BonsaiError('invalid_config', `${field} should be true or false.`);
-}
-
-/** The text as the option's own parser takes it; `where` heads the complaint. */
-function parsed(option: Option, text: string, where: string): unknown {
-  if (option.argChoices !== undefined && !option.argChoices.includes(text)) {
-    throw new BonsaiError(
-      'invalid_config',
-      `${where} should be one of ${option.argChoices.join(', ')}, got "${text}".`,
-    );
-  }
-  if (option.parseArg === undefined) return text;
-  try {
-    return option.parseArg(text, undefined);
-  } catch (cause) {
-    throw new BonsaiError('invalid_config', `${where}: ${messageOf(cause)}`, { cause });
   }
 }

@@ -2,23 +2,8 @@
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
 import { BonsaiError, messageOf, systemCodeOf, systemReason } from '../base/errors.ts';
-import { backbonesCommand } from './backbones.ts';
 import { CONFIG_FILE, installOptionSources } from './config.ts';
-import { demoCommand } from './demo.ts';
-import { downloadCommand } from './download.ts';
 import { EXIT, EXIT_CODE_HELP, exitCodeOf } from './exit-codes.ts';
-import { inspectCommand } from './inspect.ts';
-import { orchestrateCommand } from './orchestrate.ts';
-import { portCommand } from './port.ts';
-import { profileCommand } from './profile.ts';
-import { pruneCommand } from './prune.ts';
-import { quantizeCommand } from './quantize.ts';
-import { repoCommand } from './repo.ts';
-import { requestCommand } from './request.ts';
-import { serveCommand } from './serve.ts';
-import { simulateCommand } from './simulate.ts';
-import { stressCommand } from './stress.ts';
-import { trainCommand } from './train.ts';
 
 const { version } = createRequire(import.meta.url)('../../package.json') as { version: string };
 
@@ -46,25 +31,41 @@ Flags override the environment (BONSAI_CPUS for --cpus), which overrides ${CONFI
 ${EXIT_CODE_HELP}`,
   );
 
-const commands = [
-  trainCommand(),
-  backbonesCommand(),
-  inspectCommand(),
-  pruneCommand(),
-  quantizeCommand(),
-  portCommand(),
-  profileCommand(),
-  repoCommand(),
-  requestCommand(),
-  serveCommand(),
-  orchestrateCommand(),
-  stressCommand(),
-  simulateCommand(),
-  demoCommand(),
-  downloadCommand(),
-];
+/** By name, in the order of the help. Each loads only what it needs: a server holds no code of training. */
+const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
+  train: async () => (await import('./train.ts')).trainCommand(),
+  backbones: async () => (await import('./backbones.ts')).backbonesCommand(),
+  inspect: async () => (await import('./inspect.ts')).inspectCommand(),
+  prune: async () => (await import('./prune.ts')).pruneCommand(),
+  quantize: async () => (await import('./quantize.ts')).quantizeCommand(),
+  port: async () => (await import('./port.ts')).portCommand(),
+  profile: async () => (await import('./profile.ts')).profileCommand(),
+  repo: async () => (await import('./repo.ts')).repoCommand(),
+  request: async () => (await import('./request.ts')).requestCommand(),
+  serve: async () => (await import('./serve.ts')).serveCommand(),
+  orchestrate: async () => (await import('./orchestrate.ts')).orchestrateCommand(),
+  stress: async () => (await import('./stress.ts')).stressCommand(),
+  simulate: async () => (await import('./simulate.ts')).simulateCommand(),
+  demo: async () => (await import('./demo.ts')).demoCommand(),
+  download: async () => (await import('./download.ts')).downloadCommand(),
+};
 
-for (const command of commands) {
+const allCommands = () => Promise.all(Object.values(COMMANDS).map((load) => load()));
+
+/** The command that the arguments name, behind the options of the program itself; undefined where help is wanted. */
+function namedCommand(): (() => Promise<Command>) | undefined {
+  const words = process.argv.slice(2);
+  let at = 0;
+  for (; words[at]?.startsWith('-'); at++) {
+    if (words[at] === '--config') at++;
+    else if (words[at] !== '--stack' && !words[at]!.startsWith('--config=')) return undefined;
+  }
+  const name = words[at] ?? '';
+  return Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+}
+
+const named = namedCommand();
+for (const command of named === undefined ? await allCommands() : [await named()]) {
   for (const target of [command, ...command.commands]) target.exitOverride();
   program.addCommand(command);
 }
@@ -74,6 +75,7 @@ installOptionSources(program, {
     isRequired: program.getOptionValueSource('config') !== 'default',
   }),
   environment: process.env,
+  allCommands,
 });
 
 // Who reads the output may go before its end (`bonsai inspect … | head`): then nobody wants the rest, and the work goes on.

@@ -1,7 +1,5 @@
 import { Command, Option } from 'commander';
 import { InvalidArgumentError, messageOf } from '../base/errors.ts';
-import { v2Server } from '../orchestrate/adapters/v2-server.ts';
-import { runLoop } from '../orchestrate/loop.ts';
 import { POLICY_NAMES, policyByName } from '../policy/registry.ts';
 import { ModelNotFoundError } from '../repository/errors.ts';
 import { listFolders, listTasks, readTask } from '../repository/store.ts';
@@ -223,30 +221,15 @@ ${EXIT_CODE_HELP}`,
       try {
         if (policy === undefined) await aborted(context.signal);
         else {
-          const adapter = v2Server({
-            url: server.httpUrl,
-            metricsUrl: server.metricsUrl,
-            clock: context.clock,
+          // Most servers have no policy of their own: its client of HTTP and what it needs are not loaded then.
+          const { followPolicy } = await import('./serve-policy.ts');
+          await followPolicy(server, policy, {
+            objective: { tasks: await manifestsOf(repository), sloMs: options.slo },
+            context,
+            logger,
             token: (credentials.tokens.administration ?? credentials.tokens.inference)?.[0],
-            // It speaks to itself, by an address that its certificate may not name.
-            trustsAnyCertificate: credentials.tls !== undefined,
+            isEncrypted: credentials.tls !== undefined,
           });
-          server.plane.useDispatch(policy.dispatch);
-          try {
-            await runLoop({
-              servers: [adapter],
-              policy,
-              objective: { tasks: await manifestsOf(repository), sloMs: options.slo },
-              clock: context.clock,
-              signal: context.signal,
-              logger,
-              onDecision: ({ plan }) => {
-                if (plan !== undefined) server.plane.setPlan(plan);
-              },
-            });
-          } finally {
-            await adapter.close();
-          }
         }
       } finally {
         stopFollowing();

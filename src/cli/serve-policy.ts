@@ -1,0 +1,47 @@
+import type { Logger } from 'pino';
+import { v2Server } from '../orchestrate/adapters/v2-server.ts';
+import { type Objective, runLoop } from '../orchestrate/loop.ts';
+import type { Policy } from '../policy/policy.ts';
+import type { RunningServer } from '../serve/server.ts';
+import type { Context } from './context.ts';
+
+/** Lets a policy move the tasks of a server in this process along their families, until the context's signal. */
+export async function followPolicy(
+  server: RunningServer,
+  policy: Policy,
+  options: {
+    readonly objective: Objective;
+    readonly context: Context;
+    readonly logger: Logger;
+    /** That the server asks of its clients. */
+    readonly token: string | undefined;
+    readonly isEncrypted: boolean;
+  },
+): Promise<void> {
+  const { objective, context, logger, token, isEncrypted } = options;
+  const { clock, signal } = context;
+  const adapter = v2Server({
+    url: server.httpUrl,
+    metricsUrl: server.metricsUrl,
+    clock,
+    token,
+    // It speaks to itself, by an address that its certificate may not name.
+    trustsAnyCertificate: isEncrypted,
+  });
+  server.plane.useDispatch(policy.dispatch);
+  try {
+    await runLoop({
+      servers: [adapter],
+      policy,
+      objective,
+      clock,
+      signal,
+      logger,
+      onDecision: ({ plan }) => {
+        if (plan !== undefined) server.plane.setPlan(plan);
+      },
+    });
+  } finally {
+    await adapter.close();
+  }
+}
