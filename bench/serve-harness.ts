@@ -120,6 +120,8 @@ export async function rawRate(network: BenchNetwork, windowMs: number): Promise<
 
 export interface BenchServer {
   readonly url: string;
+  /** HOST:PORT. */
+  readonly grpcAddress: string;
   readonly metricsUrl: string;
   readonly pid: number;
   /** From the start of the process to its being ready. */
@@ -154,7 +156,7 @@ export async function startServer(
     ],
     { stdio: ['pipe', 'pipe', 'inherit'], env: { ...process.env, ...(env ?? MALLOC_ENVIRONMENT) } },
   );
-  const ready = await new Promise<{ http: string; metrics: string }>((resolve, reject) => {
+  const ready = await new Promise<{ http: string; grpc: string; metrics: string }>((resolve, reject) => {
     child.once('exit', (code) => reject(new Error(`the server ended with code ${code}`)));
     createInterface({ input: child.stdout! }).on('line', (line) => {
       if (line.startsWith('{"ready"')) resolve(JSON.parse(line));
@@ -162,6 +164,7 @@ export async function startServer(
   });
   return {
     url: ready.http,
+    grpcAddress: ready.grpc,
     metricsUrl: ready.metrics,
     pid: child.pid!,
     startMs: clock.nowMs() - beginMs,
@@ -247,7 +250,7 @@ export interface ClosedLoop {
 
 /** Keeps so many requests under way for a while. */
 export async function closedLoop(
-  { infer }: BenchClient,
+  { infer }: Pick<BenchClient, 'infer'>,
   concurrency: number,
   windowMs: number,
 ): Promise<ClosedLoop> {

@@ -13,24 +13,30 @@ import { ByteBudget } from './byte-budget.ts';
 import { BATCH_CLASS_SLO_RATIO, defaultDispatch, type SharesPlan } from './default-dispatch.ts';
 import { InvalidRequestError, NotReadyError, RefusedError, WorkerLostError } from './errors.ts';
 import { type NamedTensor, orderedInputs, rowsOf } from './input-check.ts';
+import type { Lane, RunResult } from './lane.ts';
 import type { Limits } from './limits.ts';
 import type { LiveVersion } from './live-version.ts';
 import { DeadlineQueue, type Waiting } from './queue.ts';
 import type { ServedModel } from './served-model.ts';
 import { countExecution, countFailure, countSuccess, type FailureReason } from './statistics.ts';
 import { checkWishes, type Wishes } from './wishes.ts';
-import type { RunResult, WorkerHandle } from './worker-handle.ts';
+
+/** What of an inference decides, with the load, whether it is taken in at all. */
+export interface InferHead extends Wishes {
+  readonly model: ServedModel;
+  /** Longest wait before the inference begins. */
+  readonly timeoutMs?: number;
+}
 
 /** An inference as either protocol asks for it. */
-export interface InferRequest extends Wishes {
-  readonly model: ServedModel;
+export interface InferRequest extends InferHead {
   readonly inputs: readonly NamedTensor[];
   /** Names of the outputs wanted; undefined: all. */
   readonly outputs?: readonly string[];
-  /** Longest wait before the inference begins. */
-  readonly timeoutMs?: number;
   /** The protocol has taken the request's bytes from `DataPlane.bytes` already, and gives them back. */
   readonly isCharged?: boolean;
+  /** Of the server itself, for warming up: it leaves no trace in statistics and metrics. */
+  readonly isUncounted?: boolean;
 }
 
 export interface InferAnswer {
@@ -41,6 +47,9 @@ export interface InferAnswer {
   readonly accuracy?: number;
   readonly queueMs: number;
 }
+
+/** What the protocols need of the data plane. */
+export type RequestPlane = Pick<DataPlane, 'bytes' | 'hasWaiting' | 'submit' | 'checkAdmission'>;
 
 /** A request under way. */
 export interface Submission {
@@ -97,7 +106,8 @@ interface Slot {
   /** Some version's thread is missing here, so not every request can start. */
   isDegraded: boolean;
   busy: number;
-  worker: WorkerHandle | undefined;
+  /** Where what was begun runs. */
+  lane: Lane | undefined;
   /** When what was begun is expected to end. */
   busyUntilMs: number;
   timer: NodeJS.Timeout | undefined;
@@ -142,7 +152,7 @@ export class DataPlane {
       tasks: [],
       isDegraded: false,
       busy: 0,
-      worker: undefined,
+      lane: undefined,
       busyUntilMs: 0,
       timer: undefined,
     }));
@@ -154,6 +164,11 @@ export class DataPlane {
     let count = 0;
     for (const ticket of this.#waitingTickets()) if (ticket.request.model === model) count++;
     return count;
+  }
+
+  /** Whether requests wait or none is taken any more: only then `checkAdmission` may refuse. */
+  get hasWaiting(): boolean {
+    return this.#waiting > 0 || this.#isDraining;
   }
 
   /** Requests of a version that wait for it or run on it. */
@@ -179,23 +194,42 @@ export class DataPlane {
    * The answer rejects with the same kinds, and with `worker_lost`, `engine_failure` or `cancelled`.
    */
   submit(request: InferRequest): Submission {
-    const { arrivals } = request.model;
     try {
       const submission = this.#admit(request);
-      arrivals.accepted++;
+      if (!request.isUncounted) request.model.arrivals.accepted++;
       return submission;
     } catch (thrown) {
-      if (
-        thrown instanceof RefusedError ||
-        (thrown instanceof BonsaiError && thrown.code === 'shutting_down')
-      ) {
-        arrivals.refused++;
-        request.model.countRefusal(thrown.code);
-      } else {
-        arrivals.invalid++;
-      }
+      countTurnedAway(request.model, thrown);
       throw thrown;
     }
+  }
+
+  /**
+   * Refuses what `submit` would refuse for want of time or room even if it had one example only, so that under overload
+   * its tensors need not be decoded first. @throws as `submit`
+   */
+  checkAdmission(head: InferHead): void {
+    try {
+      this.#checkAdmission(head);
+    } catch (thrown) {
+      countTurnedAway(head.model, thrown);
+      throw thrown;
+    }
+  }
+
+  #checkAdmission(head: InferHead): void {
+    if (this.#isDraining) throw shuttingDown();
+    if (this.#waiting === 0 || head.priority === 'batch') return;
+    const { model, version, weight = 1 } = head;
+    const live = model.resolve(version);
+    checkWishes(model, head, version === undefined ? undefined : live);
+    const nowMs = this.#clock.nowMs();
+    const serviceMs = fastestMs(head, model, live, relative(head.minAccuracy, model), 1);
+    const deadlineMs = this.#deadlineOf(head, nowMs, serviceMs);
+    const slot = this.#leastCommitted(nowMs, version === undefined ? undefined : live);
+    if (this.#waiting >= this.#limits.maxQueueLength && slot.queue.leastImportant(weight) === undefined)
+      throw queueFull(slot, nowMs);
+    slot.queue.check({ deadlineMs, serviceMs, weight }, nowMs, committedMs(slot, nowMs) - slot.queue.workMs);
   }
 
   /** To be called when versions or their lanes have changed: looks at them anew and starts whatever can start. */
@@ -307,14 +341,13 @@ export class DataPlane {
   #makeRoom(weight: number, slot: Slot, nowMs: number): void {
     if (this.#waiting < this.#limits.maxQueueLength) return;
     const victim = slot.queue.leastImportant(weight);
-    if (victim === undefined)
-      throw new RefusedError('queue_full', 'Exceeds maximum queue size', committedMs(slot, nowMs));
+    if (victim === undefined) throw queueFull(slot, nowMs);
     slot.queue.remove(victim);
     this.#giveUpFor(victim);
   }
 
   /** When the answer is due, for a dispatch: the objective less what service times leave out, or the end of the wait. */
-  #deadlineOf(request: InferRequest, nowMs: number, serviceMs: number): number {
+  #deadlineOf(request: InferHead, nowMs: number, serviceMs: number): number {
     const limitMs = request.maxLatencyMs ?? this.#limits.maxLatencyMs ?? Number.POSITIVE_INFINITY;
     const waitMs = Math.min(this.#limits.maxQueueWaitMs, request.timeoutMs ?? Number.POSITIVE_INFINITY);
     const deadlineMs = nowMs + Math.min(limitMs * (1 - LATENCY_GUARD_RATIO), waitMs + serviceMs);
@@ -452,26 +485,26 @@ export class DataPlane {
 
   /** @returns false if the slot has to be free first, since it would compute on two threads at a time */
   #run(slot: Slot, live: LiveVersion, tickets: readonly Ticket[]): boolean {
-    const worker = live.lane(slot.index);
-    if (worker === undefined) {
+    const lane = live.lane(slot.index);
+    if (lane === undefined) {
       this.#refreshSlot(slot);
       return slot.isDegraded; // Once it is known to be missing, it is not chosen again.
     }
-    if (slot.busy > 0 && slot.worker !== worker) return false;
+    if (slot.busy > 0 && slot.lane !== lane) return false;
     let rows = 0;
     for (const ticket of tickets) {
       this.#takeOut(ticket);
       ticket.attempts++;
       rows += ticket.rows;
       live.hold();
-      if (ticket.bound === undefined) live.countDispatched();
+      if (ticket.bound === undefined && !ticket.request.isUncounted) live.countDispatched();
       this.#running.add(ticket);
     }
     slot.busy++;
-    slot.worker = worker;
+    slot.lane = lane;
     slot.busyUntilMs = Math.max(slot.busyUntilMs, this.#clock.nowMs()) + live.serviceMs(rows);
     const inputs = tickets.length === 1 ? [tickets[0]!.inputs] : tickets.map((ticket) => ticket.inputs);
-    worker.run(inputs).then(
+    lane.run(inputs).then(
       (result) => {
         this.#finish(tickets, slot, live);
         // The next job first: its computing overlaps with answering.
@@ -505,20 +538,23 @@ export class DataPlane {
     const epochMs = this.#clock.epochMs();
     const { computeMs } = result;
     live.observe(rows, computeMs);
-    countExecution(live.statistics, rows, computeMs);
+    const isCounted = !tickets.every(({ request }) => request.isUncounted);
+    if (isCounted) countExecution(live.statistics, rows, computeMs);
     let firstRow = 0;
     for (const ticket of tickets) {
       const totalMs = nowMs - ticket.arrivalMs;
       const queueMs = Math.max(0, totalMs - computeMs);
       const objectiveMs = ticket.request.maxLatencyMs ?? this.#limits.maxLatencyMs;
-      countSuccess(live.statistics, {
-        rows: ticket.rows,
-        totalMs,
-        queueMs,
-        computeMs,
-        epochMs,
-        objectiveMs,
-      });
+      if (!ticket.request.isUncounted) {
+        countSuccess(live.statistics, {
+          rows: ticket.rows,
+          totalMs,
+          queueMs,
+          computeMs,
+          epochMs,
+          objectiveMs,
+        });
+      }
       const outputs: NamedTensor[] = [];
       live.outputs.forEach(({ name }, i) => {
         if (ticket.request.outputs?.includes(name) === false) return;
@@ -719,7 +755,7 @@ function canRun({ bound, task, request }: Ticket, slot: Slot): boolean {
 
 /** The time by the fastest version that the client accepts. */
 function fastestMs(
-  request: InferRequest,
+  request: InferHead,
   model: ServedModel,
   asked: LiveVersion,
   minAccuracy: number | undefined,
@@ -799,6 +835,22 @@ function problemOf(decision: DispatchDecision, queue: readonly Ticket[], slot: S
 
 function shuttingDown(): BonsaiError {
   return new BonsaiError('shutting_down', 'The server is stopping; send the request to another one.');
+}
+
+function queueFull(slot: Slot, nowMs: number): RefusedError {
+  return new RefusedError('queue_full', 'Exceeds maximum queue size', committedMs(slot, nowMs));
+}
+
+/** Counts a request that was not taken in, by why. */
+function countTurnedAway(model: ServedModel, thrown: unknown): void {
+  const isRefusal =
+    thrown instanceof RefusedError || (thrown instanceof BonsaiError && thrown.code === 'shutting_down');
+  if (!isRefusal) {
+    model.arrivals.invalid++;
+    return;
+  }
+  model.arrivals.refused++;
+  model.countRefusal(thrown.code);
 }
 
 function refused(message: string, waitMs: number): RefusedError {

@@ -1,8 +1,9 @@
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import pino from 'pino';
 import { request } from 'undici';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { float32Tensor, floatsOf } from '../base/tensor.ts';
 import { GraphBuilder, modelOf } from '../graph/build.ts';
 import { writeModel } from '../graph/onnx/write.ts';
@@ -10,10 +11,13 @@ import type { Dispatch } from '../policy/dispatch.ts';
 import { digestOf } from '../repository/digest.ts';
 import { writeTask } from '../repository/store.ts';
 import { MANIFEST_SCHEMA_VERSION, type Variant } from '../repository/types.ts';
-import type { InferRequest } from './data-plane.ts';
-import { start } from './server.fixture.ts';
+import { DataPlane, type InferRequest } from './data-plane.ts';
+import { decodeInfer } from './grpc/infer.ts';
+import { InlineLane } from './inline-lane.ts';
+import { call, start } from './server.fixture.ts';
 import type { RunningServer } from './server.ts';
 import type { Wishes } from './wishes.ts';
+import { WorkerHandle } from './worker-handle.ts';
 
 const WIDTH = 4;
 
@@ -297,6 +301,86 @@ describe('the queue of the server', () => {
     } finally {
       await server.close();
     }
+  });
+
+  it('refuses under overload before it decodes, unless what a request asks for may change that', async () => {
+    const server = await start(root, { limits: { maxQueueLength: 1, maxQueueWaitMs: 60_000 } });
+    const send = (body: string) => call(server, 'POST', '/v2/models/slow/infer', body);
+    const nothing = { modelName: 'slow', modelVersion: '', id: '', outputs: [], rawContents: [] };
+    const decode = () =>
+      decodeInfer(server.models, server.plane, { ...nothing, parameters: new Map(), inputs: [] }, undefined);
+    try {
+      expect((await send('no JSON')).status).toBe(400);
+      expect(() => server.plane.submit(decode().request)).toThrow(/is missing/);
+      server.plane.useDispatch({ name: 'never', pick: () => ({ kind: 'wait' }) });
+      const waiting = ask(server, 'slow');
+      const refused = await send('no JSON');
+      expect([refused.status, refused.json.error]).toEqual([503, 'Exceeds maximum queue size']);
+      expect((await send('{"parameters":{"priority":1}, no JSON')).status).toBe(400);
+      expect((await send('{"parameters":{"p\\u0072iority":1}, no JSON')).status).toBe(400);
+      expect(decode).toThrow(expect.objectContaining({ code: 'queue_full' }));
+      const { arrivals, refusals } = server.models.get('slow');
+      expect([arrivals.refused, refusals.get('queue_full')]).toEqual([2, 2]);
+      server.plane.useDispatch(undefined);
+      await waiting;
+    } finally {
+      await server.close();
+    }
+  });
+
+  it('warms its paths through both protocols without a trace in what it counts', async () => {
+    const log: string[] = [];
+    const logger = pino({ level: 'debug' }, { write: (line: string) => void log.push(line) });
+    const submit = vi.spyOn(DataPlane.prototype, 'submit');
+    const server = await start(root, { warmsPath: true, grpcPort: 0, logger });
+    try {
+      // One through each protocol at least; both are charged, by their own ways.
+      expect(new Set(submit.mock.calls.map(([{ isCharged = false }]) => isCharged))).toEqual(
+        new Set([true, false]),
+      );
+      submit.mockRestore();
+      expect(log.filter((line) => line.includes('warming up failed'))).toEqual([]);
+      for (const { arrivals, liveVersions } of server.models.models.values()) {
+        expect(arrivals).toEqual({ accepted: 0, refused: 0, invalid: 0 });
+        for (const { statistics, resident } of liveVersions) {
+          expect([statistics.success.count, statistics.executionCount, resident.dispatched]).toEqual([
+            0, 0, 0,
+          ]);
+        }
+      }
+    } finally {
+      await server.close();
+    }
+  });
+
+  it('runs short networks in the thread with the sockets, alone and joined, and replaces them when they are lost', async () => {
+    const server = await start(root, { inlineBelowMs: 1000 });
+    try {
+      const live = () => server.models.get('slow').current!;
+      expect(live().lane(0)).toBeInstanceOf(InlineLane);
+      const answers = await Promise.all(
+        [1, 2, 3, 4].map((first) => ask(server, 'slow', {}, [first, 0, 0, 0])),
+      );
+      const expected = floatsOf(answers[0]!.outputs[0]!)[0]! - 1;
+      expect(answers.map(({ outputs }) => floatsOf(outputs[0]!)[0])).toEqual(
+        [1, 2, 3, 4].map((first) => expect.closeTo(expected + first, 3)),
+      );
+      const two = await ask(server, 'slow', {}, [1, 0, 0, 0, 5, 0, 0, 0]);
+      expect([...floatsOf(two.outputs[0]!)]).toEqual([
+        expect.closeTo(expected + 1, 3),
+        expect.closeTo(expected + 5, 3),
+      ]);
+      const lost = live().lane(0);
+      await live().crashLane(0);
+      const again = await ask(server, 'slow', {}, [7, 0, 0, 0]);
+      expect(floatsOf(again.outputs[0]!)[0]).toBeCloseTo(expected + 7, 3);
+      expect(live().lane(0)).not.toBe(lost);
+    } finally {
+      await server.close();
+    }
+    const inThreads = await start(root, { inlineBelowMs: 1e-6 });
+    expect(inThreads.models.get('slow').current!.lane(0)).toBeInstanceOf(WorkerHandle);
+    await inThreads.close();
   });
 
   it('bounds the bytes of all requests, and counts those that are done no more', async () => {

@@ -10,6 +10,7 @@ import { type PreparedRun, PreparedSession } from '../engine/prepared-session.ts
 import { Session } from '../engine/session.ts';
 import { checkDigest } from '../repository/digest.ts';
 import type { TensorSpec } from '../repository/types.ts';
+import { PreparedRuns, WARMUP_RUNS } from './prepared-runs.ts';
 import {
   CARRIAGE,
   CONTROL,
@@ -38,9 +39,6 @@ async function main(port: MessagePort): Promise<void> {
   if (command.kind === 'load') await serve(port, command);
   port.close();
 }
-
-/** Inferences before a version takes over: the first allocates, the second plans memory, the third is typical. */
-export const WARMUP_RUNS = 3;
 
 /** Inputs for warming are made up from this seed; their values do not matter, only that they are not all zero. */
 const WARMUP_SEED = 1;
@@ -106,6 +104,7 @@ function open(command: LoadCommand): Promise<PreparedSession> {
   return PreparedSession.create(checkedModel(command), {
     intraOpThreads: command.intraOpThreads,
     optimization: command.isOptimized ? 'disabled' : 'all',
+    optimizedModelPath: command.keepOptimizedAt,
   });
 }
 
@@ -124,7 +123,7 @@ async function answerUntilStopped(
   report: LoadReport,
 ): Promise<void> {
   const { control, slots } = viewOf(report.ring);
-  const preparations = new Preparations(session);
+  const ringInputs = new RingInputs(session);
   for (let sequence = 0; ; sequence++) {
     while (Atomics.load(control, CONTROL.submitted) === sequence) {
       crashIfTold(control);
@@ -137,7 +136,7 @@ async function answerUntilStopped(
     try {
       const run =
         request.meta[0] === CARRIAGE.inline
-          ? preparations.fill(request)
+          ? ringInputs.take(request)
           : () => session.run(takeParcel(parcels, sequence));
       const startMs = systemClock.nowMs();
       const results = run();
@@ -167,36 +166,26 @@ function crashIfTold(control: Int32Array): void {
   if (Atomics.load(control, CONTROL.crash) !== 0) throw new Error('told to crash');
 }
 
-/** Shapes kept prepared: those of the small batches that requests are merged to. */
-const MAX_PREPARED = RING_BATCH_ROOM;
-
-/** Runs prepared for the shapes that come: ONNX Runtime refuses shared memory, so inputs are copied to kept tensors. */
-class Preparations {
-  readonly #session: PreparedSession;
-  readonly #runs = new Map<string, PreparedRun>();
+/** Copies the inputs of requests out of the ring, since ONNX Runtime refuses shared memory, to those of prepared runs. */
+class RingInputs {
+  readonly #runs: PreparedRuns;
   #last: { readonly meta: Int32Array; readonly run: PreparedRun } | undefined;
 
   constructor(session: PreparedSession) {
-    this.#session = session;
+    this.#runs = new PreparedRuns(session);
   }
 
-  /** Copies the inputs of a request out of the ring. @returns runs the network on them */
-  fill(request: Region): PreparedRun['run'] {
+  /** @returns runs the network on the inputs of this request */
+  take(request: Region): PreparedRun['run'] {
     const prepared = this.#preparedFor(request);
     copyInto(request, prepared.inputs);
     return prepared.run;
   }
 
-  #preparedFor({ meta, payload }: Region): PreparedRun {
+  #preparedFor(request: Region): PreparedRun {
+    const { meta } = request;
     if (this.#last !== undefined && hasSameShapes(this.#last.meta, meta)) return this.#last.run;
-    const shapes = shapesIn({ meta, payload });
-    const key = JSON.stringify(shapes);
-    let run = this.#runs.get(key);
-    if (run === undefined) {
-      run = this.#session.prepare(shapes);
-      if (this.#runs.size >= MAX_PREPARED) this.#runs.delete(this.#runs.keys().next().value!);
-      this.#runs.set(key, run);
-    }
+    const run = this.#runs.for(shapesIn(request));
     this.#last = { meta: meta.slice(), run };
     return run;
   }

@@ -17,10 +17,10 @@ export type Json =
  * @throws InvalidRequestError
  */
 export function parseJson(bytes: Uint8Array, maxDepth: number): Json {
-  const hasLongInteger = scan(bytes, maxDepth);
+  const { hasLongInteger, isAscii } = scan(bytes, maxDepth);
   let text: string;
   try {
-    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    text = isAscii ? latin1(bytes) : strictUtf8.decode(bytes);
   } catch (cause) {
     throw new InvalidRequestError('failed to parse the request JSON buffer: it is not UTF-8', { cause });
   }
@@ -44,20 +44,32 @@ const LONG_INTEGER_DIGITS = 16;
 const QUOTE = 0x22;
 const BACKSLASH = 0x5c;
 
-/** One pass over the bytes: checks the depth; tells whether a run of digits outside strings is long. */
-function scan(bytes: Uint8Array, maxDepth: number): boolean {
+const strictUtf8 = new TextDecoder('utf-8', { fatal: true });
+
+/** The quickest way from bytes to text, for those that are the same in both. */
+function latin1({ buffer, byteOffset, byteLength }: Uint8Array): string {
+  return Buffer.from(buffer, byteOffset, byteLength).toString('latin1');
+}
+
+/** One pass over the bytes: checks the depth; tells whether a run of digits outside strings is long, and whether all are ASCII. */
+function scan(bytes: Uint8Array, maxDepth: number): { hasLongInteger: boolean; isAscii: boolean } {
   let depth = 0;
   let digits = 0;
   let hasLongInteger = false;
+  let seen = 0;
   for (let i = 0; i < bytes.length; i++) {
     const byte = bytes[i]!;
+    seen |= byte;
     if (byte >= 0x30 && byte <= 0x39) {
       if (++digits >= LONG_INTEGER_DIGITS) hasLongInteger = true;
       continue;
     }
     digits = 0;
     if (byte === QUOTE) {
-      for (i++; i < bytes.length && bytes[i] !== QUOTE; i++) if (bytes[i] === BACKSLASH) i++;
+      for (i++; i < bytes.length && bytes[i] !== QUOTE; i++) {
+        seen |= bytes[i]!;
+        if (bytes[i] === BACKSLASH) seen |= bytes[++i] ?? 0;
+      }
     } else if (byte === 0x5b || byte === 0x7b) {
       if (++depth > maxDepth)
         throw new InvalidRequestError(`the request JSON is nested deeper than ${maxDepth} levels`);
@@ -65,7 +77,7 @@ function scan(bytes: Uint8Array, maxDepth: number): boolean {
       depth--;
     }
   }
-  return hasLongInteger;
+  return { hasLongInteger, isAscii: seen < 0x80 };
 }
 
 /** Reads text that JSON.parse has accepted already, so it need not check the grammar. */

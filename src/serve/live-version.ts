@@ -3,9 +3,9 @@ import type { Clock } from '../base/clock.ts';
 import { batchServiceMs, type ResidentVersion } from '../policy/dispatch.ts';
 import type { StoredVersion } from '../repository/store.ts';
 import type { TensorSpec } from '../repository/types.ts';
+import type { Lane } from './lane.ts';
 import type { LoadedNetwork, Loader } from './loader.ts';
 import { newStatistics, type VersionStatistics } from './statistics.ts';
-import type { WorkerHandle } from './worker-handle.ts';
 
 /** Threads of one version that may be lost in a row, without an answer in between, before the version is given up. */
 export const MAX_CONSECUTIVE_LOSSES = 3;
@@ -36,7 +36,7 @@ export interface LiveVersionEvents {
 /** The record by which a dispatch knows a version; its times follow what is measured. */
 type MutableResident = { -readonly [K in keyof ResidentVersion]: ResidentVersion[K] };
 
-/** A version in memory: one thread ("lane") per slot of the server, each with its own session. Lost threads are replaced. */
+/** A version in memory: one lane per slot of the server, each with its own session. Lost lanes are replaced. */
 export class LiveVersion {
   readonly stored: StoredVersion;
   readonly inputs: readonly TensorSpec[];
@@ -50,7 +50,7 @@ export class LiveVersion {
   readonly resident: Readonly<ResidentVersion>;
   readonly #resident: MutableResident;
   readonly #isBatchable: boolean;
-  readonly #lanes: (WorkerHandle | undefined)[];
+  readonly #lanes: (Lane | undefined)[];
   readonly #loader: Loader;
   readonly #logger: Logger;
   readonly #events: LiveVersionEvents;
@@ -81,7 +81,7 @@ export class LiveVersion {
       for (let slot = 0; slot < options.slots; slot++)
         networks.push(await loader.load(stored, options.threads));
     } catch (thrown) {
-      await Promise.all(networks.map(({ worker }) => worker.close()));
+      await Promise.all(networks.map(({ lane }) => lane.close()));
       throw thrown;
     }
     return new LiveVersion(stored, options, networks, clock.nowMs() - startMs, loader, logger, events);
@@ -117,9 +117,9 @@ export class LiveVersion {
     };
     this.resident = this.#resident;
     if (report.batchMs !== undefined) this.#learnBatch(report.batchRows, report.batchMs);
-    this.#lanes = networks.map(({ worker }) => worker);
-    this.#lanes.forEach((worker, slot) => {
-      this.#watch(worker!, slot);
+    this.#lanes = networks.map(({ lane }) => lane);
+    this.#lanes.forEach((lane, slot) => {
+      this.#watch(lane!, slot);
     });
   }
 
@@ -148,9 +148,9 @@ export class LiveVersion {
   }
 
   /** The thread for a slot, or undefined while it is being replaced. */
-  lane(slot: number): WorkerHandle | undefined {
-    const worker = this.#lanes[slot];
-    return worker?.isLost === true ? undefined : worker;
+  lane(slot: number): Lane | undefined {
+    const lane = this.#lanes[slot];
+    return lane?.isLost === true ? undefined : lane;
   }
 
   /** Learns from an inference over so many examples. */
@@ -196,7 +196,7 @@ export class LiveVersion {
         this.#whenFree = resolve;
       });
     }
-    await Promise.all(this.#lanes.map((worker) => worker?.close()));
+    await Promise.all(this.#lanes.map((lane) => lane?.close()));
   }
 
   /** Ends a slot's thread as a crash would; for drills and tests. */
@@ -210,14 +210,14 @@ export class LiveVersion {
    */
   async recycle(): Promise<void> {
     for (let slot = 0; slot < this.#lanes.length && !this.#isRetired; slot++) {
-      const { worker } = await this.#loader.load(this.stored, this.threads);
+      const { lane } = await this.#loader.load(this.stored, this.threads);
       const old = this.#lanes[slot];
       if (this.#isRetired || old === undefined) {
-        await worker.close();
+        await lane.close();
         continue;
       }
-      this.#lanes[slot] = worker;
-      this.#watch(worker, slot);
+      this.#lanes[slot] = lane;
+      this.#watch(lane, slot);
       this.#events.onLaneReady();
       this.#loader.refill();
       await old.close();
@@ -239,15 +239,15 @@ export class LiveVersion {
     this.#resident.maxBatch = maxBatch;
   }
 
-  #watch(worker: WorkerHandle, slot: number): void {
-    worker.onLost = (error) => {
-      if (this.#lanes[slot] !== worker) return; // Replaced already.
+  #watch(lane: Lane, slot: number): void {
+    lane.onLost = (error) => {
+      if (this.#lanes[slot] !== lane) return; // Replaced already.
       this.#lanes[slot] = undefined;
       this.#losses++;
       this.#logger.error({ version: this.version, slot, reason: error.message }, 'inference worker lost');
       void this.#replace(slot);
     };
-    if (worker.isLost) void this.#replace(slot);
+    if (lane.isLost) void this.#replace(slot);
   }
 
   async #replace(slot: number): Promise<void> {
@@ -256,13 +256,13 @@ export class LiveVersion {
       return;
     }
     try {
-      const { worker } = await this.#loader.load(this.stored, this.threads, true);
+      const { lane } = await this.#loader.load(this.stored, this.threads, true);
       if (this.#isRetired && this.#held === 0) {
-        await worker.close();
+        await lane.close();
         return;
       }
-      this.#lanes[slot] = worker;
-      this.#watch(worker, slot);
+      this.#lanes[slot] = lane;
+      this.#watch(lane, slot);
       this.#events.onLaneReady();
       this.#loader.refill();
     } catch (thrown) {

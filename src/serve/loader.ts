@@ -1,17 +1,20 @@
 import { createHash } from 'node:crypto';
-import { access, mkdtemp, rm } from 'node:fs/promises';
+import { access, mkdtemp, rm, stat } from 'node:fs/promises';
 import { getPriority, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
+import type { Clock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import type { StoredVersion } from '../repository/store.ts';
+import { InlineLane, MAX_INLINE_BYTES } from './inline-lane.ts';
+import type { Lane } from './lane.ts';
 import { mayRaisePriority } from './pinning.ts';
 import { WorkerHandle } from './worker-handle.ts';
 import type { LoadReport } from './worker-messages.ts';
 
-/** A network ready in its own thread. */
+/** A network ready to run. */
 export interface LoadedNetwork {
-  readonly worker: WorkerHandle;
+  readonly lane: Lane;
   readonly report: LoadReport;
 }
 
@@ -20,6 +23,17 @@ export interface LoadedNetwork {
  * that must step down to a faster variant *is* saturated: waiting on would cost more than the load's own CPU time.
  */
 export const LOW_PRIORITY_BUDGET_MS = 250;
+
+export interface LoaderOptions {
+  /** Threads booted ahead of need. */
+  readonly spareCount: number;
+  readonly logger: Logger;
+  readonly clock: Clock;
+  /** Whether priorities may be raised; by default as the system says. */
+  readonly isPrivileged?: boolean;
+  /** Networks whose inference was measured to be shorter than this run in the thread that has the sockets. Default 0: none. */
+  readonly inlineBelowMs?: number;
+}
 
 /**
  * Loads networks into fresh threads beside the serving ones. Threads are booted ahead of need, since booting costs more
@@ -31,14 +45,17 @@ export class Loader {
   readonly #spareCount: number;
   readonly #logger: Logger;
   readonly #basePriority: number;
+  readonly #inlineBelowMs: number;
+  readonly #clock: Clock;
   readonly #spares: Promise<WorkerHandle>[] = [];
   #isPrivileged: boolean;
   #cacheFolder: Promise<string> | undefined;
   #isClosed = false;
 
-  /** @param options.isPrivileged whether priorities may be raised; by default as the system says */
-  constructor(options: { spareCount: number; logger: Logger; isPrivileged?: boolean }) {
+  constructor(options: LoaderOptions) {
     this.#spareCount = options.spareCount;
+    this.#inlineBelowMs = options.inlineBelowMs ?? 0;
+    this.#clock = options.clock;
     this.#logger = options.logger;
     this.#isPrivileged = options.isPrivileged ?? mayRaisePriority();
     this.#basePriority = getPriority();
@@ -67,6 +84,22 @@ export class Loader {
    * @throws BonsaiError `load_failed`, `corrupt_repository` … as the worker says
    */
   async load(stored: StoredVersion, threads = 1, isUrgent = false): Promise<LoadedNetwork> {
+    const mayBeInline = threads === 1 && this.#inlineBelowMs > 0 && (await isSmall(stored.modelPath));
+    const loaded = await this.#loadInThread(stored, threads, isUrgent, mayBeInline);
+    const { serviceMs = Number.POSITIVE_INFINITY } = loaded.report;
+    if (!mayBeInline || serviceMs >= this.#inlineBelowMs) return loaded;
+    // It was optimised and measured beside the sockets; what is left is to open the file.
+    const lane = await InlineLane.open(await this.#optimizedPath(stored), loaded.report.inputs, this.#clock);
+    await loaded.lane.close();
+    return { lane, report: loaded.report };
+  }
+
+  async #loadInThread(
+    stored: StoredVersion,
+    threads: number,
+    isUrgent: boolean,
+    keepsOptimized: boolean,
+  ): Promise<LoadedNetwork> {
     const request = {
       modelPath: stored.modelPath,
       digest: stored.variant?.digest ?? stored.digest,
@@ -74,15 +107,16 @@ export class Loader {
     };
     if (!this.#isPrivileged) {
       const optimized = await this.#optimized(stored);
-      const worker = await this.#takeWorker();
-      return { worker, report: await worker.load({ ...request, modelPath: optimized, isOptimized: true }) };
+      const lane = await this.#takeWorker();
+      return { lane, report: await lane.load({ ...request, modelPath: optimized, isOptimized: true }) };
     }
-    const worker = await this.#takeWorker();
-    const raiseLater = setTimeout(() => worker.raisePriority(this.#basePriority), LOW_PRIORITY_BUDGET_MS);
-    if (isUrgent) worker.raisePriority(this.#basePriority);
+    const lane = await this.#takeWorker();
+    const raiseLater = setTimeout(() => lane.raisePriority(this.#basePriority), LOW_PRIORITY_BUDGET_MS);
+    if (isUrgent) lane.raisePriority(this.#basePriority);
     try {
-      const report = await worker.load({ ...request, isOptimized: false });
-      if (worker.raisePriority(this.#basePriority)) return { worker, report };
+      const keepOptimizedAt = keepsOptimized ? await this.#optimizedPath(stored) : undefined;
+      const report = await lane.load({ ...request, isOptimized: false, keepOptimizedAt });
+      if (lane.raisePriority(this.#basePriority)) return { lane, report };
     } finally {
       clearTimeout(raiseLater);
     }
@@ -90,8 +124,8 @@ export class Loader {
       'Thread priorities cannot be raised here; networks are optimised into files before they load.',
     );
     this.#isPrivileged = false;
-    await worker.close();
-    return this.load(stored, threads, isUrgent);
+    await lane.close();
+    return this.#loadInThread(stored, threads, isUrgent, keepsOptimized);
   }
 
   async close(): Promise<void> {
@@ -121,9 +155,7 @@ export class Loader {
   }
 
   async #optimized(stored: StoredVersion): Promise<string> {
-    this.#cacheFolder ??= mkdtemp(join(tmpdir(), 'bonsai-optimized-'));
-    const key = createHash('sha256').update(`${stored.modelPath}\0${stored.identity}`).digest('hex');
-    const path = join(await this.#cacheFolder, `${key}.onnx`);
+    const path = await this.#optimizedPath(stored);
     const isCached = await access(path).then(
       () => true,
       () => false,
@@ -139,4 +171,15 @@ export class Loader {
     });
     return path;
   }
+
+  /** Where the network as ONNX Runtime has optimised it here is kept as long as the server runs. */
+  async #optimizedPath(stored: StoredVersion): Promise<string> {
+    this.#cacheFolder ??= mkdtemp(join(tmpdir(), 'bonsai-optimized-'));
+    const key = createHash('sha256').update(`${stored.modelPath}\0${stored.identity}`).digest('hex');
+    return join(await this.#cacheFolder, `${key}.onnx`);
+  }
+}
+
+async function isSmall(path: string): Promise<boolean> {
+  return (await stat(path)).size <= MAX_INLINE_BYTES;
 }

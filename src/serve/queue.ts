@@ -46,6 +46,11 @@ export class DeadlineQueue<T extends Waiting> {
     return victims;
   }
 
+  /** Whether `add` would take it in, without doing so. @throws RefusedError as `add` */
+  check(item: Waiting, nowMs: number, busyMs: number): void {
+    this.#victimsFor(item, nowMs, busyMs);
+  }
+
   /** Puts in, or back, whatever the deadlines. */
   restore(item: T): void {
     this.#items.splice(this.#positionOf(item.deadlineMs), 0, item);
@@ -81,7 +86,7 @@ export class DeadlineQueue<T extends Waiting> {
     return this.#items.splice(0);
   }
 
-  #victimsFor(item: T, nowMs: number, busyMs: number): readonly T[] {
+  #victimsFor(item: Waiting, nowMs: number, busyMs: number): readonly T[] {
     const position = this.#positionOf(item.deadlineMs);
     const victims = new Set<T>();
     for (;;) {
@@ -93,7 +98,7 @@ export class DeadlineQueue<T extends Waiting> {
   }
 
   /** Whether the new one is in time and, through it, none behind it becomes late. */
-  #isFeasible(item: T, position: number, freeMs: number, victims: ReadonlySet<T>): boolean {
+  #isFeasible(item: Waiting, position: number, freeMs: number, victims: ReadonlySet<T>): boolean {
     let finishMs = freeMs;
     const isLast = position === this.#items.length && victims.size === 0;
     if (isLast) finishMs += this.#workMs;

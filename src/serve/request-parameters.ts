@@ -28,6 +28,22 @@ export function wishesOf(parameter: ParameterLookup): Omit<Wishes, 'version'> {
   };
 }
 
+/** The parameters that bear on whether a request is taken in. */
+const ADMISSION_PARAMETERS = ['timeout', 'min_accuracy', 'max_latency_ms', 'prefer', 'priority'].map((name) =>
+  Buffer.from(name),
+);
+
+const BACKSLASH = 0x5c;
+
+/**
+ * Whether the JSON of a request may hold a parameter that bears on whether it is taken in. Searching for their names
+ * takes a fiftieth of the time of reading the JSON. Names can also be written with escapes, so those count as well.
+ */
+export function mayHaveWishes(json: Uint8Array): boolean {
+  const text = Buffer.from(json.buffer, json.byteOffset, json.byteLength);
+  return text.includes(BACKSLASH) || ADMISSION_PARAMETERS.some((name) => text.includes(name));
+}
+
 /** A class, or Triton's number: 0 the default, 1 the highest. */
 function priorityOf(value: unknown): Pick<Wishes, 'priority' | 'weight'> {
   if (value === undefined) return {};

@@ -301,10 +301,10 @@ export class ServedModel {
 
   async #warmUp(live: LiveVersion, { warmups = [], folder }: StoredTask): Promise<void> {
     if (warmups.length === 0) return;
-    const workers = Array.from({ length: this.#options.slots }, (_, slot) => live.lane(slot));
+    const lanes = Array.from({ length: this.#options.slots }, (_, slot) => live.lane(slot));
     try {
       await warmUp(
-        workers.filter((worker) => worker !== undefined),
+        lanes.filter((lane) => lane !== undefined),
         live.inputs,
         warmups,
         folder,

@@ -11,6 +11,7 @@ export function start(root: string, options: Partial<ServerOptions> = {}): Promi
     clock: systemClock,
     httpPort: 0,
     metricsPort: 0,
+    warmsPath: false,
     ...options,
   });
 }

@@ -809,7 +809,7 @@ describe('the server', () => {
   });
 
   it('says of every task that it is LOADING while the server starts', async () => {
-    const loader = new Loader({ spareCount: 1, logger });
+    const loader = new Loader({ spareCount: 1, logger, clock: systemClock });
     const models = new ModelRegistry({
       root,
       slots: 1,

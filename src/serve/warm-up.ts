@@ -8,7 +8,7 @@ import type { Warmup, WarmupInput } from '../repository/model-config.ts';
 import { isTaskName } from '../repository/names.ts';
 import { tritonTypeOf } from '../repository/triton-config.ts';
 import type { TensorSpec } from '../repository/types.ts';
-import type { WorkerHandle } from './worker-handle.ts';
+import type { Lane } from './lane.ts';
 
 /** Random warm-up inputs are the same at every load. */
 const SEED = 1;
@@ -22,7 +22,7 @@ export const MAX_WARMUP_BYTES = 64 * 1024 * 1024;
  * @throws Error naming the sample, if it does not fit the network or its inference fails
  */
 export async function warmUp(
-  workers: readonly WorkerHandle[],
+  lanes: readonly Lane[],
   inputs: readonly TensorSpec[],
   warmups: readonly Warmup[],
   folder: string | undefined,
@@ -35,7 +35,7 @@ export async function warmUp(
       );
       const unknown = [...warmup.inputs.keys()].find((name) => !inputs.some((spec) => spec.name === name));
       if (unknown !== undefined) throw new Error(`the network has no input '${unknown}'`);
-      for (const worker of workers) for (let run = 0; run < warmup.count; run++) await worker.run([tensors]);
+      for (const lane of lanes) for (let run = 0; run < warmup.count; run++) await lane.run([tensors]);
     } catch (cause) {
       throw new Error(`warm-up '${warmup.name}': ${messageOf(cause)}`, { cause });
     }

@@ -5,17 +5,12 @@ import { BonsaiError } from '../base/errors.ts';
 import type { Tensor } from '../base/tensor.ts';
 import { workerUrl } from '../base/worker-url.ts';
 import { WorkerLostError } from './errors.ts';
+import { joined, type Lane, type RunResult } from './lane.ts';
 import { CARRIAGE, CONTROL, putMerged, RING_SLOTS, type RingView, takeTensors, viewOf } from './ring.ts';
 import type { FromWorker, LoadCommand, LoadReport, Parcel, ToWorker } from './worker-messages.ts';
 
 /** How long a worker that was told to stop is waited for: longer than any sane inference. */
 export const STOP_TIMEOUT_MS = 10_000;
-
-export interface RunResult {
-  /** In the order of the network's outputs. */
-  readonly outputs: readonly Tensor[];
-  readonly computeMs: number;
-}
 
 interface Pending {
   readonly resolve: (result: RunResult) => void;
@@ -23,7 +18,7 @@ interface Pending {
 }
 
 /** The socket thread's end of one inference thread: boot, load one network, run, close. */
-export class WorkerHandle {
+export class WorkerHandle implements Lane {
   readonly #worker: Worker;
   readonly #pending: Pending[] = [];
   readonly #exited: Promise<void>;
@@ -36,8 +31,9 @@ export class WorkerHandle {
   #completed = 0;
   #awaited: { resolve: (message: FromWorker) => void; reject: (error: BonsaiError) => void } | undefined;
   #lostReason: string | undefined;
-  #onLost: ((error: WorkerLostError) => void) | undefined;
   #isClosing = false;
+  /** Called once if the thread ends without having been closed. */
+  onLost: Lane['onLost'] = () => undefined;
 
   /** Starts a thread and waits until it can take a network. */
   static async boot(options: { readonly lowPriority: boolean }): Promise<WorkerHandle> {
@@ -74,11 +70,6 @@ export class WorkerHandle {
 
   get isLost(): boolean {
     return this.#lostReason !== undefined;
-  }
-
-  /** Called once if the thread ends without having been closed. */
-  set onLost(listener: (error: WorkerLostError) => void) {
-    this.#onLost = listener;
   }
 
   /** @throws BonsaiError with the worker's code and reason; the thread ends then */
@@ -226,16 +217,6 @@ export class WorkerHandle {
     const error = new WorkerLostError(reason);
     this.#awaited?.reject(error);
     for (const pending of this.#pending.splice(0)) pending.reject(error);
-    if (!this.#isClosing) this.#onLost?.(error);
+    if (!this.#isClosing) this.onLost(error);
   }
-}
-
-function joined(parts: readonly (readonly Tensor[])[]): readonly Tensor[] {
-  const [first] = parts;
-  if (parts.length === 1) return first!;
-  return first!.map((tensor, i) => {
-    const rows = parts.reduce((sum, part) => sum + part[i]!.shape[0]!, 0);
-    const bytes = Buffer.concat(parts.map((part) => part[i]!.bytes));
-    return { ...tensor, shape: [rows, ...tensor.shape.slice(1)], bytes };
-  });
 }

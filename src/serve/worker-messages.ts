@@ -16,6 +16,8 @@ export interface LoadCommand {
   readonly isOptimized: boolean;
   /** Only optimise the network and save it here, then end. */
   readonly saveOptimizedTo?: string;
+  /** Beside serving, save the optimised network here. */
+  readonly keepOptimizedAt?: string;
   readonly intraOpThreads: number;
   /** For tensors that do not fit the ring. */
   readonly port?: MessagePort;

@@ -1,7 +1,7 @@
 import { BonsaiError } from '../../base/errors.ts';
 import { elementCount } from '../../base/tensor.ts';
 import { classCountOf, withClasses } from '../classification.ts';
-import type { InferAnswer, InferRequest } from '../data-plane.ts';
+import type { InferAnswer, InferHead, InferRequest, RequestPlane } from '../data-plane.ts';
 import { DTYPE_BY_DATATYPE, datatypeOf } from '../datatypes.ts';
 import { InvalidRequestError } from '../errors.ts';
 import { checkInputName, type NamedTensor } from '../input-check.ts';
@@ -31,36 +31,56 @@ const US_PER_MS = 1000;
 const MARK_FINAL = 'triton_enable_empty_final_response';
 
 /**
- * Decodes a ModelInferRequest. Raw tensors and packed floats are views of the message.
+ * Decodes a ModelInferRequest. Raw tensors and packed floats are views of the message. Under overload a request that
+ * would be refused is so before its tensors are decoded.
  * @param remainingMs until the client's deadline; undefined: none
- * @throws InvalidRequestError, BonsaiError `unsupported`; what `ModelRegistry.get` and `ServedModel.resolve` throw
+ * @throws InvalidRequestError, BonsaiError `unsupported`; what `ModelRegistry.get` and `RequestPlane.checkAdmission` throw
  */
 export function decodeInfer(
   models: ModelRegistry,
+  plane: RequestPlane,
   message: InferMessage,
   remainingMs: number | undefined,
 ): DecodedInfer {
   const model = models.get(message.modelName);
+  const head = counted(model, () => decodeHead(model, message, remainingMs));
+  plane.checkAdmission(head);
+  return counted(model, () => decodeRest(head, message));
+}
+
+/** Counts a request that is not as it should be. */
+function counted<T>(model: ServedModel, decode: () => T): T {
   try {
-    return { ...decode(model, message, remainingMs), id: message.id };
+    return decode();
   } catch (thrown) {
     model.arrivals.invalid++;
     throw thrown;
   }
 }
 
-function decode(
+function decodeHead(
   model: ServedModel,
-  message: InferMessage,
+  { modelVersion, parameters }: InferMessage,
   remainingMs: number | undefined,
-): Omit<DecodedInfer, 'id'> {
-  const version = versionOf(message.modelVersion);
-  const specs = model.resolve(version).inputs;
-  const { parameters } = message;
+): InferHead {
   for (const name of parameters.keys()) {
     if (name.startsWith('triton_') && name !== MARK_FINAL)
       throw new InvalidRequestError(`parameter names that begin with 'triton_' are reserved: '${name}'`);
   }
+  const parameter = (name: string) => parameters.get(name);
+  const timeoutMs = timeoutMsOf(parameter);
+  return {
+    model,
+    version: versionOf(modelVersion),
+    // What would begin after the client's deadline is refused at once, so that it can ask elsewhere.
+    timeoutMs: remainingMs === undefined ? timeoutMs : Math.min(remainingMs, timeoutMs ?? remainingMs),
+    ...wishesOf(parameter),
+  };
+}
+
+function decodeRest(head: InferHead, message: InferMessage): DecodedInfer {
+  const { model, version } = head;
+  const specs = model.resolve(version).inputs;
   for (const { name } of message.inputs) checkInputName(name, specs, model.name);
   const classes = new Map<string, number>();
   const outputs = message.outputs.map(({ name, parameters: own }) => {
@@ -69,19 +89,14 @@ function decode(
     if (count !== undefined) classes.set(name, classCountOf(count, `output '${name}'`));
     return name;
   });
-  const parameter = (name: string) => parameters.get(name);
-  const timeoutMs = timeoutMsOf(parameter);
   return {
-    isFinalMarked: parameters.get(MARK_FINAL) === true,
+    id: message.id,
+    isFinalMarked: message.parameters.get(MARK_FINAL) === true,
     classes,
     request: {
-      model,
-      version,
+      ...head,
       inputs: decodeInputs(message),
       outputs: outputs.length === 0 ? undefined : outputs,
-      // What would begin after the client's deadline is refused at once, so that it can ask elsewhere.
-      timeoutMs: remainingMs === undefined ? timeoutMs : Math.min(remainingMs, timeoutMs ?? remainingMs),
-      ...wishesOf(parameter),
     },
   };
 }

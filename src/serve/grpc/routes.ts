@@ -181,7 +181,7 @@ export function routeOf(path: string): Route {
 const MAX_SHOWN_LENGTH = 120;
 
 function infer({ models, plane }: GrpcContext, message: Uint8Array, call: Call): Promise<Buffer> {
-  const decoded = decodeInfer(models, readInferMessage(message), call.remainingMs());
+  const decoded = decodeInfer(models, plane, readInferMessage(message), call.remainingMs());
   const submission = plane.submit(decoded.request);
   call.onCancel = () => submission.cancel();
   return submission.answer.then((answer) => encodeInfer(decoded, answer));

@@ -10,7 +10,7 @@ import {
 import type { Logger } from 'pino';
 import type { Clock } from '../../base/clock.ts';
 import type { Target } from '../../repository/types.ts';
-import type { DataPlane } from '../data-plane.ts';
+import type { RequestPlane } from '../data-plane.ts';
 import type { Limits } from '../limits.ts';
 import type { ModelRegistry } from '../model-registry.ts';
 import type { Access } from '../safety/tokens.ts';
@@ -25,7 +25,7 @@ import { StreamInfer } from './stream-infer.ts';
 /** What the handlers translate to and from. */
 export interface GrpcContext {
   readonly models: ModelRegistry;
-  readonly plane: DataPlane;
+  readonly plane: RequestPlane;
   readonly limits: Limits;
   readonly slots: number;
   /** What this server runs on. */
@@ -174,7 +174,10 @@ export function createGrpcServer(context: GrpcContext): GrpcServer {
   return {
     server,
     announceStop() {
-      for (const session of sessions.keys()) session.goaway(0, NO_STREAM_EXCLUDED);
+      for (const session of sessions.keys()) {
+        // One that was destroyed is told of only a moment later.
+        if (!session.destroyed) session.goaway(0, NO_STREAM_EXCLUDED);
+      }
       watch.tellChanges();
     },
     finishStreams() {

@@ -65,7 +65,7 @@ export class StreamInfer {
       const bytes = framed.isCompressed ? await this.#call.decompress(framed.bytes) : framed.bytes;
       const message = readInferMessage(bytes);
       id = message.id;
-      const decoded = decodeInfer(models, message, this.#call.remainingMs());
+      const decoded = decodeInfer(models, plane, message, this.#call.remainingMs());
       const submission = plane.submit(decoded.request);
       this.#underway.add(submission);
       let answer: InferAnswer;

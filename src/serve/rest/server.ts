@@ -14,7 +14,7 @@ import { messageOf } from '../../base/errors.ts';
 import { elementCount } from '../../base/tensor.ts';
 import type { Target } from '../../repository/types.ts';
 import { withClasses } from '../classification.ts';
-import type { DataPlane, InferAnswer } from '../data-plane.ts';
+import type { InferAnswer, RequestPlane } from '../data-plane.ts';
 import { RefusedError } from '../errors.ts';
 import type { Json } from '../json.ts';
 import type { Limits } from '../limits.ts';
@@ -23,6 +23,7 @@ import { modelMetadata, serverMetadata } from '../metadata.ts';
 import { modelConfig } from '../model-configuration.ts';
 import type { ModelRegistry } from '../model-registry.ts';
 import { modelStatistics } from '../model-statistics.ts';
+import { mayHaveWishes } from '../request-parameters.ts';
 import type { TlsIdentity } from '../safety/tls.ts';
 import type { Access, Permission } from '../safety/tokens.ts';
 import type { ServedModel } from '../served-model.ts';
@@ -34,6 +35,7 @@ import {
   type EncodedInfer,
   encodeInfer,
   type InferDocument,
+  type InferTarget,
   inferOf,
   jsonLengthOf,
   readDocument,
@@ -47,7 +49,7 @@ import { type Route, routeOf } from './routes.ts';
 /** What the handlers translate to and from. */
 export interface RestContext {
   readonly models: ModelRegistry;
-  readonly plane: DataPlane;
+  readonly plane: RequestPlane;
   readonly limits: Limits;
   readonly slots: number;
   /** What this server runs on. */
@@ -244,14 +246,18 @@ interface VersionedName {
 
 async function infer(context: Handlers, route: VersionedName, exchange: Exchange): Promise<void> {
   const { response } = exchange;
+  const { plane } = context;
+  const { version } = route;
   const model = context.models.get(route.model);
-  const document = await documentOf(context, model, route.version, exchange).catch((thrown: unknown) => {
-    countUndecoded(model, thrown);
-    throw thrown;
-  });
+  const body = await bodyOf(context, model, version, exchange).catch(countUndecoded(model));
+  if (plane.hasWaiting && !mayHaveWishes(body.bytes.subarray(0, body.jsonLength)))
+    plane.checkAdmission({ model, version });
+  const document = await documentOf(context, targetOf(model, version), body, exchange).catch(
+    countUndecoded(model),
+  );
   exchange.id = document.id;
-  const decoded = inferOf(model, route.version, document);
-  const submission = context.plane.submit(decoded.request);
+  const decoded = inferOf(model, version, document);
+  const submission = plane.submit(decoded.request);
   const onClose = () => submission.cancel();
   response.once('close', onClose);
   const answer = await submission.answer;
@@ -262,34 +268,52 @@ async function infer(context: Handlers, route: VersionedName, exchange: Exchange
   await sendAnswer(exchange, encoded);
 }
 
-async function documentOf(
+/** The body of an inference, not read yet. */
+interface InferBody {
+  readonly bytes: Uint8Array;
+  readonly headerLength: string | undefined;
+  /** Of its bytes, how many are JSON. */
+  readonly jsonLength: number;
+}
+
+async function bodyOf(
   context: Handlers,
   model: ServedModel,
   version: number | undefined,
   exchange: Exchange,
-): Promise<InferDocument> {
-  model.resolve(version); // What cannot be answered need not be read.
-  const { limits } = context;
-  const body = await readBody(exchange.request, rulesFor(context, exchange));
+): Promise<InferBody> {
+  model.resolve(version); // What cannot be answered need not be taken.
+  const bytes = await readBody(exchange.request, rulesFor(context, exchange));
   const headerLength = headerOf(exchange.request, 'inference-header-content-length');
-  const target = targetOf(model, version);
-  const jsonLength = jsonLengthOf(headerLength, body.byteLength, limits.maxJsonBytes);
+  const jsonLength = jsonLengthOf(headerLength, bytes.byteLength, context.limits.maxJsonBytes);
+  return { bytes, headerLength, jsonLength };
+}
+
+async function documentOf(
+  { limits, json }: Handlers,
+  target: InferTarget,
+  { bytes: body, headerLength, jsonLength }: InferBody,
+  { holding }: Exchange,
+): Promise<InferDocument> {
   if (jsonLength <= INLINE_JSON_BYTES) return readDocument(target, body, headerLength, limits);
-  const document = await context.json.run({ kind: 'document', target, body, headerLength, limits });
+  const document = await json.run({ kind: 'document', target, body, headerLength, limits });
   // Text is large for its numbers as a rule, but "1," unfolds to 8 bytes of FP64.
   const tensorBytes = document.inputs.reduce((sum, { bytes }) => sum + bytes.byteLength, 0);
-  exchange.holding.add(tensorBytes - body.byteLength);
+  holding.add(tensorBytes - body.byteLength);
   return document;
 }
 
-/** Counts a request that never came to the data plane, by why. */
-function countUndecoded(model: ServedModel, thrown: unknown): void {
-  if (thrown instanceof RefusedError) {
-    model.arrivals.refused++;
-    model.countRefusal('memory');
-  } else {
-    model.arrivals.invalid++;
-  }
+/** Counts a request that never came to the data plane, by why, and passes on what was thrown. */
+function countUndecoded(model: ServedModel): (thrown: unknown) => never {
+  return (thrown) => {
+    if (thrown instanceof RefusedError) {
+      model.arrivals.refused++;
+      model.countRefusal('memory');
+    } else {
+      model.arrivals.invalid++;
+    }
+    throw thrown;
+  };
 }
 
 async function encodedOf(
@@ -368,8 +392,14 @@ function send(
   body?: Uint8Array,
 ): void {
   response.writeHead(status, { ...headers, 'Content-Length': body?.byteLength ?? 0 });
-  response.end(body);
+  // A text joins the headers in one write; bytes would be written beside them.
+  if (body !== undefined && body.byteLength <= MAX_JOINED_BYTES)
+    response.end(Buffer.from(body.buffer, body.byteOffset, body.byteLength).toString('latin1'), 'latin1');
+  else response.end(body);
 }
+
+/** Beyond this, making a text of bytes costs more than a second buffer in a write. */
+const MAX_JOINED_BYTES = 2048;
 
 function answerError(context: RestContext, exchange: Exchange, thrown: unknown): void {
   const { request, response } = exchange;

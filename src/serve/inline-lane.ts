@@ -1,0 +1,94 @@
+import type { Clock } from '../base/clock.ts';
+import type { Tensor } from '../base/tensor.ts';
+import { type PreparedRun, PreparedSession } from '../engine/prepared-session.ts';
+import type { TensorSpec } from '../repository/types.ts';
+import { WorkerLostError } from './errors.ts';
+import { joined, type Lane, type RunResult } from './lane.ts';
+import { PreparedRuns, WARMUP_RUNS } from './prepared-runs.ts';
+
+/** The largest file of a network that is opened on the thread with the sockets: they wait some 2 ms for each MB. */
+export const MAX_INLINE_BYTES = 2 * 1024 * 1024;
+
+/**
+ * A network in the thread that has the sockets. To hand a request to another thread and its answer back takes some
+ * 50 µs of CPU where both share one: for a network that is about as fast as that, it is half of the work. The sockets
+ * wait while it computes, so only networks of short inferences are run like this.
+ */
+export class InlineLane implements Lane {
+  readonly #session: PreparedSession;
+  readonly #clock: Clock;
+  readonly #runs: PreparedRuns;
+  #lastShapes: readonly (readonly number[])[] = [];
+  #lastRun: PreparedRun | undefined;
+  #lostReason: string | undefined;
+  onLost: Lane['onLost'] = () => undefined;
+
+  /**
+   * Opens and warms a network.
+   * @param path of a file that ONNX Runtime has optimised on this machine
+   * @param inputs of which only the first size may be open
+   * @throws BonsaiError `load_failed`, `engine_failure`
+   */
+  static async open(path: string, inputs: readonly TensorSpec[], clock: Clock): Promise<InlineLane> {
+    const session = await PreparedSession.create(path, { optimization: 'disabled' });
+    const run = session.prepare(inputs.map(({ shape }) => shape.map((size) => Math.max(size, 1))));
+    for (let i = 0; i < WARMUP_RUNS; i++) await run.run();
+    return new InlineLane(session, clock);
+  }
+
+  private constructor(session: PreparedSession, clock: Clock) {
+    this.#session = session;
+    this.#clock = clock;
+    this.#runs = new PreparedRuns(session);
+  }
+
+  get isLost(): boolean {
+    return this.#lostReason !== undefined;
+  }
+
+  run(parts: readonly (readonly Tensor[])[]): Promise<RunResult> {
+    if (this.#lostReason !== undefined) return Promise.reject(new WorkerLostError(this.#lostReason));
+    try {
+      const tensors = joined(parts);
+      const startMs = this.#clock.nowMs();
+      const outputs = this.#run(tensors);
+      if (!(outputs instanceof Promise))
+        return Promise.resolve({ outputs, computeMs: this.#clock.nowMs() - startMs });
+      return outputs.then((values) => ({ outputs: values, computeMs: this.#clock.nowMs() - startMs }));
+    } catch (thrown) {
+      return Promise.reject(thrown);
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#session.release();
+  }
+
+  async crash(): Promise<void> {
+    if (this.#lostReason !== undefined) return;
+    this.#lostReason = 'told to crash';
+    await this.close();
+    this.onLost(new WorkerLostError(this.#lostReason));
+  }
+
+  #run(tensors: readonly Tensor[]): readonly Tensor[] | Promise<readonly Tensor[]> {
+    if (tensors.some(({ strings }) => strings !== undefined)) return this.#session.run(tensors);
+    const run = this.#preparedFor(tensors);
+    tensors.forEach(({ bytes }, i) => {
+      run.inputs[i]!.set(bytes);
+    });
+    return run.run();
+  }
+
+  #preparedFor(tensors: readonly Tensor[]): PreparedRun {
+    if (this.#lastRun !== undefined && tensors.every(({ shape }, i) => isSame(shape, this.#lastShapes[i]!)))
+      return this.#lastRun;
+    this.#lastShapes = tensors.map(({ shape }) => [...shape]);
+    this.#lastRun = this.#runs.for(this.#lastShapes);
+    return this.#lastRun;
+  }
+}
+
+function isSame(a: readonly number[], b: readonly number[]): boolean {
+  return a.length === b.length && a.every((size, axis) => size === b[axis]);
+}
