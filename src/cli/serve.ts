@@ -12,6 +12,7 @@ import {
   DEFAULT_GRPC_PORT,
   DEFAULT_HOST,
   DEFAULT_HTTP_PORT,
+  DEFAULT_INLINE_BELOW_MS,
   DEFAULT_METRICS_PORT,
   DEFAULT_POLL_MS,
   type ServerOptions,
@@ -39,6 +40,7 @@ interface ServeOptions extends SafetyOptions {
   readonly cpus?: number[];
   readonly slots?: number;
   readonly threads: number;
+  readonly inlineBelow: number;
   readonly initial: string;
   readonly policy?: string;
   readonly timeScale: number;
@@ -52,6 +54,7 @@ interface ServeOptions extends SafetyOptions {
   readonly strictReadiness?: boolean;
   readonly requestLog?: boolean;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
+  readonly oneModelPerProcess?: boolean;
   readonly exitWithParent?: boolean;
   readonly json?: boolean;
 }
@@ -96,6 +99,14 @@ export function serveCommand(): Command {
       new Option('--slots <n>', 'inferences at a time; by default CPUs / threads').argParser(
         parseInteger(1, 256),
       ),
+    )
+    .addOption(
+      new Option(
+        '--inline-below <duration>',
+        'networks of shorter inferences run in the thread that has the sockets; off for none',
+      )
+        .argParser((text) => (text === 'off' ? 0 : parseDurationMs(text)))
+        .default(DEFAULT_INLINE_BELOW_MS, `${DEFAULT_INLINE_BELOW_MS}ms`),
     )
     .addOption(
       new Option(
@@ -151,6 +162,10 @@ export function serveCommand(): Command {
     .option('--strict-readiness', 'not ready as long as any version that should serve does not')
     .option('--request-log', 'write a line for each REST request to the log')
     .addOption(new Option('--log-level <level>').choices(['debug', 'info', 'warn', 'error']).default('info'))
+    .option(
+      '--one-model-per-process',
+      'for experiments: serve each version from a process of its own, started on its first request (REST only)',
+    )
     .option('--exit-with-parent', 'drain and end when standard input closes')
     .option('--json', 'print one JSON line with the addresses when ready');
   return addSafetyOptions(command)
@@ -171,6 +186,14 @@ ${EXIT_CODE_HELP}`,
       const context = processContext(options);
       const logger = stderrLogger(options.logLevel);
       if (options.cpus !== undefined) checkCpus(options.cpus);
+      if (options.oneModelPerProcess) {
+        const { serveProcesses } = await import('./serve-processes.ts');
+        const letParentGo = options.exitWithParent ? endWithParent() : undefined;
+        endWithLauncher();
+        await serveProcesses(repository, { ...options }, context, logger);
+        letParentGo?.();
+        return;
+      }
       const loading = loadingOf(options);
       const credentials = await readCredentials(options);
       // A policy that cannot be should show before anything is loaded.
@@ -190,6 +213,7 @@ ${EXIT_CODE_HELP}`,
         cpus: options.cpus,
         slots: options.slots,
         threads: options.threads,
+        inlineBelowMs: options.inlineBelow,
         cpuBudgetCores: budgetOf(options.cpus),
         initialVersions: await initialVersions(repository, options.initial),
         limits: {

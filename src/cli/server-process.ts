@@ -7,9 +7,12 @@ import { MALLOC_ENVIRONMENT } from './malloc-environment.ts';
 
 export interface ServerProcessOptions {
   readonly repository: string;
-  readonly cpus: readonly number[];
-  /** `largest`, `smallest`, or a version number of every task. */
+  /** Undefined: those that this process may use. */
+  readonly cpus?: readonly number[];
+  /** `largest`, `smallest`, a version number of every task, or TASK=VERSION. */
   readonly initial: string;
+  /** The one task that is loaded; undefined: all. */
+  readonly task?: string;
   readonly sloMs?: number;
 }
 
@@ -17,6 +20,8 @@ export interface ServerProcessOptions {
 export interface ServerProcess {
   readonly httpUrl: string;
   readonly metricsUrl: string;
+  /** Resolves when it has ended, for whatever reason. */
+  readonly exited: Promise<void>;
   /** Drains and ends the server. */
   close(): Promise<void>;
 }
@@ -56,8 +61,10 @@ export async function startServerProcess(options: ServerProcessOptions): Promise
       'off',
       '--metrics-port',
       '0',
-      '--cpus',
-      options.cpus.join(','),
+      ...(options.cpus === undefined ? [] : ['--cpus', options.cpus.join(',')]),
+      ...(options.task === undefined
+        ? []
+        : ['--model-control-mode', 'explicit', '--load-model', options.task]),
       '--initial',
       options.initial,
       ...(options.sloMs === undefined ? [] : ['--slo', `${options.sloMs}ms`]),
@@ -75,10 +82,12 @@ export async function startServerProcess(options: ServerProcessOptions): Promise
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     complaint = (complaint + text).slice(-4000);
   });
+  const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()));
   const ready = await readyLine(child, () => complaint);
   return {
     httpUrl: ready.http,
     metricsUrl: ready.metrics,
+    exited,
     close: () => stop(child),
   };
 }
