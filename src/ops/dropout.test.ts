@@ -29,6 +29,7 @@ async function train(ratio: number | undefined, seed: number | undefined) {
       opset: 17,
       build,
       x: (input) => (input === 0 ? x : given!),
+      constant: () => undefined,
       xShape: () => ones.shape,
       keep: (key, value) => kept.set(output + key, value),
       update: () => {},

@@ -44,12 +44,44 @@ export const ThresholdedRelu = element('ThresholdedRelu', [10, 22], {
   },
 });
 
-export const Asinh = element('Asinh', [9, 22]);
-export const Atan = element('Atan', [7, 22]);
-export const Cosh = element('Cosh', [9, 22]);
-export const Sinh = element('Sinh', [9, 22]);
-export const Tan = element('Tan', [7, 22]);
-export const Shrink = element('Shrink', [9]);
+/** f' = 1 / √(x² + 1). */
+export const Asinh = element('Asinh', [9, 22], {
+  dx: ({ build, dy, x }) => build.op('Div', [dy[0]!, build.op('Sqrt', [squarePlusOne(build, x(0))])]),
+});
+
+/** f' = 1 / (x² + 1). */
+export const Atan = element('Atan', [7, 22], {
+  dx: ({ build, dy, x }) => build.op('Div', [dy[0]!, squarePlusOne(build, x(0))]),
+});
+
+export const Cosh = element('Cosh', [9, 22], {
+  dx: ({ build, dy, x }) => build.op('Mul', [dy[0]!, build.op('Sinh', [x(0)])]),
+});
+
+export const Sinh = element('Sinh', [9, 22], {
+  dx: ({ build, dy, x }) => build.op('Mul', [dy[0]!, build.op('Cosh', [x(0)])]),
+});
+
+/** f' = f² + 1. */
+export const Tan = element('Tan', [7, 22], {
+  dx: ({ build, dy, y }) => build.op('Mul', [dy[0]!, squarePlusOne(build, y(0))]),
+});
+
+/** x less a bias, away from 0: 0 within λ of it. */
+export const Shrink = element('Shrink', [9], {
+  dx: ({ build, dy, node, x }) => {
+    const limit = build.scalar(floatAttribute(node, 'lambd', 0.5));
+    return build.op('Where', [
+      build.op('Greater', [build.op('Abs', [x(0)]), limit]),
+      dy[0]!,
+      build.scalar(0),
+    ]);
+  },
+});
+
+function squarePlusOne(build: GradientContext['build'], x: string): string {
+  return build.op('Add', [build.op('Mul', [x, x]), build.scalar(1)]);
+}
 
 interface Row {
   readonly fold?: (x: number) => number;

@@ -4,9 +4,10 @@ import { intAttribute } from '../graph/attributes.ts';
 import type { Node } from '../graph/model.ts';
 import { alongAxis } from './channels.ts';
 import { axisOf, requiredType } from './dims.ts';
+import { expand, pad, reshape, transpose } from './emit.ts';
 import { ShapeError } from './errors.ts';
 import { gatherLabels, labelledAxes } from './label-tensor.ts';
-import { type CouplingContext, defineOp } from './op.ts';
+import { type CouplingContext, defineOp, type GradientContext } from './op.ts';
 import { elementsAt, integersAt } from './partial.ts';
 import { MAX_DATA_ELEMENTS } from './strided.ts';
 
@@ -25,6 +26,7 @@ export const Gather = defineOp({
       },
     ];
   },
+  gradient: (context) => [context.needs(0) ? addUp(context) : undefined],
   coupling: coupleGather,
   fold: (context) => {
     const data = elementsAt(context, 0);
@@ -50,6 +52,47 @@ export const Gather = defineOp({
     return { dtype: data.dtype, shape, elements };
   },
 });
+
+/** Gradients of slices that were taken several times add up; slices that were not taken get zeros. */
+function addUp(context: GradientContext): string {
+  const { node, build, xShape } = context;
+  const shape = xShape(0);
+  const axis = axisOf(node, intAttribute(node, 'axis', 0), shape.length);
+  const indexShape = xShape(1);
+  const size = shape[axis]!;
+  const [before, after] = [shape.slice(0, axis), shape.slice(axis + 1)];
+  const dy = context.dy[0]!;
+  const constant = context.constant(1);
+  const [only, ...more] = constant === undefined ? [] : numbersOf(constant);
+  if (only !== undefined && more.length === 0) {
+    // One slice (a class token): zeros around it.
+    const at = only < 0 ? only + size : only;
+    const none = new Array<number>(shape.length).fill(0);
+    return pad(
+      build,
+      reshape(build, dy, shape.with(axis, 1)),
+      none.with(axis, at),
+      none.with(axis, size - 1 - at),
+    );
+  }
+  const count = elementCount(indexShape);
+  const [outer, inner] = [elementCount(before), elementCount(after)];
+  // As a matrix of one row for each index, so that one operator adds rows up.
+  const rows = reshape(build, transpose(build, reshape(build, dy, [outer, count, inner]), [1, 0, 2]), [
+    count,
+    outer * inner,
+  ]);
+  const indices = expand(build, build.op('Cast', [reshape(build, context.x(1), [count, 1])], { to: INT64 }), [
+    count,
+    outer * inner,
+  ]);
+  const zeros = expand(build, build.scalar(0), [size, outer * inner]);
+  const sums = build.op('ScatterElements', [zeros, indices, rows], { axis: 0, reduction: 'add' });
+  return reshape(build, transpose(build, reshape(build, sums, [size, outer, inner]), [1, 0, 2]), shape);
+}
+
+/** The number of int64 in ONNX's list of types, as Cast wants it. */
+const INT64 = 7;
 
 /** The slices of a stored tensor at known indices (a relative position bias); undefined where that is too large. */
 function lookedUp(

@@ -1,7 +1,9 @@
-import { intAttribute } from '../graph/attributes.ts';
+import { intAttribute, stringAttribute } from '../graph/attributes.ts';
 import type { Dim } from '../graph/model.ts';
 import { axisOf, requiredType } from './dims.ts';
-import { defineOp } from './op.ts';
+import { expand } from './emit.ts';
+import { MissingRuleError } from './errors.ts';
+import { defineOp, type GradientContext } from './op.ts';
 import { elementsAt, integersAt, MAX_FOLDED_ELEMENTS } from './partial.ts';
 
 /*
@@ -15,6 +17,13 @@ export const GatherElements = defineOp({
   shape: ({ node, inputs }) => {
     const { dtype } = requiredType(node, inputs, 0);
     return [{ dtype, shape: requiredType(node, inputs, 1).shape }];
+  },
+  // Gradients of elements that were taken several times add up.
+  gradient: ({ node, build, dy, needs, x, xShape }) => {
+    if (!needs(0)) return [];
+    const axis = axisOf(node, intAttribute(node, 'axis', 0), xShape(0).length);
+    const zeros = expand(build, build.scalar(0), xShape(0));
+    return [build.op('ScatterElements', [zeros, x(1), dy[0]], { axis, reduction: 'add' })];
   },
 });
 
@@ -34,12 +43,36 @@ export const GatherND = defineOp({
 export const ScatterElements = defineOp({
   schema: { name: 'ScatterElements', since: [11, 13, 16, 18], inputs: [3, 3], outputs: [1, 1] },
   shape: ({ node, inputs }) => [requiredType(node, inputs, 0)],
+  gradient: (context) => {
+    const axis = axisOf(context.node, intAttribute(context.node, 'axis', 0), context.xShape(0).length);
+    return overwritten(context, {
+      scatter: 'ScatterElements',
+      gather: 'GatherElements',
+      attributes: { axis },
+    });
+  },
 });
 
 export const ScatterND = defineOp({
   schema: { name: 'ScatterND', since: [11, 13, 16, 18], inputs: [3, 3], outputs: [1, 1] },
   shape: ({ node, inputs }) => [requiredType(node, inputs, 0)],
+  gradient: (context) => overwritten(context, { scatter: 'ScatterND', gather: 'GatherND', attributes: {} }),
 });
+
+/** What was overwritten has no gradient, what was written has that of its place. @throws MissingRuleError for other reductions */
+function overwritten(
+  context: GradientContext,
+  form: { scatter: string; gather: string; attributes: Readonly<Record<string, number>> },
+): (string | undefined)[] {
+  const { node, build, dy, needs, x, xShape } = context;
+  if (stringAttribute(node, 'reduction', 'none') !== 'none') throw new MissingRuleError(node, 'gradient');
+  const zeros = () => expand(build, build.scalar(0), xShape(2));
+  return [
+    needs(0) ? build.op(form.scatter, [dy[0], x(1), zeros()], form.attributes) : undefined,
+    undefined,
+    needs(2) ? build.op(form.gather, [dy[0], x(1)], form.attributes) : undefined,
+  ];
+}
 
 /** A new axis of `depth` positions, `on` at the index and `off` elsewhere. */
 export const OneHot = defineOp({

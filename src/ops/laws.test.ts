@@ -159,6 +159,7 @@ async function checkGradients(record: OpRecord, item: OpCase): Promise<void> {
     build,
     x: (input: number) => node.inputs[input]!,
     xShape: (input: number) => shapeOf(node.inputs[input]),
+    constant: (input: number) => (item.inputs[input]?.isParameter ? item.inputs[input].value : undefined),
   };
   record.training?.({ ...common, keep: (key, value) => kept.set(key, value), update: () => {} });
   if (record.training === undefined) build.node(node);
@@ -175,7 +176,6 @@ async function checkGradients(record: OpRecord, item: OpCase): Promise<void> {
     needs: (input) => wanted.includes(input),
     y: (output) => node.outputs[output]!,
     yShape: (output) => shapeOf(node.outputs[output]),
-    constant: (input) => (item.inputs[input]?.isParameter ? item.inputs[input].value : undefined),
     kept: (key) => kept.get(key)!,
   });
   const isTraining = record.training !== undefined;

@@ -1,6 +1,8 @@
 import { intAttribute, intsAttribute } from '../graph/attributes.ts';
 import type { Dim, ValueType } from '../graph/model.ts';
 import { axisOf, requiredType } from './dims.ts';
+import { expand, reduceSum } from './emit.ts';
+import { MissingRuleError } from './errors.ts';
 import { type CouplingContext, defineOp, type ShapeContext } from './op.ts';
 import { elementsAt, integersAt } from './partial.ts';
 
@@ -27,6 +29,18 @@ export const TopK = defineOp({
       { dtype: 'int64', shape: chosen },
     ];
   },
+  gradient: (context) => {
+    const { node, opset, build, dy, needs, x, xShape } = context;
+    if (!needs(0) || dy[0] === undefined) return [];
+    if (opset < 10) throw new MissingRuleError(node, 'gradient');
+    // The forward node may not have asked for the positions.
+    const positions = build.ops('TopK', [x(0), x(1)], Object.fromEntries(node.attributes), {
+      outputs: 2,
+    })[1]!;
+    const axis = axisOf(node, intAttribute(node, 'axis', -1), xShape(0).length);
+    const zeros = expand(build, build.scalar(0), xShape(0));
+    return [build.op('ScatterElements', [zeros, positions, dy[0]], { axis })];
+  },
   coupling: (context) => coupleOneAxis(context, intAttribute(context.node, 'axis', -1)),
 });
 
@@ -34,6 +48,14 @@ export const TopK = defineOp({
 export const CumSum = defineOp({
   schema: { name: 'CumSum', since: [11, 14], inputs: [2, 2], outputs: [1, 1] },
   shape: ({ node, inputs }) => [requiredType(node, inputs, 0)],
+  // Each position is in the sums of those behind it.
+  gradient: ({ node, build, dy, needs, x }) => {
+    const attributes = {
+      exclusive: intAttribute(node, 'exclusive', 0),
+      reverse: 1 - intAttribute(node, 'reverse', 0),
+    };
+    return [needs(0) ? build.op('CumSum', [dy[0], x(1)], attributes) : undefined];
+  },
   coupling: (context) =>
     coupleOneAxis(context, Number(elementsAt({ ...context, inputs: [] }, 1)?.elements[0])),
 });
@@ -56,6 +78,17 @@ export const Hardmax = defineOp({
 export const LpNormalization = defineOp({
   schema: { name: 'LpNormalization', since: [1, 22], inputs: [1, 1], outputs: [1, 1] },
   shape: ({ node, inputs }) => [requiredType(node, inputs, 0)],
+  // With y = x / n: dx = (dy - n' · Σ dy·y) / n, where n' is y for the Euclidean norm and the sign for the other.
+  gradient: ({ node, build, dy, needs, x, y, xShape }) => {
+    if (!needs(0) || dy[0] === undefined) return [];
+    const axis = axisOf(node, intAttribute(node, 'axis', -1), xShape(0).length);
+    const isEuclidean = intAttribute(node, 'p', 2) === 2;
+    const norm = build.op(isEuclidean ? 'ReduceL2' : 'ReduceL1', [x(0)], { axes: [axis], keepdims: 1 });
+    const slope = isEuclidean ? y(0) : build.op('Sign', [x(0)]);
+    const along = reduceSum(build, build.op('Mul', [dy[0], y(0)]), [axis], true);
+    const rest = build.op('Sub', [dy[0], build.op('Mul', [slope, along])]);
+    return [build.op('Div', [rest, norm])];
+  },
   coupling: (context) => coupleOneAxis(context, intAttribute(context.node, 'axis', -1)),
 });
 
@@ -63,6 +96,16 @@ export const LpNormalization = defineOp({
 export const MeanVarianceNormalization = defineOp({
   schema: { name: 'MeanVarianceNormalization', since: [9, 13], inputs: [1, 1], outputs: [1, 1] },
   shape: ({ node, inputs }) => [requiredType(node, inputs, 0)],
+  // With d the deviation: dx = (dy - mean(dy) - y · mean(dy·y)) / d.
+  gradient: ({ node, build, dy, needs, x, y }) => {
+    if (!needs(0) || dy[0] === undefined) return [];
+    const axes = intsAttribute(node, 'axes', [0, 2, 3]);
+    const mean = (value: string) => build.op('ReduceMean', [value], { axes, keepdims: 1 });
+    const centred = build.op('Sub', [x(0), mean(x(0))]);
+    const deviation = build.op('Sqrt', [mean(build.op('Mul', [centred, centred]))]);
+    const along = build.op('Mul', [y(0), mean(build.op('Mul', [dy[0], y(0)]))]);
+    return [build.op('Div', [build.op('Sub', [build.op('Sub', [dy[0], mean(dy[0])]), along]), deviation])];
+  },
   coupling: (context) => coupleOneAxis(context, ...intsAttribute(context.node, 'axes', [0, 2, 3])),
 });
 

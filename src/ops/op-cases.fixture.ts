@@ -155,7 +155,10 @@ export const LAW_CASES: Readonly<Record<OperatorName, readonly OpCase[]>> = {
   ],
   Cos: [unary()],
   Cosh: [unary()],
-  CumSum: [op('last axis', [data([2, 3, 4]), indices([-1], [])])],
+  CumSum: [
+    op('last axis', [data([2, 3, 4]), indices([-1], [])]),
+    op('from the back, without itself', [data([2, 3]), indices([1], [])], { reverse: 1, exclusive: 1 }),
+  ],
   DepthToSpace: [
     op('depth first', [data([2, 8, 2, 3])], { blocksize: 2 }),
     op('columns first', [data([1, 12, 2, 2])], { blocksize: 2, mode: 'CRD' }),
@@ -205,9 +208,10 @@ export const LAW_CASES: Readonly<Record<OperatorName, readonly OpCase[]>> = {
   ],
   Floor: [unary(), shapeArithmetic('floats', [float32Tensor([4], [1.5, -1.5, 2, 0.1])])],
   Gather: [
-    op('channels', [data([2, 4, 3]), indices([2, 0, -1])], { axis: 1 }, { gradient: false }),
-    op('scalar index', [data([2, 4]), indices([1], [])], { axis: 1 }, { gradient: false }),
-    op('matrix of indices', [data([3, 2]), indices([0, 2, 1, 1], [2, 2])], {}, { gradient: false }),
+    op('channels', [data([2, 4, 3]), indices([2, 0, -1])], { axis: 1 }),
+    op('scalar index', [data([2, 4]), indices([1], [])], { axis: 1 }),
+    op('last of all', [data([2, 4, 3]), indices([-1])], { axis: 1 }),
+    op('matrix of indices', [data([3, 2]), indices([0, 2, 1, 1], [2, 2])]),
     shapeArithmetic('a size', [int64Tensor([4, 5, 6]), int64Tensor([-1], [])]),
     shapeArithmetic('sizes', [int64Tensor([4, 5, 6]), int64Tensor([2, 0])]),
   ],
@@ -268,7 +272,10 @@ export const LAW_CASES: Readonly<Record<OperatorName, readonly OpCase[]>> = {
   ],
   IsInf: [unary()],
   IsNaN: [unary()],
-  LRN: [op('three channels', [data([1, 5, 2, 2])], { size: 3, alpha: float(0.1) }, { gradient: false })],
+  LRN: [
+    op('three channels', [data([1, 5, 2, 2])], { size: 3, alpha: float(0.5) }),
+    op('five channels', [data([2, 6, 3, 1])], { size: 5, alpha: float(2), beta: float(0.5), bias: float(2) }),
+  ],
   LSTM: [
     op(
       'three outputs',
@@ -289,7 +296,10 @@ export const LAW_CASES: Readonly<Record<OperatorName, readonly OpCase[]>> = {
   LessOrEqual: comparing(),
   Log: [op('positive', [data([2, 3, 2], 0, 0.5, 3)])],
   LogSoftmax: [op('last axis', [data([2, 3, 4])]), op('channels', [data([2, 3, 2, 2])], { axis: 1 })],
-  LpNormalization: [op('channels', [data([2, 3, 2])], { axis: 1 })],
+  LpNormalization: [
+    op('channels', [data([2, 3, 2])], { axis: 1 }),
+    op('sums of magnitudes', [away([0])], { axis: -1, p: 1 }),
+  ],
   LpPool: [
     op(
       'padded',
@@ -462,7 +472,7 @@ export const LAW_CASES: Readonly<Record<OperatorName, readonly OpCase[]>> = {
       'by factors, as it began',
       [data([1, 2, 3, 4]), factors([1, 1, 2, 1.5])],
       { mode: 'nearest' },
-      { opset: 10, gradient: false },
+      { opset: 10 },
     ),
     op(
       'cubic',
@@ -494,24 +504,17 @@ export const LAW_CASES: Readonly<Record<OperatorName, readonly OpCase[]>> = {
   Sinh: [unary()],
   Size: [op('of data', [data([2, 3, 4])])],
   Slice: [
-    op(
-      'to the end',
-      [data([2, 5, 4]), indices([1, -3]), indices([2 ** 62, -1]), indices([1, 2])],
-      {},
-      { gradient: false },
-    ),
-    op(
-      'backwards',
-      [data([2, 5]), indices([-1]), indices([-(2 ** 31)]), indices([1]), indices([-2])],
-      {},
-      { gradient: false },
-    ),
-    op(
-      'as attributes',
-      [data([2, 5])],
-      { starts: [0, 1], ends: [1, 9], axes: [0, 1] },
-      { opset: 9, gradient: false },
-    ),
+    op('to the end', [data([2, 5, 4]), indices([1, -3]), indices([2 ** 62, -1]), indices([1, 2])]),
+    op('backwards', [data([2, 5]), indices([-1]), indices([-(2 ** 31)]), indices([1]), indices([-2])]),
+    op('every third of two axes', [
+      data([2, 7, 8]),
+      indices([1, 0]),
+      indices([6, 2 ** 62]),
+      indices([1, -1]),
+      indices([3, 3]),
+    ]),
+    op('nothing', [data([2, 3]), indices([2]), indices([2]), indices([1])], {}, { gradient: false }),
+    op('as attributes', [data([2, 5])], { starts: [0, 1], ends: [1, 9], axes: [0, 1] }, { opset: 9 }),
     shapeArithmetic('sizes', [int64Tensor([4, 5, 6]), int64Tensor([1]), int64Tensor([3]), int64Tensor([0])]),
   ],
   Softmax: [op('last axis', [data([2, 3, 4])]), op('channels', [data([2, 3, 2, 2])], { axis: 1 })],
@@ -556,17 +559,18 @@ export const LAW_CASES: Readonly<Record<OperatorName, readonly OpCase[]>> = {
     shapeArithmetic('a size', [int64Tensor([7], []), int64Tensor([0])]),
   ],
   Upsample: [
+    op('by input', [data([1, 2, 3, 3]), factors([1, 1, 2, 2])], { mode: 'nearest' }, { opset: 9 }),
     op(
-      'by input',
-      [data([1, 2, 3, 3]), factors([1, 1, 2, 2])],
+      'by a broken factor',
+      [data([1, 1, 3, 3]), factors([1, 1, 1.5, 2])],
       { mode: 'nearest' },
-      { opset: 9, gradient: false },
+      { opset: 9 },
     ),
     op(
       'by attribute',
       [data([1, 2, 3, 3])],
       { mode: 'linear', scales: floatsAttribute([1, 1, 2, 2]) },
-      { opset: 8, gradient: false },
+      { opset: 8 },
     ),
   ],
   Where: [

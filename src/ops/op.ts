@@ -81,6 +81,7 @@ export interface TrainingContext {
   readonly build: GraphBuilder;
   x(input: number): string;
   xShape(input: number): readonly number[];
+  constant(input: number): Tensor | undefined;
   /** Leaves a value for the gradient rule of the same node. */
   keep(key: string, value: string): void;
   /**

@@ -2,9 +2,9 @@ import { elementCount, numbersOf, type Tensor } from '../base/tensor.ts';
 import { intAttribute, intsAttribute } from '../graph/attributes.ts';
 import type { Dim, Node } from '../graph/model.ts';
 import { expand, reshape } from './emit.ts';
-import { ShapeError } from './errors.ts';
+import { MissingRuleError, ShapeError } from './errors.ts';
 import { isNormalisation } from './normalised.ts';
-import { defineOp } from './op.ts';
+import { defineOp, type TrainingContext } from './op.ts';
 
 /** The mean over some axes (an attribute before opset 18, an input since), which stay with size 1 if `keepdims`. */
 export const ReduceMean = defineOp({
@@ -34,6 +34,7 @@ export const ReduceMean = defineOp({
     const count = elementCount(axes.map((axis) => shape[axis]!));
     return [expand(build, build.op('Mul', [aligned, build.scalar(1 / count)]), shape)];
   },
+  training: (context) => writeReduction('ReduceMean', context),
   coupling(context) {
     const { node } = context;
     const labels = context.labels(0);
@@ -46,6 +47,16 @@ export const ReduceMean = defineOp({
     } else context.freeze(labels.data, 'ReduceMean averages over these channels');
   },
 });
+
+/** In a training graph (opset 17) reductions but ReduceSum name their axes by an attribute; since opset 18 it is an input. */
+export function writeReduction(opType: string, context: TrainingContext): void {
+  const { node, opset, build, x, xShape, constant } = context;
+  const axes = opset < 18 ? intsAttribute(node, 'axes') : reducedAxes(node, xShape(0).length, constant(1));
+  if (opset >= 18 && axes === undefined) throw new MissingRuleError(node, 'gradient');
+  const outputs = { outputs: [node.outputs[0]!], name: node.name };
+  if (opset >= 18 && axes?.length === 0) build.op('Identity', [x(0)], {}, outputs);
+  else build.op(opType, [x(0)], { axes, keepdims: keepsAxes(node) ? 1 : 0 }, outputs);
+}
 
 export function keepsAxes(node: Node): boolean {
   return intAttribute(node, 'keepdims', 1) !== 0;

@@ -11,7 +11,7 @@ import {
   type TrainingContext,
 } from './op.ts';
 import { elementsAt, type PartialTensor } from './partial.ts';
-import { keepsAxes, reduced, reducedAxes } from './reduce-mean.ts';
+import { keepsAxes, reduced, reducedAxes, writeReduction } from './reduce-mean.ts';
 
 /*
  * Reductions other than the mean, one row each: the versions in which they changed, the gradient before it is spread
@@ -41,7 +41,9 @@ export const ReduceMin = reduction('ReduceMin', [1, 11, 12, 13, 18, 20], {
   fold: { start: Number.POSITIVE_INFINITY, step: Math.min },
 });
 
+/** d/dx = y / x, which is defined where no element is 0. */
 export const ReduceProd = reduction('ReduceProd', [1, 11, 13, 18], {
+  dx: ({ build, x, dy, y }) => build.op('Div', [build.op('Mul', [dy, y]), x]),
   fold: { start: 1, step: (a, b) => a * b },
 });
 
@@ -58,8 +60,15 @@ export const ReduceSumSquare = reduction('ReduceSumSquare', [1, 11, 13, 18], {
   dx: ({ build, x, dy }) => build.op('Mul', [build.op('Mul', [dy, build.scalar(2)]), x]),
 });
 
-export const ReduceLogSum = reduction('ReduceLogSum', [1, 11, 13, 18]);
-export const ReduceLogSumExp = reduction('ReduceLogSumExp', [1, 11, 13, 18]);
+/** d/dx = 1 / Σx = e⁻ʸ. */
+export const ReduceLogSum = reduction('ReduceLogSum', [1, 11, 13, 18], {
+  dx: ({ build, dy, y }) => build.op('Mul', [dy, build.op('Exp', [build.op('Neg', [y])])]),
+});
+
+/** d/dx = eˣ⁻ʸ. */
+export const ReduceLogSumExp = reduction('ReduceLogSumExp', [1, 11, 13, 18], {
+  dx: ({ build, x, dy, y }) => build.op('Mul', [dy, build.op('Exp', [build.op('Sub', [x, y])])]),
+});
 
 interface Row {
   /** From the gradient and the result (both with the reduced axes at size 1); may broadcast to the input. */
@@ -102,7 +111,7 @@ function reduction<const Name extends string>(name: Name, since: readonly number
         return [expand(build, dx({ build, x: x(0), y: kept(y(0)), dy: kept(dy) }), shape)];
       },
     }),
-    ...(training !== undefined && { training }),
+    training: training ?? ((context: TrainingContext) => writeReduction(name, context)),
     coupling: coupleReduction,
     ...(fold !== undefined && { fold: (context: ShapeContext) => folded(context, fold) }),
   });

@@ -1,11 +1,18 @@
 import { elementCount, float32Tensor, floatsOf } from '../base/tensor.ts';
 import { floatAttribute, intAttribute, intsAttribute, stringAttribute } from '../graph/attributes.ts';
+import type { AttributeValues } from '../graph/build.ts';
 import type { Attribute, Dim, Node, Shape, ValueType } from '../graph/model.ts';
 import { axisOf, requiredType } from './dims.ts';
 import { reshape, transpose } from './emit.ts';
 import { MissingRuleError, ShapeError } from './errors.ts';
 import { alongAxis, labelledAxes } from './label-tensor.ts';
-import { type CouplingContext, defineOp, type GradientContext, type ShapeContext } from './op.ts';
+import {
+  type CouplingContext,
+  defineOp,
+  type GradientContext,
+  type ShapeContext,
+  type TrainingContext,
+} from './op.ts';
 import { elementsAt } from './partial.ts';
 import { rewriteSizes } from './stated-sizes.ts';
 
@@ -17,6 +24,7 @@ export const Resize = defineOp({
   schema: { name: 'Resize', since: [10, 11, 13, 18, 19], inputs: [1, 4], outputs: [1, 1] },
   shape: resized,
   gradient: (context) => [context.needs(0) ? interpolateBack(context) : undefined],
+  training: writeResize,
   coupling: couple,
 });
 
@@ -24,6 +32,8 @@ export const Resize = defineOp({
 export const Upsample = defineOp({
   schema: { name: 'Upsample', since: [1, 7, 9, 10], inputs: [1, 2], outputs: [1, 1] },
   shape: resized,
+  gradient: (context) => [context.needs(0) ? interpolateBack(context) : undefined],
+  training: writeResize,
   coupling: couple,
 });
 
@@ -215,6 +225,50 @@ function interpolation(read: Reading, size: number, count: number, scale: number
   return matrix;
 }
 
+/**
+ * In a training graph (opset 17) factors or sizes are given for all axes, and what was fixed before opset 11 is said: that
+ * positions count from the first corner, and that the one below is the nearest.
+ */
+function writeResize(context: TrainingContext): void {
+  const { node, opset, build, x, xShape } = context;
+  const isPlain =
+    intAttribute(node, 'antialias', 0) === 0 &&
+    stringAttribute(node, 'keep_aspect_ratio_policy', 'stretch') === 'stretch';
+  if (!isPlain) throw new MissingRuleError(node, 'gradient');
+  const attributes = new Map([...node.attributes].filter(([name]) => !OTHER_VERSIONS.has(name)));
+  const named = opset >= 18 ? intsAttribute(node, 'axes') : undefined;
+  if (opset >= 11 && named === undefined) {
+    const inputs = node.inputs.map((name, input) => (name === '' ? undefined : x(input)));
+    write(inputs, Object.fromEntries(attributes));
+    return;
+  }
+  const shape = xShape(0);
+  const { axes, scales, sizes } = requestOf(context, shape.length);
+  const whole = shape.map((size, axis) => ({ size, at: axes.indexOf(axis) }));
+  if (scales !== undefined) {
+    const factors = build.floats(whole.map(({ at }) => (at < 0 ? 1 : scales[at]!)));
+    const old = { coordinate_transformation_mode: 'asymmetric', nearest_mode: 'floor' };
+    write([x(0), undefined, factors], { ...Object.fromEntries(attributes), ...(opset < 11 && old) });
+  } else if (sizes?.every((size) => typeof size === 'number')) {
+    const all = build.ints(whole.map(({ size, at }) => (at < 0 ? size : sizes[at]!)));
+    write([x(0), undefined, undefined, all], Object.fromEntries(attributes));
+  } else throw new MissingRuleError(node, 'gradient');
+
+  function write(inputs: readonly (string | undefined)[], given: AttributeValues): void {
+    build.ops('Resize', inputs, given, { outputs: [node.outputs[0]!], name: node.name });
+  }
+}
+
+/** Attributes that Resize does not have in opset 17: what they say is refused or given as inputs. */
+const OTHER_VERSIONS: ReadonlySet<string> = new Set([
+  'antialias',
+  'axes',
+  'height_scale',
+  'keep_aspect_ratio_policy',
+  'scales',
+  'width_scale',
+]);
+
 /** By `coordinate_transformation_mode`; others have no gradient here. */
 const POSITIONS: Readonly<Record<string, Reading['position']>> = {
   half_pixel: (i, scale) => (i + 0.5) / scale - 0.5,
@@ -234,15 +288,11 @@ const NEAREST: Readonly<Record<string, Reading['nearest']>> = {
 /** @throws MissingRuleError for cubic interpolation, antialiasing and other ways that the gradient does not know */
 function readingOf(node: Node, opset: number): Reading {
   const mode = stringAttribute(node, 'mode', 'nearest');
-  const position = POSITIONS[stringAttribute(node, 'coordinate_transformation_mode', 'half_pixel')];
-  const nearest = NEAREST[stringAttribute(node, 'nearest_mode', 'round_prefer_floor')];
-  const isPlain = intAttribute(node, 'antialias', 0) === 0 && opset >= 11;
-  if (
-    (mode !== 'nearest' && mode !== 'linear') ||
-    !isPlain ||
-    position === undefined ||
-    nearest === undefined
-  )
+  const isOld = opset < 11;
+  const position =
+    POSITIONS[stringAttribute(node, 'coordinate_transformation_mode', isOld ? 'asymmetric' : 'half_pixel')];
+  const nearest = NEAREST[stringAttribute(node, 'nearest_mode', isOld ? 'floor' : 'round_prefer_floor')];
+  if ((mode !== 'nearest' && mode !== 'linear') || position === undefined || nearest === undefined)
     throw new MissingRuleError(node, 'gradient');
   return { isLinear: mode === 'linear', position, nearest };
 }

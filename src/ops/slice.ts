@@ -3,9 +3,17 @@ import { intsAttribute } from '../graph/attributes.ts';
 import type { Dim } from '../graph/model.ts';
 import { uniteLabels } from './broadcast.ts';
 import { axisOf, requiredType } from './dims.ts';
-import { ShapeError } from './errors.ts';
+import { expand, flip, pad, reshape } from './emit.ts';
+import { MissingRuleError, ShapeError } from './errors.ts';
 import { gatherLabels, labelledAxes, sliceLabels } from './label-tensor.ts';
-import { type CouplingContext, defineOp, type Labels, type ShapeContext } from './op.ts';
+import {
+  type CouplingContext,
+  defineOp,
+  type GradientContext,
+  type Labels,
+  type ShapeContext,
+  type TrainingContext,
+} from './op.ts';
 import { elementsAt, integersAt } from './partial.ts';
 import { stridesOf, walked } from './strided.ts';
 
@@ -30,6 +38,8 @@ export const Slice = defineOp({
     }
     return [{ dtype, shape: sizes }];
   },
+  gradient: (context) => [context.needs(0) ? putBack(context) : undefined],
+  training: writeSlice,
   coupling: coupleSlice,
   fold: (context) => {
     const x = elementsAt(context, 0);
@@ -56,6 +66,47 @@ function slicedData(context: ShapeContext): Tensor | undefined {
     strides[axis]! *= cut.step;
   }
   return walked(x!, { shape, strides, offset });
+}
+
+/** In a training graph (opset 17) the bounds are inputs, whatever the model's own opset says. */
+function writeSlice({ node, opset, build, x }: TrainingContext): void {
+  const bound = (name: string) => build.ints(intsAttribute(node, name, []));
+  const axes = intsAttribute(node, 'axes');
+  const inputs =
+    opset < 10
+      ? [x(0), bound('starts'), bound('ends'), axes && build.ints(axes)]
+      : node.inputs.map((name, input) => (name === '' ? undefined : x(input)));
+  build.ops('Slice', inputs, {}, { outputs: [node.outputs[0]!], name: node.name });
+}
+
+/** What the slice took gets its gradient, everything around and between it zeros: cut by cut, from the last to the first. */
+function putBack(context: GradientContext): string {
+  const { node, build, xShape } = context;
+  let value = context.dy[0]!;
+  const cuts = cutsOf(context, xShape(0).length);
+  if (cuts === undefined) throw new MissingRuleError(node, 'gradient');
+  const shape = [...context.yShape(0)];
+  if (shape.includes(0)) return expand(build, build.scalar(0), xShape(0));
+  for (const cut of cuts) {
+    const { axis, step } = cut;
+    const size = xShape(0)[axis]!;
+    const range = rangeOf(cut, size);
+    if (step < 0) value = flip(build, value, [axis]);
+    const first = Math.min(range[0]!, range.at(-1)!);
+    const block = Math.abs(step);
+    const count = range.length;
+    const around = (at: number, before: number, after: number, rank: number) =>
+      [before, after].map((pads) => new Array<number>(rank).fill(0).with(at, pads)) as [number[], number[]]; // Two in, two out.
+    if (block > 1) {
+      // Each element becomes the first of a block: [a, b] at step 3 is [a, 0, 0, b, 0, 0].
+      const apart = shape.toSpliced(axis + 1, 0, 1);
+      value = pad(build, reshape(build, value, apart), ...around(axis + 1, 0, block - 1, apart.length));
+      value = reshape(build, value, shape.with(axis, count * block));
+    }
+    value = pad(build, value, ...around(axis, first, size - first - count * block, shape.length));
+    shape[axis] = size;
+  }
+  return value;
 }
 
 interface Cut {

@@ -14,6 +14,13 @@ export const Trilu = defineOp({
       throw new ShapeError(node, 0, 'must have two axes or more');
     return [x];
   },
+  gradient: ({ node, build, dy, needs, x }) => [
+    needs(0)
+      ? build.op('Trilu', [dy[0], node.inputs[1] ? x(1) : undefined], {
+          upper: intAttribute(node, 'upper', 1),
+        })
+      : undefined,
+  ],
   coupling: (context) => {
     const labels = context.labels(0);
     if (labels === undefined) return;

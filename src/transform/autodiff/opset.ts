@@ -43,8 +43,6 @@ function isSame(node: Node, opset: number, types: InferredTypes['types']): boole
 /** The highest opset whose definitions this table was read against. */
 const NEWEST = 22;
 const WIDENED = [9, NEWEST] as const;
-/** Reductions name their axes by an attribute until here, and by an input since. */
-const BY_ATTRIBUTE = [9, 17] as const;
 
 /**
  * Opsets from which and up to which later definitions only admit more types, ranks, optional inputs or attributes. Source:
@@ -94,22 +92,11 @@ const SAME_BETWEEN: Readonly<Record<string, readonly [number, number]>> = {
   PRelu: WIDENED,
   Pow: WIDENED,
   Reciprocal: WIDENED,
-  ReduceL1: BY_ATTRIBUTE,
-  ReduceL2: BY_ATTRIBUTE,
-  ReduceLogSum: BY_ATTRIBUTE,
-  ReduceLogSumExp: BY_ATTRIBUTE,
-  ReduceMax: BY_ATTRIBUTE,
-  ReduceMean: BY_ATTRIBUTE,
-  ReduceMin: BY_ATTRIBUTE,
-  ReduceProd: BY_ATTRIBUTE,
-  ReduceSumSquare: BY_ATTRIBUTE,
   Relu: WIDENED,
   Reshape: WIDENED,
-  Resize: [11, 17],
   Shape: WIDENED,
   Sigmoid: WIDENED,
   Sign: WIDENED,
-  Slice: [10, NEWEST],
   Softplus: WIDENED,
   SpaceToDepth: WIDENED,
   Sqrt: WIDENED,

@@ -3,7 +3,7 @@ import { elementCount, float32Tensor } from '../../base/tensor.ts';
 import { DEFAULT_OPSET, GraphBuilder, modelOf } from '../../graph/build.ts';
 import { type Model, type Node, opsetOf } from '../../graph/model.ts';
 import { COMPOUND_DOMAIN } from '../../ops/compound.ts';
-import { inferTypes } from '../../ops/infer.ts';
+import { type InferredTypes, inferTypes } from '../../ops/infer.ts';
 import { recordFor } from '../../ops/table.ts';
 import { addBackward, staticShape } from './backward.ts';
 import { addLoss, checkDistillation, type Distillation, type Loss } from './loss.ts';
@@ -106,7 +106,7 @@ export function buildTrainingStep(model: Model, options: TrainingStepOptions): T
   const flat = unpack(build, parameters, slots);
 
   const trained = new Set(slots.map((slot) => slot.name));
-  const { kept, state } = addForward(build, model, types, trained);
+  const { kept, state } = addForward(build, model, { types, constants }, trained);
   const { gradient: seed } = addLoss(build, logits, {
     loss: options.loss ?? 'cross-entropy',
     batch: options.batch,
@@ -261,7 +261,7 @@ function clipped(build: GraphBuilder, gradient: string, norm: string, limit: num
 function addForward(
   build: GraphBuilder,
   model: Model,
-  types: ReturnType<typeof inferTypes>['types'],
+  { types, constants }: Pick<InferredTypes, 'types' | 'constants'>,
   trained: ReadonlySet<string>,
 ): { kept: Map<Node, Map<string, string>>; state: StateSlot[] } {
   const { initializers, nodes } = model.graph;
@@ -296,6 +296,7 @@ function addForward(
         return `state/${name}`;
       },
       xShape: (i) => staticShape({ types }, node, node.inputs[i]),
+      constant: (i) => constants.get(node.inputs[i] ?? ''),
       keep: (key, value) => values.set(key, value),
       update: (i, value) => updates.set(node.inputs[i] ?? '', value),
     });
