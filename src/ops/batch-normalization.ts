@@ -1,4 +1,4 @@
-import { elementCount } from '../base/tensor.ts';
+import { elementCount, float32Tensor, floatsOf, type Tensor } from '../base/tensor.ts';
 import { float, floatAttribute, intAttribute } from '../graph/attributes.ts';
 import type { GraphBuilder } from '../graph/build.ts';
 import { channelSum } from './channel-sum.ts';
@@ -6,7 +6,8 @@ import { alongAxis, labelsAlong } from './channels.ts';
 import { COMPOUND_DOMAIN, defineCompound } from './compound.ts';
 import { matMulTransposed, reduceSum, reshape } from './emit.ts';
 import { ShapeError } from './errors.ts';
-import { defineOp } from './op.ts';
+import { MAX_COMPUTED_ELEMENTS } from './fold-element-wise.ts';
+import { defineOp, type ShapeContext } from './op.ts';
 
 /**
  * y = scale · (x − mean) / √(var + ε) + B for each channel (axis 1). Inference takes mean and var from inputs 3
@@ -69,6 +70,7 @@ export const BatchNormalization = defineOp({
     );
     return [dX, dScale, dB].map((value, input) => (context.needs(input) ? value : undefined));
   },
+  fold: normalisedWeight,
   coupling(context) {
     const x = context.xShape(0);
     const channels = context.constant(1)?.shape.length === 1 ? context.constant(1)!.shape[0] : undefined;
@@ -222,3 +224,39 @@ function affine(
     { epsilon: float(DEFAULT_EPSILON) },
   );
 }
+
+/**
+ * A stored weight that is normalised by its own mean and variance (weight standardisation as the operator in training
+ * mode: [1, filters, elements of a filter]).
+ */
+function normalisedWeight({ node, opset, constant }: ShapeContext): Tensor | undefined {
+  if (opset < WITH_TRAINING_MODE || intAttribute(node, 'training_mode', 0) === 0) return undefined;
+  const [x, scale, bias] = [0, 1, 2].map(constant);
+  if (x?.dtype !== 'float32' || scale?.dtype !== 'float32' || bias?.dtype !== 'float32') return undefined;
+  if (elementCount(x.shape) > MAX_COMPUTED_ELEMENTS) return undefined;
+  const channels = x.shape[1]!;
+  const inner = elementCount(x.shape.slice(2));
+  const count = elementCount(x.shape) / channels;
+  const [values, scales, biases] = [x, scale, bias].map(floatsOf);
+  const epsilon = floatAttribute(node, 'epsilon', DEFAULT_EPSILON);
+  const channelOf = (i: number) => Math.floor(i / inner) % channels;
+  const mean = new Float64Array(channels);
+  const variance = new Float64Array(channels);
+  values!.forEach((value, i) => {
+    mean[channelOf(i)]! += value / count;
+  });
+  values!.forEach((value, i) => {
+    variance[channelOf(i)]! += (value - mean[channelOf(i)]!) ** 2 / count;
+  });
+  const normal = values!.map((value, i) => {
+    const channel = channelOf(i);
+    return (
+      (scales![channel]! * (value - mean[channel]!)) / Math.sqrt(variance[channel]! + epsilon) +
+      biases![channel]!
+    );
+  });
+  return float32Tensor(x.shape, normal);
+}
+
+/** The opset that brought `training_mode`. */
+const WITH_TRAINING_MODE = 14;

@@ -6,6 +6,7 @@ import { ShapeError } from './errors.ts';
 import { concatLabels, labelledAxes } from './label-tensor.ts';
 import { type CouplingContext, defineOp, type Labels } from './op.ts';
 import { elementsAt, type PartialTensor } from './partial.ts';
+import { rewriteSizes } from './stated-sizes.ts';
 
 /** Puts its inputs one after the other along `axis`. */
 export const Concat = defineOp({
@@ -126,7 +127,7 @@ function coupleConcat(context: CouplingContext): void {
     if (labels !== undefined || channelAxis === undefined) continue;
     if (context.isParameter(input) && shape?.[channelAxis] === common!.shape[channelAxis]) {
       context.bind(input, channelAxis, common!.data);
-    } else {
+    } else if (!cutFill(context, input, channelAxis, { labels: common!.data })) {
       context.freeze(common!.data, 'is concatenated with an activation whose channels cannot go');
     }
   }
@@ -159,16 +160,46 @@ function withoutCrossing(context: CouplingContext, parts: readonly Part[]): read
 }
 
 /**
- * Labels of a part that has none: stored zeros, as a channel-padding shortcut is written, make channels of their own
+ * Labels of a part that has none: zeros, as a channel-padding shortcut is written, make channels of their own
  * that may go with those that they meet; whatever else keeps its place.
  */
 function zeroLabels(context: CouplingContext, input: number, axis: number, size: number): Int32Array {
   const tensor = context.constant(input);
-  const isZero = tensor?.shape[axis] === size && tensor.bytes.every((byte) => byte === 0);
-  if (!isZero || !context.isParameter(input)) return new Int32Array(size).fill(-1);
+  const none: Int32Array = new Int32Array(size).fill(-1);
+  if (tensor === undefined) {
+    const fill = { labels: none };
+    if (cutFill(context, input, axis, fill)) fill.labels = context.fresh(size);
+    return fill.labels;
+  }
+  const isZero = tensor.shape[axis] === size && tensor.bytes.every((byte) => byte === 0);
+  if (!isZero || !context.isParameter(input)) return none;
   const labels = context.fresh(size);
   context.bind(input, axis, labels);
   return labels;
+}
+
+/**
+ * Makes a part that is one number throughout, in a shape that is computed (zeros for a batch without a size), follow the
+ * channels along an axis.
+ * @param following the channels; read when some are removed
+ * @returns false where it is something else, or where its size is not stated or others could read it
+ */
+function cutFill(
+  context: CouplingContext,
+  input: number,
+  axis: number,
+  following: { readonly labels: Int32Array },
+): boolean {
+  const fill = context.producer(input);
+  if (fill?.opType !== 'ConstantOfShape' || fill.domain !== '') return false;
+  const { nodes, isExposed } = context.readers(fill.outputs[0]!);
+  if (
+    isExposed ||
+    nodes.length !== 1 ||
+    context.node.inputs.filter((name) => name === fill.outputs[0]).length > 1
+  )
+    return false;
+  return rewriteSizes(context, 0, [axis], ({ kept }) => new Map([[axis, kept(following.labels)]]), fill);
 }
 
 /** A label that stands for every position along the axis, written out. */

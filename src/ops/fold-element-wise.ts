@@ -51,7 +51,7 @@ export function foldVariadic(
 }
 
 /** A tensor of which some elements are known, over whatever memory holds them. */
-interface Operand {
+export interface Operand {
   readonly dtype: DType;
   readonly shape: readonly number[];
   readonly elements: ArrayLike<Dim>;
@@ -90,11 +90,12 @@ function readerOf(operand: Operand | undefined, shape: readonly number[]): (i: n
 }
 
 /** The tensor where all of it is known; else what is known of it, where it is small enough to be worth carrying. */
-function narrowed(value: PartialTensor): Tensor | PartialTensor | undefined {
+export function narrowed(value: PartialTensor): Tensor | PartialTensor | undefined {
   return completed(value) ?? (value.elements.length <= MAX_FOLDED_ELEMENTS ? value : undefined);
 }
 
-function operandAt(context: ShapeContext, input: number): Operand | undefined {
+/** What is known of an input's elements: all of a stored tensor that is not too large, some of a small one. */
+export function operandAt(context: ShapeContext, input: number): Operand | undefined {
   const small = elementsAt(context, input);
   if (small !== undefined) return small;
   const tensor = context.constant(input);

@@ -1,9 +1,10 @@
-import { elementCount } from '../base/tensor.ts';
+import { elementCount, float32Tensor, floatsOf, type Tensor } from '../base/tensor.ts';
 import type { Dim, Node, Shape } from '../graph/model.ts';
 import { coupleContraction } from './contraction.ts';
+import { knownShape } from './dims.ts';
 import { matMulTransposed, reduceTo, reshape } from './emit.ts';
 import { ShapeError } from './errors.ts';
-import { defineOp } from './op.ts';
+import { defineOp, type ShapeContext } from './op.ts';
 
 /** Matrix product over the last two axes, broadcast over the others; vectors count as a row (left) or column (right). */
 export const MatMul = defineOp({
@@ -50,10 +51,37 @@ export const MatMul = defineOp({
     return [context.needs(0) ? dA() : undefined, context.needs(1) ? dB() : undefined];
   },
   coupling: coupleContraction,
+  fold: productOfStored,
   cost({ inputs: [a], outputs: [y] }) {
     return { macs: elementCount(y!) * (a?.at(-1) ?? 0) };
   },
 });
+
+/**
+ * The product of two stored matrices or vectors (the norm of a spectrally normalised weight), summed in float64. Larger
+ * ones, and batches of them, are left to the engine.
+ */
+function productOfStored({ node, constant }: ShapeContext): Tensor | undefined {
+  const [a, b] = [constant(0), constant(1)];
+  if (a?.dtype !== 'float32' || b?.dtype !== 'float32') return undefined;
+  if (![a, b].every(({ shape }) => shape.length === 1 || shape.length === 2)) return undefined;
+  const inner = a.shape.at(-1)!;
+  const [rows, columns] = [elementCount(a.shape) / inner, elementCount(b.shape) / inner];
+  if (!(rows * inner * columns <= MAX_FOLDED_MACS)) return undefined;
+  const shape = knownShape(productShape(node, a.shape, b.shape))!; // Of known shapes.
+  const [left, right, product] = [floatsOf(a), floatsOf(b), new Float32Array(rows * columns)];
+  for (let row = 0; row < rows; row++) {
+    for (let column = 0; column < columns; column++) {
+      let sum = 0;
+      for (let i = 0; i < inner; i++) sum += left[row * inner + i]! * right[i * columns + column]!;
+      product[row * columns + column] = sum;
+    }
+  }
+  return float32Tensor(shape, product);
+}
+
+/** A tenth of a second here: a matrix of any common kernel by a vector, and small matrices by each other. */
+const MAX_FOLDED_MACS = 2 ** 26;
 
 function productShape(node: Node, a: Shape, b: Shape): Dim[] {
   for (const [i, shape] of [a, b].entries()) {

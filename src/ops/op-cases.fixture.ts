@@ -412,16 +412,24 @@ export const LAW_CASES: Readonly<Record<OperatorName, readonly OpCase[]>> = {
     op('positive', [data([2, 3], 0, 0.5, 3)]),
     shapeArithmetic('numbers', [float32Tensor([3], [3, -0.7, 10])]),
   ],
-  ReduceL1: reducing(),
-  ReduceL2: reducing(),
+  ReduceL1: reducing([
+    shapeArithmetic('weights', [float32Tensor([2, 3, 1], [3, -4, 0, 1, 2, -2])], { axes: [1] }),
+  ]),
+  ReduceL2: reducing([
+    shapeArithmetic('weights', [float32Tensor([2, 3, 1], [3, -4, 0, 1, 2, -2])], { axes: [1] }),
+  ]),
   ReduceLogSum: [op('positive', [data([2, 3, 2], 0, 0.5, 2)], { axes: [1] })],
   ReduceLogSumExp: reducing(),
-  ReduceMax: reducing([shapeArithmetic('sizes', [int64Tensor([3, 9, 4])])]),
+  ReduceMax: reducing([
+    shapeArithmetic('weights', [float32Tensor([2, 3, 1], [3, -4, 0, 1, 2, -2])], { axes: [1] }),
+    shapeArithmetic('sizes', [int64Tensor([3, 9, 4])]),
+  ]),
   ReduceMean: [
     op('spatial', [data([2, 3, 2, 2])], { axes: [2, 3] }),
     op('without keeping', [data([2, 3, 4])], { axes: [-1], keepdims: 0 }),
     op('everything', [data([2, 3])]),
     op('axes as input', [data([2, 3, 2, 2]), indices([2, 3])], {}, { opset: 18 }),
+    shapeArithmetic('weights', [float32Tensor([2, 2, 2], [1, -2, 3, 4.5, 0, 2, 8, -1])], { axes: [0, 2] }),
   ],
   ReduceMin: reducing([shapeArithmetic('sizes', [int64Tensor([3, 9, 4])], { keepdims: 0 })]),
   ReduceProd: reducing([shapeArithmetic('sizes', [int64Tensor([3, 9, 4, 1, 2, 5], [2, 3])], { axes: [1] })]),
@@ -429,9 +437,12 @@ export const LAW_CASES: Readonly<Record<OperatorName, readonly OpCase[]>> = {
     op('spatial', [data([2, 3, 2, 2]), indices([2, 3])]),
     op('without keeping', [data([2, 3, 4]), indices([-1])], { keepdims: 0 }),
     op('as attribute', [data([2, 3, 4])], { axes: [1] }, { opset: 11 }),
+    shapeArithmetic('weights', [float32Tensor([2, 3], [3, -4, 0.5, 1, 2, -2]), int64Tensor([1])]),
     shapeArithmetic('sizes', [int64Tensor([3, 9, 4, 1, 2, 5], [2, 3]), int64Tensor([0])]),
   ],
-  ReduceSumSquare: reducing(),
+  ReduceSumSquare: reducing([
+    shapeArithmetic('weights', [float32Tensor([2, 3, 1], [3, -4, 0, 1, 2, -2])], { axes: [1] }),
+  ]),
   Relu: [unary()],
   Reshape: [
     op('flatten', [data([2, 3, 2, 2]), indices([0, -1])]),

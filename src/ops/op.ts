@@ -129,6 +129,8 @@ export interface CouplingContext {
   constantNamed(name: string): Tensor | undefined;
   /** The node that computes an input; undefined for inputs of the graph and initialisers. */
   producer(input: number): Node | undefined;
+  /** The node that computes a value of any name: for operands of neighbouring nodes. */
+  producerOf(name: string): Node | undefined;
   /** The nodes that use an output. */
   consumers(output: number): readonly Node[];
   /** Who reads a value of any name; exposed: as an output of the graph or inside a subgraph as well. */

@@ -1,10 +1,10 @@
-import { elementCount, numbersOf, type Tensor } from '../base/tensor.ts';
-import { intAttribute, intsAttribute } from '../graph/attributes.ts';
-import type { Dim, Node } from '../graph/model.ts';
+import { elementCount } from '../base/tensor.ts';
+import type { Dim } from '../graph/model.ts';
 import { expand, reshape } from './emit.ts';
-import { MissingRuleError, ShapeError } from './errors.ts';
+import { checkAxes, foldReduction } from './fold-reduction.ts';
 import { isNormalisation } from './normalised.ts';
-import { defineOp, type TrainingContext } from './op.ts';
+import { defineOp } from './op.ts';
+import { keepsAxes, reduced, reducedAxes, writeReduction } from './reduced-axes.ts';
 
 /** The mean over some axes (an attribute before opset 18, an input since), which stay with size 1 if `keepdims`. */
 export const ReduceMean = defineOp({
@@ -15,10 +15,7 @@ export const ReduceMean = defineOp({
     const { shape } = x;
     const axes = reducedAxes(node, shape.length, constant(1));
     if (axes === undefined) return [{ dtype }];
-    if (axes.some((axis) => axis < 0 || axis >= shape.length)) {
-      throw new ShapeError(node, 0, `has rank ${shape.length}, too few for the axes to reduce`);
-    }
-    return [{ dtype, shape: reduced(shape, axes, keepsAxes(node)) as Dim[] }];
+    return [{ dtype, shape: reduced<Dim>(shape, checkAxes(node, axes, shape.length), keepsAxes(node)) }];
   },
   gradient(context) {
     const {
@@ -46,40 +43,6 @@ export const ReduceMean = defineOp({
       context.inexact(labels.data, 'ReduceMean normalises over these channels');
     } else context.freeze(labels.data, 'ReduceMean averages over these channels');
   },
+  fold: (context) =>
+    foldReduction(context, { start: 0, step: (a, b) => a + b, finish: (sum, count) => sum / count }),
 });
-
-/** In a training graph (opset 17) reductions but ReduceSum name their axes by an attribute; since opset 18 it is an input. */
-export function writeReduction(opType: string, context: TrainingContext): void {
-  const { node, opset, build, x, xShape, constant } = context;
-  const axes = opset < 18 ? intsAttribute(node, 'axes') : reducedAxes(node, xShape(0).length, constant(1));
-  if (opset >= 18 && axes === undefined) throw new MissingRuleError(node, 'gradient');
-  const outputs = { outputs: [node.outputs[0]!], name: node.name };
-  if (opset >= 18 && axes?.length === 0) build.op('Identity', [x(0)], {}, outputs);
-  else build.op(opType, [x(0)], { axes, keepdims: keepsAxes(node) ? 1 : 0 }, outputs);
-}
-
-export function keepsAxes(node: Node): boolean {
-  return intAttribute(node, 'keepdims', 1) !== 0;
-}
-
-/** Undefined where the axes are computed at run time. No axes at all mean every axis, or none at all by the flag. */
-export function reducedAxes(
-  node: Node,
-  rank: number,
-  input: Tensor | undefined,
-): readonly number[] | undefined {
-  const dynamic = (node.inputs[1] ?? '') !== '';
-  if (dynamic && input === undefined) return undefined;
-  const given = dynamic && input !== undefined ? numbersOf(input) : intsAttribute(node, 'axes', []);
-  if (given.length > 0) return given.map((axis) => (axis < 0 ? axis + rank : axis));
-  if (intAttribute(node, 'noop_with_empty_axes', 0) !== 0) return [];
-  return Array.from({ length: rank }, (_, axis) => axis);
-}
-
-export function reduced<D extends Dim>(
-  shape: readonly D[],
-  axes: readonly number[],
-  keep: boolean,
-): (D | 1)[] {
-  return shape.flatMap((size, axis): (D | 1)[] => (axes.includes(axis) ? (keep ? [1] : []) : [size]));
-}

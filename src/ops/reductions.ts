@@ -1,8 +1,7 @@
-import { elementCount } from '../base/tensor.ts';
-import type { Dim, Node } from '../graph/model.ts';
+import type { Dim } from '../graph/model.ts';
 import { requiredType } from './dims.ts';
 import { expand, reshape } from './emit.ts';
-import { ShapeError } from './errors.ts';
+import { checkAxes, foldReduction, type Reduction } from './fold-reduction.ts';
 import {
   type CouplingContext,
   defineOp,
@@ -10,8 +9,7 @@ import {
   type ShapeContext,
   type TrainingContext,
 } from './op.ts';
-import { elementsAt, type PartialTensor } from './partial.ts';
-import { keepsAxes, reduced, reducedAxes, writeReduction } from './reduce-mean.ts';
+import { keepsAxes, reduced, reducedAxes, writeReduction } from './reduced-axes.ts';
 
 /*
  * Reductions other than the mean, one row each: the versions in which they changed, the gradient before it is spread
@@ -49,15 +47,18 @@ export const ReduceProd = reduction('ReduceProd', [1, 11, 13, 18], {
 
 export const ReduceL1 = reduction('ReduceL1', [1, 11, 13, 18], {
   dx: ({ build, x, dy }) => build.op('Mul', [dy, build.op('Sign', [x])]),
+  fold: { start: 0, step: (a, b) => a + Math.abs(b) },
 });
 
 /** d/dx = x / y. */
 export const ReduceL2 = reduction('ReduceL2', [1, 11, 13, 18], {
   dx: ({ build, x, dy, y }) => build.op('Mul', [build.op('Div', [dy, y]), x]),
+  fold: { start: 0, step: (a, b) => a + b * b, finish: Math.sqrt },
 });
 
 export const ReduceSumSquare = reduction('ReduceSumSquare', [1, 11, 13, 18], {
   dx: ({ build, x, dy }) => build.op('Mul', [build.op('Mul', [dy, build.scalar(2)]), x]),
+  fold: { start: 0, step: (a, b) => a + b * b },
 });
 
 /** d/dx = 1 / Σx = e⁻ʸ. */
@@ -79,7 +80,7 @@ interface Row {
     readonly dy: string;
   }) => string;
   readonly training?: (context: TrainingContext) => void;
-  readonly fold?: { readonly start: number; readonly step: (a: number, b: number) => number };
+  readonly fold?: Reduction;
 }
 
 function atResult({ build, x, y, dy }: Parameters<NonNullable<Row['dx']>>[0]): string {
@@ -97,7 +98,7 @@ function reduction<const Name extends string>(name: Name, since: readonly number
       const axes = reducedAxes(node, shape.length, context.constant(1));
       // Axes that are computed at run time: the rank is known only where it does not change.
       if (axes === undefined) return [{ dtype, shape: keepsAxes(node) ? shape.map(() => null) : undefined }];
-      return [{ dtype, shape: reduced<Dim>(shape, checked(node, axes, shape.length), keepsAxes(node)) }];
+      return [{ dtype, shape: reduced<Dim>(shape, checkAxes(node, axes, shape.length), keepsAxes(node)) }];
     },
     ...(dx !== undefined && {
       gradient: (context: GradientContext) => {
@@ -113,7 +114,7 @@ function reduction<const Name extends string>(name: Name, since: readonly number
     }),
     training: training ?? ((context: TrainingContext) => writeReduction(name, context)),
     coupling: coupleReduction,
-    ...(fold !== undefined && { fold: (context: ShapeContext) => folded(context, fold) }),
+    ...(fold !== undefined && { fold: (context: ShapeContext) => foldReduction(context, fold) }),
   });
 }
 
@@ -127,35 +128,4 @@ function coupleReduction(context: CouplingContext): void {
     return;
   }
   context.produce(0, { shape: reduced(labels.shape, axes, keepsAxes(node)), data: labels.data });
-}
-
-/** Of integers, which no order of summation changes. */
-function folded(context: ShapeContext, { start, step }: NonNullable<Row['fold']>): PartialTensor | undefined {
-  const { node } = context;
-  const x = elementsAt(context, 0);
-  if (x === undefined || x.dtype.startsWith('float')) return undefined;
-  const { shape, elements } = x;
-  const axes = reducedAxes(node, shape.length, context.constant(1));
-  if (axes === undefined) return undefined;
-  checked(node, axes, shape.length);
-  const ones = reduced(shape, axes, true);
-  const results = new Array<Dim>(elementCount(ones)).fill(start);
-  for (const [index, element] of elements.entries()) {
-    let [rest, at, stride] = [index, 0, 1];
-    for (let axis = shape.length - 1; axis >= 0; axis--) {
-      if (!axes.includes(axis)) at += (rest % shape[axis]!) * stride;
-      rest = Math.floor(rest / shape[axis]!);
-      stride *= ones[axis]!;
-    }
-    const sum = results[at]!;
-    results[at] = typeof sum === 'number' && typeof element === 'number' ? step(sum, element) : null;
-  }
-  return { dtype: x.dtype, shape: reduced(shape, axes, keepsAxes(node)), elements: results };
-}
-
-function checked(node: Node, axes: readonly number[], rank: number): readonly number[] {
-  if (axes.some((axis) => axis < 0 || axis >= rank)) {
-    throw new ShapeError(node, 0, `has rank ${rank}, too few for the axes to reduce`);
-  }
-  return axes;
 }

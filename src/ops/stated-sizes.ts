@@ -7,6 +7,7 @@ import type { CouplingContext, PrunedContext } from './op.ts';
  * down: in a constant vector, or in the constant parts of a Concat that joins the vector for this node alone.
  * @param at positions in the vector that change
  * @param sizes what they become, position by position
+ * @param asking the node that asks for the vector, where it is one before the node of the context
  * @returns false where one of them is computed otherwise, or where others could read them
  */
 export function rewriteSizes(
@@ -14,19 +15,22 @@ export function rewriteSizes(
   input: number,
   at: readonly number[],
   sizes: (pruned: PrunedContext) => ReadonlyMap<number, number>,
+  asking = context.node,
 ): boolean {
-  const constant = context.constant(input);
+  const constant = context.constantNamed(asking.inputs[input] ?? '');
   if (constant !== undefined) {
-    if (!context.isParameter(input)) return false;
-    context.rewrite((pruned) => ({
-      constants: new Map([[input, int64Tensor(changed(numbersOf(constant), 0, sizes(pruned)))]]),
-    }));
+    context.rewrite(
+      (pruned) => ({
+        constants: new Map([[input, int64Tensor(changed(numbersOf(constant), 0, sizes(pruned)))]]),
+      }),
+      asking,
+    );
     return true;
   }
-  const join = context.producer(input);
+  const join = context.producerOf(asking.inputs[input] ?? '');
   if (join?.opType !== 'Concat' || join.domain !== '' || intAttribute(join, 'axis', 0) !== 0) return false;
   const others = context.readers(join.outputs[0]!);
-  if (others.isExposed || others.nodes.some((node) => node !== context.node)) return false;
+  if (others.isExposed || others.nodes.some((node) => node !== asking)) return false;
   const parts: { readonly input: number; readonly offset: number; readonly values: readonly number[] }[] = [];
   let offset = 0;
   for (const [index, name] of join.inputs.entries()) {

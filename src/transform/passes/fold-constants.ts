@@ -4,6 +4,7 @@ import { type Graph, type Model, type Node, opsetOf, withGraph } from '../../gra
 import { isOutput, readsOf, removeUnused, subgraphsOf } from '../../graph/walk.ts';
 import { inferTypes } from '../../ops/infer.ts';
 import { settleBranches } from './settle-branches.ts';
+import { settleRepetitions } from './settle-repetitions.ts';
 import { settleResizes } from './settle-resizes.ts';
 import { settleSizes } from './settle-sizes.ts';
 import { settleTargets } from './settle-targets.ts';
@@ -13,7 +14,8 @@ import { settleVectors } from './settle-vectors.ts';
  * The same network with all that is known before running written down: Constant nodes and everything that shape
  * inference can evaluate (sizes of static axes and what is computed from them, tensors filled by ConstantOfShape,
  * re-arranged weights) become initialisers under the names of the values that they replace; nodes that compute nothing
- * (Identity, Dropout in its inference form) are bypassed; computed shapes become constants where ONNX has a notation for
+ * (Identity, Dropout in its inference form) are bypassed, as is repetition that element-wise operators do themselves
+ * (`settleRepetitions`); computed shapes become constants where ONNX has a notation for
  * them (`settleTargets`), sizes of activations sizes of inputs (`settleSizes`), other vectors of sizes are joined of single ones (`settleVectors`); what no output needs any more is dropped. What else depends on a size without a number (the
  * batch) stays as it is, as do inputs, outputs and the insides of subgraphs; of an If whose condition is known the branch
  * that is taken remains (`settleBranches`).
@@ -26,12 +28,16 @@ export function foldConstants(model: Model): Model {
 }
 
 function foldOnce(model: Model): Model {
-  const bypassed = settleTargets(settleResizes(bypass(model)));
+  const bypassed = settleTargets(settleResizes(settleRepetitions(bypass(model))));
   const { constants } = inferTypes(bypassed);
   const { graph } = bypassed;
   const initializers = new Map<string, Tensor>(graph.initializers);
+  const read = new Set([
+    ...graph.nodes.flatMap((node) => [...readsOf(node)]),
+    ...graph.outputs.map(({ name }) => name),
+  ]);
   const nodes = graph.nodes.filter((node) => {
-    const value = foldedValue(graph, node, constants);
+    const value = foldedValue(graph, node, constants, (name) => read.has(name));
     if (value === undefined) return true;
     initializers.set(node.outputs[0]!, value);
     return false;
@@ -53,10 +59,15 @@ function foldOnce(model: Model): Model {
  */
 export const MAX_INITIALIZER_ELEMENTS = 2 ** 27;
 
-/** What a node's only output is known to be; undefined where it stays a node. */
-function foldedValue(graph: Graph, node: Node, constants: ReadonlyMap<string, Tensor>): Tensor | undefined {
+/** What a node's first output is known to be, where nobody reads others; undefined where it stays a node. */
+function foldedValue(
+  graph: Graph,
+  node: Node,
+  constants: ReadonlyMap<string, Tensor>,
+  isRead: (name: string) => boolean,
+): Tensor | undefined {
   const [name, ...others] = node.outputs;
-  if (!name || others.some((other) => other !== '') || subgraphsOf(node).length > 0) return undefined;
+  if (!name || others.some((other) => isRead(other)) || subgraphsOf(node).length > 0) return undefined;
   const value = constants.get(name);
   if (value === undefined || !isNumeric(value.dtype) || isOutput(graph, name)) return undefined;
   return elementCount(value.shape) <= MAX_INITIALIZER_ELEMENTS ? value : undefined;

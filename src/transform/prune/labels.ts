@@ -8,6 +8,7 @@ import type { CouplingContext, Labels, NodeChange, PrunedContext } from '../../o
 import { dequantized, scaleAxis } from '../../ops/quantize-linear.ts';
 import { recordFor } from '../../ops/table.ts';
 import { type AttentionUnit, attentionAxes } from './attention.ts';
+import { groupAxes } from './group-axes.ts';
 import { type MergedBatch, mergedBatch } from './merged-batch.ts';
 
 /**
@@ -72,7 +73,10 @@ function propagateAt(model: Model, options: PropagateOptions, inferred: Inferred
   const { graph } = model;
   const { types, constants, partials } = inferred;
   const { producerOf, consumersOf } = wiringOf(graph);
-  const factorAxes = attentionAxes(model, inferred, options.attention ?? 'heads');
+  const factorAxes = new Map([
+    ...groupAxes(model, inferred),
+    ...attentionAxes(model, inferred, options.attention ?? 'heads'),
+  ]);
   const exposed = new Set(graph.outputs.map((output) => output.name));
   for (const node of graph.nodes) for (const name of subgraphUses(node)) exposed.add(name);
   const opset = opsetOf(model) ?? 1;
@@ -147,6 +151,7 @@ function propagateAt(model: Model, options: PropagateOptions, inferred: Inferred
       constantNamed: constantOf,
       partial: (input) => partials.get(node.inputs[input] ?? ''),
       producer: (input) => producerOf.get(node.inputs[input] ?? ''),
+      producerOf: (value) => producerOf.get(value),
       consumers: (output) => consumersOf.get(node.outputs[output] ?? '') ?? [],
       isParameter: (input) => constantOf(node.inputs[input] ?? '') !== undefined,
       labels(input) {
