@@ -1,12 +1,15 @@
+import { BITS_PER_ELEMENT } from '../base/dtype.ts';
+import { elementCount, type Tensor } from '../base/tensor.ts';
 import { intAttribute } from '../graph/attributes.ts';
 import type { Dim, Shape } from '../graph/model.ts';
 import { uniteLabels } from './broadcast.ts';
 import { axisOf, describeShape, requiredType } from './dims.ts';
 import { ShapeError } from './errors.ts';
 import { concatLabels, labelledAxes } from './label-tensor.ts';
-import { type CouplingContext, defineOp, type Labels } from './op.ts';
+import { type CouplingContext, defineOp, type Labels, type ShapeContext } from './op.ts';
 import { elementsAt, type PartialTensor } from './partial.ts';
 import { rewriteSizes } from './stated-sizes.ts';
+import { MAX_DATA_ELEMENTS } from './strided.ts';
 
 /** Puts its inputs one after the other along `axis`. */
 export const Concat = defineOp({
@@ -41,11 +44,34 @@ export const Concat = defineOp({
     const parts = context.node.inputs.map(
       (_, input) => elementsAt(context, input) ?? unknownVector(context.inputs[input]),
     );
-    if (!parts.every((part) => part !== undefined && part.shape.length === 1)) return undefined;
+    if (!parts.every((part) => part !== undefined && part.shape.length === 1)) return joined(context);
     const elements = parts.flatMap((part) => part!.elements);
     return { dtype: parts[0]!.dtype, shape: [elements.length], elements };
   },
 });
+
+/** Stored tensors as one (a grid of positions); undefined where a part is computed, or all are too large. */
+function joined({ node, constant }: ShapeContext): Tensor | undefined {
+  const parts = node.inputs.map((_, input) => constant(input));
+  if (!parts.every((part) => part !== undefined)) return undefined;
+  const [first] = parts;
+  const rank = first!.shape.length;
+  const axis = axisOf(node, intAttribute(node, 'axis', 1), rank);
+  const bits = BITS_PER_ELEMENT[first!.dtype];
+  const total = parts.reduce((sum, { shape }) => sum + shape[axis]!, 0);
+  const shape = first!.shape.with(axis, total);
+  if (bits < 8 || elementCount(shape) > MAX_DATA_ELEMENTS) return undefined;
+  const bytes = new Uint8Array((elementCount(shape) * bits) / 8);
+  let at = 0;
+  for (let block = 0; block < elementCount(shape.slice(0, axis)); block++) {
+    for (const part of parts) {
+      const length = (elementCount(part.shape.slice(axis)) * bits) / 8;
+      bytes.set(part.bytes.subarray(block * length, (block + 1) * length), at);
+      at += length;
+    }
+  }
+  return { dtype: first!.dtype, shape, bytes };
+}
 
 /** A vector of known length and unknown elements: [batch computed somehow] ++ [64, 7, 7] still tells three sizes. */
 function unknownVector(

@@ -1,5 +1,5 @@
 import { numbersOf, type Tensor } from '../base/tensor.ts';
-import type { Dim } from '../graph/model.ts';
+import type { Dim, Node } from '../graph/model.ts';
 import { broadcastShapes, knownShape, requiredType } from './dims.ts';
 import { reduceTo } from './emit.ts';
 import { alongAxis, labelledAxes } from './label-tensor.ts';
@@ -68,12 +68,18 @@ function coupleExpand(context: CouplingContext): void {
   context.produce(0, { shape: [...Array<number>(missing).fill(1), ...labels.shape], data: labels.data });
 }
 
-/** New labels for a vector parameter whose repetition depends on the batch; else there is nothing to prune. */
+/**
+ * New labels for a vector parameter whose repetition depends on the batch, or for one that holds several vectors (learnt
+ * queries) where a matrix is to be multiplied by them; else there is nothing to prune.
+ */
 export function tokenLabels(context: CouplingContext): Labels | undefined {
   const x = context.constant(0);
   if (x === undefined || !x.dtype.startsWith('float') || context.constant(1) !== undefined) return undefined;
-  const [axis, ...others] = x.shape.flatMap((size, at) => (size > 1 ? [at] : []));
-  if (axis === undefined || others.length > 0 || context.yShape(0) === undefined) return undefined;
+  const axes = x.shape.flatMap((size, at) => (size > 1 ? [at] : []));
+  const axis = axes.at(-1);
+  if (axis === undefined || context.yShape(0) === undefined) return undefined;
+  const isRow = (node: Node) => node.opType === 'MatMul' && node.inputs[0] === context.node.outputs[0];
+  if (axes.length > 1 && !(axis === x.shape.length - 1 && context.consumers(0).some(isRow))) return undefined;
   const data = context.fresh(x.shape[axis]!);
   context.bind(0, axis, data);
   return { shape: x.shape, data };

@@ -1,3 +1,4 @@
+import { elementCount } from '../base/tensor.ts';
 import { intAttribute } from '../graph/attributes.ts';
 import { axisOf, mergedDim, requiredType } from './dims.ts';
 import { defineOp } from './op.ts';
@@ -18,5 +19,12 @@ export const Flatten = defineOp({
   ],
   coupling: (context) => {
     coupleReshape(context);
+  },
+  fold: ({ node, constant }) => {
+    const x = constant(0);
+    if (x === undefined) return undefined;
+    const given = intAttribute(node, 'axis', 1);
+    const axis = given < 0 ? given + x.shape.length : given;
+    return { ...x, shape: [elementCount(x.shape.slice(0, axis)), elementCount(x.shape.slice(axis))] };
   },
 });

@@ -58,13 +58,13 @@ export const MatMul = defineOp({
 });
 
 /**
- * The product of two stored matrices or vectors (the norm of a spectrally normalised weight), summed in float64. Larger
- * ones, and batches of them, are left to the engine.
+ * The product of stored values and a stored matrix or vector (the norm of a spectrally normalised weight, queries that are
+ * learnt), summed in float64. Larger ones, and batches of matrices, are left to the engine.
  */
 function productOfStored({ node, constant }: ShapeContext): Tensor | undefined {
   const [a, b] = [constant(0), constant(1)];
   if (a?.dtype !== 'float32' || b?.dtype !== 'float32') return undefined;
-  if (![a, b].every(({ shape }) => shape.length === 1 || shape.length === 2)) return undefined;
+  if (a.shape.length === 0 || b.shape.length === 0 || b.shape.length > 2) return undefined;
   const inner = a.shape.at(-1)!;
   const [rows, columns] = [elementCount(a.shape) / inner, elementCount(b.shape) / inner];
   if (!(rows * inner * columns <= MAX_FOLDED_MACS)) return undefined;

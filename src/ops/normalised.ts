@@ -5,11 +5,11 @@ import type { CouplingContext } from './op.ts';
 /**
  * Whether a node that takes the mean over channels is one of the two of a LayerNormalization that the exporter wrote
  * out: d = x − mean(x), then d / √(mean(d²) + ε), scaled and shifted by parameters; or the second alone, on x itself
- * (root mean square normalisation). Such means may lose terms: what is normalised stays normalised, though to other
+ * (root mean square normalisation); or divides x by its mean (global response normalisation). Such means may lose terms: what is normalised stays normalised, though to other
  * values than with the channels masked.
  */
 export function isNormalisation(context: CouplingContext): boolean {
-  return isCentring(context) || isScaling(context);
+  return isCentring(context) || isScaling(context) || isDividing(context);
 }
 
 /** mean(x) that is only subtracted from x: no other use, so that nothing else sees another mean than it should. */
@@ -20,6 +20,21 @@ function isCentring(context: CouplingContext): boolean {
     users.length > 0 &&
     users.every((user) => user.opType === 'Sub' && user.inputs[0] === x && user.inputs[1] === mean)
   );
+}
+
+/** mean(x) that x is divided by, perhaps with ε added: no other use. */
+function isDividing(context: CouplingContext): boolean {
+  const x = context.node.inputs[0];
+  let value = context.node.outputs[0]!;
+  for (;;) {
+    const { nodes, isExposed } = context.readers(value);
+    const [user, ...more] = nodes;
+    if (user === undefined || more.length > 0 || isExposed) return false;
+    if (user.opType === 'Div') return user.inputs[0] === x && user.inputs[1] === value;
+    const other = user.inputs.find((name) => name !== value) ?? '';
+    if (user.opType !== 'Add' || context.constantNamed(other) === undefined) return false;
+    value = user.outputs[0]!;
+  }
 }
 
 /** mean(d²), of which the root divides. */

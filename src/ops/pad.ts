@@ -1,4 +1,4 @@
-import { elementCount, int64Tensor, numbersOf, type Tensor } from '../base/tensor.ts';
+import { elementCount, int64Tensor, numbersOf } from '../base/tensor.ts';
 import { intsAttribute, stringAttribute } from '../graph/attributes.ts';
 import type { Dim, Node, Shape } from '../graph/model.ts';
 import { axisOf, requiredType } from './dims.ts';
@@ -11,7 +11,7 @@ import {
   type Labels,
   type TrainingContext,
 } from './op.ts';
-import { integersAt } from './partial.ts';
+import { elementsAt, integersAt } from './partial.ts';
 
 /** Adds positions at both ends of axes; `pads` is an attribute before opset 11 and an input since. */
 export const Pad = defineOp({
@@ -20,7 +20,7 @@ export const Pad = defineOp({
     const { node, opset, inputs } = context;
     const { dtype, shape } = requiredType(node, inputs, 0);
     if (shape === undefined) return [{ dtype }];
-    const given = opset < 11 ? padsAttribute(node) : integersAt(context, 1);
+    const given = opset < 11 ? padsAttribute(node) : elementsAt(context, 1)?.elements;
     if (given === undefined) return [{ dtype, shape: shape.map(() => null) }];
     const axes = node.inputs[3] ? integersAt(context, 3) : undefined;
     if (node.inputs[3] && axes === undefined) return [{ dtype, shape: shape.map(() => null) }];
@@ -69,7 +69,8 @@ function unpad(context: GradientContext): string {
     throw new ShapeError(node, 0, `is padded by "${mode}", which has no gradient here (only "constant" has)`);
   }
   const pads = knownPads(context, xShape(0).length);
-  if (pads === undefined) throw new ShapeError(node, 1, 'must be constant for the gradient');
+  if (!pads?.every((count) => typeof count === 'number'))
+    throw new ShapeError(node, 1, 'must be constant for the gradient');
   return build.op('Pad', [dy[0], build.ints(pads.map((count) => -count))]);
 }
 
@@ -82,17 +83,18 @@ function couplePad(context: CouplingContext): void {
   const labels = context.labels(0);
   if (labels === undefined) return;
   const rank = labels.shape.length;
-  const pads = knownPads(context, rank);
+  const all = knownPads(context, rank);
   const axes = labelledAxes(labels);
-  if (pads === undefined) {
-    context.freeze(labels.data, 'is padded by amounts that are not constant');
-    return;
-  }
-  const touched = pads.some(
+  const touched = all?.some(
     (count, i) => count !== 0 && (axes.length > 0 ? axes.includes(i % rank) : i % rank === 1),
   );
-  if (!touched) {
+  if (touched === false) {
     context.produce(0, labels);
+    return;
+  }
+  const pads = all?.every((count) => typeof count === 'number') ? all : undefined;
+  if (pads === undefined) {
+    context.freeze(labels.data, 'is padded by amounts that are not constant');
     return;
   }
 
@@ -113,27 +115,27 @@ function couplePad(context: CouplingContext): void {
   const tail: Labels = { shape: shape(after), data: context.fresh(after) };
   context.produce(0, concatLabels([head, labels, tail], axis));
   context.rewrite((pruned) => {
-    const all = pads.with(axis, pruned.kept(head.data)).with(axis + rank, pruned.kept(tail.data));
+    const full = pads.with(axis, pruned.kept(head.data)).with(axis + rank, pruned.kept(tail.data));
     // Where the node names axes, its pads are of those alone.
     const kept =
-      named === undefined ? all : [...named, ...named.map((other) => other + rank)].map((i) => all[i]!);
+      named === undefined ? full : [...named, ...named.map((other) => other + rank)].map((i) => full[i]!);
     return opset < 11
       ? { attributes: new Map([...node.attributes, ['pads', { kind: 'ints', value: kept.map(BigInt) }]]) }
       : { constants: new Map([[1, int64Tensor(kept)]]) };
   });
 }
 
-/** Pads as [begin of each axis …, end of each axis …], where they are constant. */
+/** Pads as [begin of each axis …, end of each axis …]; amounts that are computed from open sizes are null or names. */
 function knownPads(
-  context: { node: Node; opset: number; constant(input: number): Tensor | undefined },
+  context: Pick<CouplingContext, 'node' | 'opset' | 'constant'> & Partial<Pick<CouplingContext, 'partial'>>,
   rank: number,
-): readonly number[] | undefined {
+): readonly Dim[] | undefined {
   const { node, opset } = context;
   const numbers = (input: number) => {
     const tensor = context.constant(input);
     return tensor && elementCount(tensor.shape) <= 2 * rank ? numbersOf(tensor) : undefined;
   };
-  const given = opset < 11 ? padsAttribute(node) : numbers(1);
+  const given = opset < 11 ? padsAttribute(node) : (numbers(1) ?? context.partial?.(1)?.elements);
   const axes = node.inputs[3] ? numbers(3) : undefined;
   if (given === undefined || (node.inputs[3] && axes === undefined)) return undefined;
   return fullPads(node, given, axes, rank);
@@ -145,10 +147,10 @@ function padsAttribute(node: Node): readonly number[] | undefined {
 
 function fullPads(
   node: Node,
-  given: readonly number[],
+  given: readonly Dim[],
   axes: readonly number[] | undefined,
   rank: number,
-): readonly number[] {
+): readonly Dim[] {
   const padded = axes ?? Array.from({ length: rank }, (_, axis) => axis);
   if (given.length !== 2 * padded.length) {
     throw new ShapeError(
@@ -157,7 +159,7 @@ function fullPads(
       `has ${given.length} pads for ${padded.length} axes (expected two for each)`,
     );
   }
-  const full = new Array<number>(2 * rank).fill(0);
+  const full = new Array<Dim>(2 * rank).fill(0);
   for (const [i, axis] of padded.entries()) {
     const at = axisOf(node, axis, rank, 3);
     full[at] = given[i]!;
@@ -166,9 +168,11 @@ function fullPads(
   return full;
 }
 
-function padded(node: Node, shape: Shape, pads: readonly number[]): Shape {
+function padded(node: Node, shape: Shape, pads: readonly Dim[]): Shape {
   return shape.map((size, axis): Dim => {
-    const more = pads[axis]! + pads[axis + shape.length]!;
+    const [before, after] = [pads[axis]!, pads[axis + shape.length]!];
+    if (typeof before !== 'number' || typeof after !== 'number') return null;
+    const more = before + after;
     if (typeof size !== 'number') return more === 0 ? size : null;
     if (size + more < 0) throw new ShapeError(node, 1, `takes ${-more} from axis ${axis} of size ${size}`);
     return size + more;

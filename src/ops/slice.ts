@@ -14,8 +14,8 @@ import {
   type ShapeContext,
   type TrainingContext,
 } from './op.ts';
-import { elementsAt, integersAt } from './partial.ts';
-import { stridesOf, walked } from './strided.ts';
+import { elementsAt, integersAt, type PartialTensor } from './partial.ts';
+import { stridesOf, walked, walkedElements } from './strided.ts';
 
 /** A part along some axes; starts, ends, axes are attributes before opset 10, and inputs (with steps) since. */
 export const Slice = defineOp({
@@ -52,12 +52,13 @@ export const Slice = defineOp({
   },
 });
 
-/** The part of a stored tensor; undefined where there is none, or where it is not known which. */
-function slicedData(context: ShapeContext): Tensor | undefined {
+/** The part of a stored tensor, or of sizes; undefined where there is none, or where it is not known which. */
+function slicedData(context: ShapeContext): Tensor | PartialTensor | undefined {
   const x = context.constant(0);
-  const cuts = x && cutsOf(context, x.shape.length);
-  if (cuts === undefined) return undefined;
-  const [shape, strides] = [[...x!.shape], stridesOf(x!.shape)];
+  const whole = x ?? elementsAt(context, 0);
+  const cuts = whole && cutsOf(context, whole.shape.length);
+  if (whole === undefined || cuts === undefined) return undefined;
+  const [shape, strides] = [[...whole.shape], stridesOf(whole.shape)];
   let offset = 0;
   for (const { axis, ...cut } of cuts) {
     const range = rangeOf({ axis, ...cut }, shape[axis]!);
@@ -65,7 +66,8 @@ function slicedData(context: ShapeContext): Tensor | undefined {
     shape[axis] = range.length;
     strides[axis]! *= cut.step;
   }
-  return walked(x!, { shape, strides, offset });
+  const walk = { shape, strides, offset };
+  return 'elements' in whole ? walkedElements(whole, walk) : walked(whole, walk);
 }
 
 /** In a training graph (opset 17) the bounds are inputs, whatever the model's own opset says. */

@@ -1,5 +1,6 @@
 import { BITS_PER_ELEMENT } from '../base/dtype.ts';
 import { elementCount, type Tensor } from '../base/tensor.ts';
+import type { PartialTensor } from './partial.ts';
 
 /**
  * Tensors that are known before running are re-arranged up to this many elements; larger ones are left to the engine.
@@ -46,6 +47,11 @@ function copy<A extends Uint8Array | Uint32Array>(from: A, to: A, walk: Walk, si
       for (let part = 0; part < size; part++) to[at++] = from[source + part]!;
     }
   }
+}
+
+/** What a walk visits of a small tensor that is known in part. */
+export function walkedElements(value: PartialTensor, walk: Walk): PartialTensor {
+  return { ...value, shape: walk.shape, elements: Array.from(walkOf(walk), (at) => value.elements[at]!) };
 }
 
 /** The positions in the source of the elements that a walk visits, in order. */

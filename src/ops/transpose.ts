@@ -4,7 +4,8 @@ import { requiredType } from './dims.ts';
 import { ShapeError } from './errors.ts';
 import { transposeLabels } from './label-tensor.ts';
 import { defineOp } from './op.ts';
-import { stridesOf, walked } from './strided.ts';
+import { elementsAt } from './partial.ts';
+import { stridesOf, walked, walkedElements } from './strided.ts';
 
 /** Axis i of the output is axis perm[i] of the input; without `perm` the axes are reversed. */
 export const Transpose = defineOp({
@@ -27,13 +28,13 @@ export const Transpose = defineOp({
   },
   fold: (context) => {
     const x = context.constant(0);
-    if (x === undefined) return undefined;
-    const order = orderOf(context.node, x.shape.length);
-    const strides = stridesOf(x.shape);
-    return walked(x, {
-      shape: order.map((axis) => x.shape[axis]!),
-      strides: order.map((axis) => strides[axis]!),
-    });
+    const partial = x === undefined ? elementsAt(context, 0) : undefined;
+    const { shape } = x ?? partial ?? {};
+    if (shape === undefined) return undefined;
+    const order = orderOf(context.node, shape.length);
+    const strides = stridesOf(shape);
+    const walk = { shape: order.map((axis) => shape[axis]!), strides: order.map((axis) => strides[axis]!) };
+    return x === undefined ? walkedElements(partial!, walk) : walked(x, walk);
   },
 });
 
