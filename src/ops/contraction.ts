@@ -101,8 +101,8 @@ export function equationLetters(
 /**
  * Coupling of a product. Channels along a contracted axis end here: those of the other operand are the same (the widths
  * of queries and keys), or slices of a stored weight. Along a batch axis both operands lose the same (heads); along a
- * free axis channels pass. The free axis of a stored weight makes channels of its own, unless the result has some along
- * another axis: a position has one label, so what needs two stays whole.
+ * free axis channels pass. The free axis of a stored weight makes channels of its own; where the result has some along
+ * another axis, those cross them.
  */
 export function coupleContraction(context: CouplingContext): void {
   const { node } = context;
@@ -144,11 +144,11 @@ export function coupleContraction(context: CouplingContext): void {
     const own = sides[free]!.letters;
     const axis = own.findLastIndex((letter) => isFree(letters, letter));
     const size = shapes[free]![axis];
-    if (typeof size === 'number') {
+    if (typeof size === 'number' && passing.size > 0) context.makesCrossing();
+    else if (typeof size === 'number') {
       const units = context.fresh(size);
       context.bind(free, axis, units);
-      if (passing.size > 0) context.freeze(units, 'its result carries channels along another axis');
-      else passing.set(own[axis]!, units);
+      passing.set(own[axis]!, units);
     }
   }
   // A position has one label: of several axes with channels one is kept, that of the batch (heads) if there is one.

@@ -1,12 +1,13 @@
 import { elementCount } from '../base/tensor.ts';
-import { intAttribute } from '../graph/attributes.ts';
+import { intAttribute, intsAttribute } from '../graph/attributes.ts';
 import type { Dim, Node } from '../graph/model.ts';
 import { alongAxis, freezeInputs, labelsAlong } from './channels.ts';
 import { compound } from './compound.ts';
 import { planar, planarAttributes } from './conv-gradients.ts';
 import { reshape } from './emit.ts';
 import { MissingRuleError, ShapeError } from './errors.ts';
-import { type CouplingContext, defineOp } from './op.ts';
+import { labelledAxes } from './label-tensor.ts';
+import { type CouplingContext, defineOp, type Labels } from './op.ts';
 import { outputSizes, windowsOf } from './windows.ts';
 
 /** Y[n,o,y,x] = Σ X[n,c,y·s−p+i·d,x·s−p+j·d] · W[o,c,i,j] + B[o], within each of `group` equal channel ranges. */
@@ -81,6 +82,12 @@ function couple(context: CouplingContext): void {
   }
   const group = intAttribute(node, 'group', 1);
   const [filters, perGroup] = [w.shape[0]!, w.shape[1]!];
+  const passing = context.labels(0);
+  if (passing !== undefined && group === 1 && isPointwiseOver(context, passing)) {
+    context.produce(0, passing);
+    context.makesCrossing();
+    return;
+  }
   const input = labelsAlong(context, 0, 1, perGroup * group);
   const bound = (labels: Int32Array) => {
     context.bind(1, 0, labels);
@@ -98,6 +105,15 @@ function couple(context: CouplingContext): void {
   // One filter for each of several groups cannot go without its group, so there is nothing to choose from.
   if (group > 1 && filters === group) return;
   bound(tiled(context.fresh(filters / group), group));
+}
+
+/** Whether channels lie along one axis of space, of which the convolution computes each position by itself. */
+function isPointwiseOver({ node, xShape, yShape, constant }: CouplingContext, labels: Labels): boolean {
+  const [axis, ...others] = labelledAxes(labels);
+  if (axis === undefined || axis < 2 || others.length > 0) return false;
+  const at = axis - 2;
+  const one = (name: string) => intsAttribute(node, name)?.[at] ?? 1;
+  return one('strides') === 1 && constant(1)?.shape[axis] === 1 && xShape(0)?.[axis] === yShape(0)?.[axis];
 }
 
 /** The bias (input 2) of a convolution goes with the filters; one that is not stored keeps them all. */

@@ -143,6 +143,12 @@ export interface CouplingContext {
   labels(input: number): Labels | undefined;
   /** `count` new labels: this node is the producer of as many channels. */
   fresh(count: number): Int32Array;
+  /**
+   * Says that this node could make channels along another axis than that of the channels which pass through it (the hidden
+   * width of a network over positions). A position has one label, so these are labelled in a second walk, in which the rule
+   * sees such channels alone; it should make none of them in this one.
+   */
+  makesCrossing(): void;
   /** Unites labels pairwise: a[i] and b[i] live and die together. Lengths must agree. */
   unite(a: Int32Array, b: Int32Array): void;
   /**

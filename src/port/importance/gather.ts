@@ -92,6 +92,7 @@ export async function gatherMeans(model: Model, split: Split, options: GatherOpt
   const form = statisticsForm(model);
   const propagation = propagateLabels(foldConstants(model));
   const sites = compensationSites(propagation).map((value) => ({
+    key: value,
     value,
     labels: propagation.values.get(value)!, // Sites carry labels.
   }));
@@ -141,11 +142,11 @@ async function gatherActivations(
   return activationCriterion(name, propagation, means, options);
 }
 
-/** Means by the name of the measured value. */
+/** Means by the key of the site. */
 async function measureMeans(
   name: ActivationMean,
   { network }: StatisticsForm,
-  sites: readonly Pick<ActivationSite, 'value' | 'labels'>[],
+  sites: readonly Pick<ActivationSite, 'key' | 'value' | 'labels'>[],
   { split, batch }: Examples,
   options: GatherOptions,
 ): Promise<ChannelMeans> {
@@ -159,9 +160,9 @@ async function measureMeans(
     threads: options.threads ?? 1,
   };
   const { means } = await run(job, options.signal);
-  const byValue = new Map<string, Float64Array>();
-  for (const [value, output] of measured.outputs) byValue.set(value, means.get(output)!);
-  return byValue;
+  const byKey = new Map<string, Float64Array>();
+  for (const [key, output] of measured.outputs) byKey.set(key, means.get(output)!);
+  return byKey;
 }
 
 function run(job: GatherJob, signal: AbortSignal | undefined): Promise<Gathered> {

@@ -27,7 +27,13 @@ export function compensateMeans(
   for (const binding of bindings) {
     const node = nodes[binding.node]!;
     const values = means.get(node.inputs[0] ?? '');
-    if (!binding.consumes || binding.input !== 1 || values?.length !== binding.labels.length) continue;
+    if (
+      !binding.consumes ||
+      binding.crosses ||
+      binding.input !== 1 ||
+      values?.length !== binding.labels.length
+    )
+      continue;
     if (!takesBias(node)) continue;
     const shift = shiftOf(binding, isRemoved, values);
     if (shift === undefined) continue;
@@ -52,9 +58,10 @@ export function compensateMeans(
 /** The values at which a network's layers read channels that `compensateMeans` can make up for. */
 export function compensationSites({ model, bindings, values }: Propagation): string[] {
   const sites = new Set<string>();
-  for (const { node: index, consumes, input } of bindings) {
+  for (const { node: index, consumes, crosses, input } of bindings) {
     const node = model.graph.nodes[index]!;
-    if (consumes && input === 1 && takesBias(node) && values.has(node.inputs[0]!)) sites.add(node.inputs[0]!);
+    if (consumes && !crosses && input === 1 && takesBias(node) && values.has(node.inputs[0]!))
+      sites.add(node.inputs[0]!);
   }
   return [...sites];
 }

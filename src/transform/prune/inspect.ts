@@ -6,7 +6,7 @@ import { type Model, opsetOf, type Shape, type ValueInfo } from '../../graph/mod
 import { countCost, countParameters } from '../../ops/count.ts';
 import { foldConstants } from '../passes/fold-constants.ts';
 import { type Coupling, type FrozenProducer, type Group, groupsOf, type Member } from './groups.ts';
-import { nameOf, type PropagateOptions, type Propagation, propagateLabels } from './labels.ts';
+import { labelsOf, nameOf, type PropagateOptions, type Propagation, propagateLabels } from './labels.ts';
 
 /**
  * What there is to know of a network before pruning it: its interface, where its work lies, which channels live and die
@@ -154,10 +154,11 @@ function workOf(
 }
 
 /** Whether a node makes, reads or hands on channels that can be pruned. */
-function prunableNodes({ model, values, bindings, roots, frozen }: Propagation): (index: number) => boolean {
+function prunableNodes(propagation: Propagation): (index: number) => boolean {
+  const { model, bindings, roots, frozen } = propagation;
   const isFree = (label: number) => label >= 0 && !frozen.has(roots[label]!);
   const bound = new Set(bindings.filter(({ labels }) => labels.some(isFree)).map(({ node }) => node));
-  const carries = (name: string) => values.get(name)?.data.some(isFree) ?? false;
+  const carries = (name: string) => labelsOf(propagation, name).some(({ data }) => data.some(isFree));
   return (index) => {
     const { inputs, outputs } = model.graph.nodes[index]!;
     return bound.has(index) || inputs.some(carries) || outputs.some(carries);

@@ -43,7 +43,8 @@ function typesAt(model: Model, inputs: MergedBatch['one']): InferredTypes['types
 
 /** Whether two propagations through one network tie, cut and keep the same channels, those of the images in turn. */
 function saysTheSame(a: Propagation, b: Propagation): boolean {
-  for (const [name, labels] of b.values) if (!isRepeated(a.values.get(name), labels)) return false;
+  for (const kind of ['values', 'crossing'] as const)
+    for (const [name, labels] of b[kind]) if (!isRepeated(a[kind].get(name), labels)) return false;
   const say = ({ roots, producers, bindings, frozen, inexact, rewrites }: Propagation) =>
     [
       roots.join(),
@@ -69,7 +70,22 @@ function isRepeated(one: Labels | undefined, many: Labels): boolean {
   return expected.data.join() === many.data.join();
 }
 
+/**
+ * One walk labels channels, a second one those that cross them (`CouplingContext.makesCrossing`). The two know nothing of
+ * each other, so where both would rewrite one node or cut one axis of a parameter, those that cross stay.
+ */
 function propagateAt(model: Model, options: PropagateOptions, inferred: InferredTypes): Propagation {
+  const both = walkedTwice(model, options, inferred, true);
+  return both ?? walkedTwice(model, options, inferred, false)!; // Undefined only where they get into each other's way.
+}
+
+/** @param isCrossingFree whether channels that cross others may go; undefined where they must not */
+function walkedTwice(
+  model: Model,
+  options: PropagateOptions,
+  inferred: InferredTypes,
+  isCrossingFree: boolean,
+): Propagation | undefined {
   const { graph } = model;
   const { types, constants, partials } = inferred;
   const { producerOf, consumersOf } = wiringOf(graph);
@@ -81,7 +97,9 @@ function propagateAt(model: Model, options: PropagateOptions, inferred: Inferred
   for (const node of graph.nodes) for (const name of subgraphUses(node)) exposed.add(name);
   const opset = opsetOf(model) ?? 1;
   const classes = new Classes();
-  const values = new Map<string, Labels>();
+  const channels = new Map<string, Labels>();
+  const crossing = new Map<string, Labels>();
+  const makers = new Set<number>();
   const producers: number[] = [];
   const bindings: Binding[] = [];
   const freezes: Freeze[] = [];
@@ -126,7 +144,8 @@ function propagateAt(model: Model, options: PropagateOptions, inferred: Inferred
     if (united.length > 0) unions.push({ node, ...because, labels: united });
   };
 
-  for (const [index, node] of graph.nodes.entries()) {
+  const visit = (index: number, node: Node, values: Map<string, Labels>): void => {
+    const isSecond = values === crossing;
     const name = nameOf(node);
     for (const outer of subgraphUses(node)) {
       const labels = values.get(outer);
@@ -138,7 +157,7 @@ function propagateAt(model: Model, options: PropagateOptions, inferred: Inferred
         const labels = values.get(input);
         if (labels !== undefined) freeze(name, labels.data, `${node.opType} has no coupling rule`);
       }
-      continue;
+      return;
     }
     const bound: Binding[] = [];
     const looked = new Set<number>();
@@ -159,10 +178,12 @@ function propagateAt(model: Model, options: PropagateOptions, inferred: Inferred
         return values.get(node.inputs[input] ?? '');
       },
       fresh(count) {
+        if (isSecond && !makers.has(index)) return new Int32Array(count).fill(-1);
         const first = producers.length;
         for (let i = 0; i < count; i++) producers.push(index);
         return Int32Array.from({ length: count }, (_, i) => first + i);
       },
+      makesCrossing: () => makers.add(index),
       unite: (a, b) => unite(name, a, b, { opType: node.opType }),
       bind(input, axis, labels) {
         const parameter = node.inputs[input] ?? '';
@@ -174,11 +195,21 @@ function propagateAt(model: Model, options: PropagateOptions, inferred: Inferred
             `${node.opType} "${name}" binds ${labels.length} channels to axis ${axis} of "${parameter}", which has ${size ?? 'no'} slices.`,
           );
         }
-        bound.push({ node: index, input, parameter, tensor, axis, labels, consumes: false });
+        if (isSecond && labels.every((label) => label < 0)) return;
+        bound.push({
+          node: index,
+          input,
+          parameter,
+          tensor,
+          axis,
+          labels,
+          consumes: false,
+          crosses: isSecond,
+        });
       },
       produce(output, labels) {
         const value = node.outputs[output];
-        if (value) values.set(value, labels);
+        if (value && !(isSecond && labels.data.every((label) => label < 0))) values.set(value, labels);
       },
       freeze: (labels, reason) => freeze(name, labels, reason),
       inexact: (labels, reason) => inexact.push({ node: name, labels, reason }),
@@ -189,7 +220,11 @@ function propagateAt(model: Model, options: PropagateOptions, inferred: Inferred
         return shape?.length === 1 && typeof shape[0] === 'number' ? shape[0] : undefined;
       },
       rewrite: (change, other) =>
-        rewrites.push({ node: other === undefined ? index : graph.nodes.indexOf(other), change }),
+        rewrites.push({
+          node: other === undefined ? index : graph.nodes.indexOf(other),
+          change,
+          crosses: isSecond,
+        }),
     };
     coupling(context);
     // Channels that a rule did not look at (as a computed kernel or index) are nothing that it knows about.
@@ -198,7 +233,7 @@ function propagateAt(model: Model, options: PropagateOptions, inferred: Inferred
       if (labels !== undefined)
         freeze(name, labels.data, `are input ${input} of ${node.opType}, where none are expected`);
     }
-    if (bound.length === 0) continue;
+    if (bound.length === 0) return;
     const leaving = new Set<number>();
     for (const output of node.outputs) for (const label of values.get(output)?.data ?? []) leaving.add(label);
     for (const binding of bound) {
@@ -207,10 +242,24 @@ function propagateAt(model: Model, options: PropagateOptions, inferred: Inferred
         consumes: binding.labels.every((label) => label < 0 || !leaving.has(label)),
       });
     }
+  };
+  for (const [index, node] of graph.nodes.entries()) visit(index, node, channels);
+  if (makers.size > 0) {
+    for (const [index, node] of graph.nodes.entries()) {
+      const isTouched =
+        makers.has(index) || [...node.inputs, ...subgraphUses(node)].some((name) => crossing.has(name));
+      if (isTouched) visit(index, node, crossing);
+    }
+    if (isCrossingFree && interferes(bindings, rewrites)) return undefined;
+    if (!isCrossingFree) {
+      const free = bindings.filter(({ crosses }) => crosses);
+      for (const { node, labels } of free)
+        freeze(nameOf(graph.nodes[node]!), labels, 'its result carries channels along another axis');
+    }
   }
   for (const output of graph.outputs) {
-    const labels = values.get(output.name);
-    if (labels !== undefined) freeze(output.name, labels.data, 'is an output of the graph');
+    for (const labels of [channels.get(output.name), crossing.get(output.name)])
+      if (labels !== undefined) freeze(output.name, labels.data, 'is an output of the graph');
   }
   tieSharedWeights(model, bindings, unite, freeze);
 
@@ -223,11 +272,28 @@ function propagateAt(model: Model, options: PropagateOptions, inferred: Inferred
     frozen: firstByClass(freezes, roots),
     inexact: firstByClass(inexact, roots),
     unions,
-    rewrites,
+    rewrites: isCrossingFree ? rewrites : rewrites.filter(({ crosses }) => !crosses),
     quantized,
-    values,
+    values: channels,
+    crossing,
     types,
   };
+}
+
+/** Whether the two walks would change the same node, or cut the same axis of a parameter where one node reads it. */
+function interferes(bindings: readonly Binding[], rewrites: readonly Rewrite[]): boolean {
+  const rewritten = new Set(rewrites.flatMap(({ node, crosses }) => (crosses ? [] : [node])));
+  const place = ({ node, input, axis }: Binding) => `${node}:${input}:${axis}`;
+  const cut = new Set(bindings.flatMap((binding) => (binding.crosses ? [] : [place(binding)])));
+  return (
+    rewrites.some(({ node, crosses }) => crosses && rewritten.has(node)) ||
+    bindings.some((binding) => binding.crosses && cut.has(place(binding)))
+  );
+}
+
+/** The labels of a value: of its channels, and of those that cross them. */
+export function labelsOf({ values, crossing }: Propagation, name: string): readonly Labels[] {
+  return [values.get(name), crossing.get(name)].filter((labels) => labels !== undefined);
 }
 
 function firstByClass(entries: readonly Freeze[], roots: Int32Array): Map<number, Freeze> {
@@ -264,6 +330,8 @@ export interface Propagation {
   readonly quantized: ReadonlyMap<string, QuantizedWeight>;
   /** Labels of each value that carries some. */
   readonly values: ReadonlyMap<string, Labels>;
+  /** Of values whose positions have two, the second ones: widths along another axis than the channels'. */
+  readonly crossing: ReadonlyMap<string, Labels>;
   /** Types of all values of which one is known. */
   readonly types: ReadonlyMap<string, ValueType>;
 }
@@ -279,6 +347,8 @@ export interface Binding {
   readonly labels: Int32Array;
   /** Whether the channels end here (the in-slices of a convolution) and do not flow on through the node. */
   readonly consumes: boolean;
+  /** Whether these are channels that cross others (`Propagation.crossing`). */
+  readonly crosses: boolean;
 }
 
 export interface Freeze {
@@ -299,6 +369,7 @@ export interface Union {
 
 export interface Rewrite {
   readonly node: number;
+  readonly crosses: boolean;
   readonly change: (pruned: PrunedContext) => NodeChange;
 }
 

@@ -8,7 +8,7 @@ import type { Propagation } from './labels.ts';
  * @returns classes
  */
 export function lastChannels(propagation: Propagation, scores: ReadonlyMap<number, number>): Set<number> {
-  const { roots, values } = propagation;
+  const { roots, values, crossing } = propagation;
   const seen = new Set<Int32Array>();
   const last = new Set<number>();
   const keepOne = (labels: Int32Array): void => {
@@ -27,6 +27,6 @@ export function lastChannels(propagation: Propagation, scores: ReadonlyMap<numbe
     }
     if (best !== undefined) last.add(best);
   };
-  for (const { data } of values.values()) keepOne(data);
+  for (const { data } of [...values.values(), ...crossing.values()]) keepOne(data);
   return last;
 }

@@ -49,9 +49,10 @@ export function maskable(propagation: Propagation): Maskable {
   const initializers = new Map(model.graph.initializers);
   for (const { node: index, input, value, labels, mask, masked } of points) {
     const consumer = nodes[index]!.pop()!;
+    const read = consumer.inputs[input]!; // Masked already where channels and others that cross them end here.
     const tiles = tiling(value, mask, labels.shape, types.get(value)?.shape);
     for (const [name, tensor] of tiles.constants) initializers.set(name, tensor);
-    nodes[index]!.push(...tiles.nodes, plainNode('Mul', [value, tiles.output], masked), {
+    nodes[index]!.push(...tiles.nodes, plainNode('Mul', [read, tiles.output], masked), {
       ...consumer,
       inputs: consumer.inputs.with(input, masked),
     });
@@ -102,7 +103,14 @@ interface MaskPoint {
  * united with those of an output (a second part of Concat) count as ended too, which is harmless: what is masked there
  * is removed, and masked again where it really ends.
  */
-function maskPoints({ model, values, roots, frozen }: Propagation): MaskPoint[] {
+function maskPoints({ values, crossing, ...rest }: Propagation): MaskPoint[] {
+  return [values, crossing].flatMap((labelled) => maskPointsOf(labelled, rest));
+}
+
+function maskPointsOf(
+  values: Propagation['values'],
+  { model, roots, frozen }: Pick<Propagation, 'model' | 'roots' | 'frozen'>,
+): MaskPoint[] {
   return model.graph.nodes.flatMap((node, index) => {
     // Element by element all operands' channels go on; a masked divisor would make what nobody can mask any more.
     if (recordFor(node)?.coupling === coupleBroadcast) return [];

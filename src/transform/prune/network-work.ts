@@ -7,7 +7,7 @@ import type { Labels } from '../../ops/op.ts';
 import { recordFor } from '../../ops/table.ts';
 import type { Ranking } from './allocate.ts';
 import type { Group } from './groups.ts';
-import type { Propagation } from './labels.ts';
+import { labelsOf, type Propagation } from './labels.ts';
 
 /**
  * The work of every node and the size of every parameter as functions of how many channels each group keeps, so that
@@ -24,7 +24,7 @@ export function networkWork(
   rankings: readonly Ranking[],
   inputs: Readonly<Record<string, Shape>> = {},
 ): NetworkWork {
-  const { model, roots, values, bindings } = propagation;
+  const { model, roots, bindings } = propagation;
   const { graph } = model;
   const counted = countedShapes(graph, inputs);
   const { types } = inferTypes(model, { inputs: counted });
@@ -75,12 +75,14 @@ export function networkWork(
   const widthsOf = (name: string): readonly Width[] | undefined => {
     if (widths.has(name)) return widths.get(name);
     const shape = knownShape(types.get(name)?.shape);
-    const labels = values.get(name);
     const made = shape?.map((size, axis) => {
       // Labels broadcast to the value from the right; along an axis of size 1 they do not depend on the position.
-      const own = labels === undefined ? -1 : axis - (shape.length - labels.shape.length);
-      if (labels === undefined || own < 0 || labels.shape[own] === 1 || labels.shape[own] !== size)
-        return { constant: size, terms: [] };
+      const ownAxis = (labels: Labels) => axis - (shape.length - labels.shape.length);
+      const labels = labelsOf(propagation, name).find(
+        (each) => ownAxis(each) >= 0 && each.shape[ownAxis(each)] !== 1 && each.shape[ownAxis(each)] === size,
+      );
+      if (labels === undefined) return { constant: size, terms: [] };
+      const own = ownAxis(labels);
       return widthAlong(
         size,
         Array.from({ length: size }, (_, at) => placeAt(labels, own, at)),

@@ -5,7 +5,14 @@ import { checkModel } from '../../graph/check.ts';
 import type { Model, Node } from '../../graph/model.ts';
 import { removeUnused } from '../../graph/walk.ts';
 import type { PrunedContext } from '../../ops/op.ts';
-import { type Binding, nameOf, type Propagation, type QuantizedWeight, subgraphUses } from './labels.ts';
+import {
+  type Binding,
+  labelsOf,
+  nameOf,
+  type Propagation,
+  type QuantizedWeight,
+  subgraphUses,
+} from './labels.ts';
 
 /**
  * The network without the channels of the given labels (and of all labels united with them): every bound parameter
@@ -16,7 +23,7 @@ import { type Binding, nameOf, type Propagation, type QuantizedWeight, subgraphU
  * @throws EmptyAxisError if a parameter would be left without slices
  */
 export function removeChannels(propagation: Propagation, labels: Iterable<number>): Model {
-  const { model, bindings, rewrites, values, quantized } = propagation;
+  const { model, bindings, rewrites, quantized } = propagation;
   const { graph } = model;
   const isRemoved = removedTest(propagation, labels);
   const pruned: PrunedContext = {
@@ -75,7 +82,8 @@ export function removeChannels(propagation: Propagation, labels: Iterable<number
 
   const valueInfos = new Map(
     [...graph.valueInfos].filter(
-      ([name]) => !values.get(name)?.data.some((label) => label >= 0 && isRemoved(label)),
+      ([name]) =>
+        !labelsOf(propagation, name).some(({ data }) => data.some((label) => label >= 0 && isRemoved(label))),
     ),
   );
   const result: Model = { ...model, graph: removeUnused({ ...graph, nodes, initializers, valueInfos }) };

@@ -7,7 +7,7 @@ import { removeUnused } from '../../../graph/walk.ts';
 import type { Labels } from '../../../ops/op.ts';
 import type { Group } from '../groups.ts';
 import { groupsOf } from '../groups.ts';
-import { nameOf, type Propagation } from '../labels.ts';
+import { labelsOf, nameOf, type Propagation } from '../labels.ts';
 import { type Criterion, checkedOptions, type GroupOptions, normalised, reduced } from './criterion.ts';
 
 /** 'apoz': share of values that are not 0; 'mean-activation': mean of |a|. Both over examples and positions. */
@@ -18,6 +18,8 @@ export type ActivationMean = ActivationCriterionName | 'value';
 
 /** A value of the network at which channels are measured, behind their activation function. */
 export interface ActivationSite {
+  /** The value's name, with a mark where the labels are those that cross its channels. */
+  readonly key: string;
   readonly value: string;
   readonly labels: Labels;
   /** Whether what makes the value gives exact zeros (Relu does, SiLU does not). */
@@ -45,7 +47,7 @@ export function activationCriterion(
     name,
     scores(group) {
       const parts = (sites.get(group.key) ?? []).flatMap((site) => {
-        const values = means.get(site.value);
+        const values = means.get(site.key);
         if (values === undefined) return [];
         if (name === 'apoz' && !site.hasZeros) throw noZeros(group, site.value);
         return [byUnit(group, propagation, site.labels, values)];
@@ -64,7 +66,7 @@ export function activationCriterion(
 
 /** The values at which each group's channels are measured, by the group's key. */
 export function activationSites(propagation: Propagation): Map<string, ActivationSite[]> {
-  const { model, values } = propagation;
+  const { model, crossing } = propagation;
   const { nodes } = model.graph;
   const makers = new Map<string, Node>();
   for (const node of nodes) for (const output of node.outputs) if (output !== '') makers.set(output, node);
@@ -80,11 +82,12 @@ export function activationSites(propagation: Propagation): Map<string, Activatio
     const visit = (value: string) => {
       if (seen.has(value)) return;
       seen.add(value);
-      const labels = values.get(value);
+      const labels = labelsOf(propagation, value).find(isOurs);
       const maker = makers.get(value);
-      if (labels === undefined || maker === undefined || !isOurs(labels)) return;
+      if (labels === undefined || maker === undefined) return;
+      const key = labels === crossing.get(value) ? `${value}/crossing` : value;
       if (MOVEMENT.has(maker.opType)) maker.inputs.forEach(visit);
-      else found.set(value, { value, labels, hasZeros: hasZeros(model, makers, maker) });
+      else found.set(key, { key, value, labels, hasZeros: hasZeros(model, makers, maker) });
     };
     for (const member of group.members) {
       if (member.direction === 'in') byName.get(member.node)?.inputs.forEach(visit);
@@ -95,14 +98,14 @@ export function activationSites(propagation: Propagation): Map<string, Activatio
 }
 
 /**
- * The network with one more output for each site, `means/<value>`: the mean over all axes along which the channel does
+ * The network with one more output for each site, `means/<key>`: the mean over all axes along which the channel does
  * not change, of [a ≠ 0], |a| or a, with the shape of the site's labels. What only the old outputs need is dropped.
  * @throws BonsaiError `unsupported` for opsets below 6
  */
 export function withActivationMeans(
   model: Model,
   name: ActivationMean,
-  sites: Iterable<Pick<ActivationSite, 'value' | 'labels'>>,
+  sites: Iterable<Pick<ActivationSite, 'key' | 'value' | 'labels'>>,
 ): { readonly model: Model; readonly outputs: ReadonlyMap<string, string> } {
   const opset = opsetOf(model) ?? 1;
   if (opset < FIRST_OPSET) {
@@ -113,8 +116,8 @@ export function withActivationMeans(
   }
   const build = new GraphBuilder(model.graph.name, { ...model.graph, outputs: [] });
   const outputs = new Map<string, string>();
-  for (const { value, labels } of sites) {
-    if (outputs.has(value)) continue;
+  for (const { key, value, labels } of sites) {
+    if (outputs.has(key)) continue;
     const measured =
       name === 'apoz'
         ? build.op('Cast', [build.op('Cast', [value], { to: ONNX_BOOL })], { to: ONNX_FLOAT })
@@ -122,13 +125,13 @@ export function withActivationMeans(
           ? value
           : build.op('Abs', [value]);
     const axes = labels.shape.flatMap((size, axis) => (size === 1 ? [axis] : []));
-    const output = `means/${value}`;
+    const output = `means/${key}`;
     if (axes.length === 0) build.op('Identity', [measured], {}, { outputs: [output] });
     else if (opset >= REDUCE_AXES_INPUT_OPSET) {
       build.op('ReduceMean', [measured, build.ints(axes)], { keepdims: 1 }, { outputs: [output] });
     } else build.op('ReduceMean', [measured], { axes, keepdims: 1 }, { outputs: [output] });
     build.output(output, 'float32', labels.shape);
-    outputs.set(value, output);
+    outputs.set(key, output);
   }
   return { model: withGraph(model, removeUnused(build.finish())), outputs };
 }
