@@ -1,7 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { type Random, seededRandom } from '../../base/random.ts';
 import {
   elementCount,
   float32Tensor,
@@ -12,7 +11,7 @@ import {
 } from '../../base/tensor.ts';
 import { Session } from '../../engine/session.ts';
 import { intAttribute } from '../../graph/attributes.ts';
-import { GraphBuilder, modelOf } from '../../graph/build.ts';
+import { modelOf } from '../../graph/build.ts';
 import type { Model } from '../../graph/model.ts';
 import { readModel } from '../../graph/onnx/read.ts';
 import { writeModel } from '../../graph/onnx/write.ts';
@@ -20,6 +19,7 @@ import { maskEquivalence } from '../../port/verify/mask-equivalence.ts';
 import { foldConstants } from '../passes/fold-constants.ts';
 import { dependencyGroups, groupsOf } from './groups.ts';
 import { propagateLabels } from './labels.ts';
+import { Net } from './net.fixture.ts';
 import { prune } from './prune.ts';
 import { removeChannels } from './remove-channels.ts';
 
@@ -224,50 +224,6 @@ test('a part of a group that is cut off keeps a channel, however low it scores',
   expect(numbersOf(pruned.graph.initializers.get(split.inputs[1]!)!)).toEqual([1, 3]);
   await runModel(pruned, { image: net.random(1, [1, 3, 4, 4]) });
 });
-
-/** A network written by hand: seeded weights, and an end that gives five numbers. */
-class Net {
-  readonly build = new GraphBuilder('net');
-  /** Name of the last weight, [channels, 5]. */
-  head = '';
-  readonly #random: Random = seededRandom(5);
-
-  image(shape: readonly number[]): string {
-    return this.build.input('image', 'float32', ['N', ...shape]);
-  }
-
-  random(fanIn: number, shape: readonly number[]): Tensor {
-    const scale = Math.sqrt(2 / fanIn);
-    return float32Tensor(
-      shape,
-      Float32Array.from({ length: elementCount(shape) }, () => scale * this.#random.normal()),
-    );
-  }
-
-  kernel(shape: readonly number[]): string {
-    return this.build.constant(this.random(elementCount(shape.slice(1)), shape));
-  }
-
-  matrix(shape: readonly number[]): string {
-    return this.build.constant(this.random(shape[0]!, shape));
-  }
-
-  vector(count: number): string {
-    return this.build.constant(this.random(2, [count]));
-  }
-
-  conv(x: string, from: number, to: number): string {
-    return this.build.op('Conv', [x, this.kernel([to, from, 3, 3]), this.vector(to)], { pads: [1, 1, 1, 1] });
-  }
-
-  close(x: string, channels: number): Model {
-    const { build } = this;
-    this.head = this.matrix([channels, 5]);
-    const flat = build.op('Flatten', [build.op('GlobalMaxPool', [x])]);
-    build.output(build.op('MatMul', [flat, this.head], {}, { outputs: ['logits'] }), 'float32', ['N', 5]);
-    return modelOf(build.finish());
-  }
-}
 
 async function worstError(model: Model): Promise<number> {
   const { maxRelativeError } = await maskEquivalence(model, { seed: 11, groups: 6, inputs: 2 });

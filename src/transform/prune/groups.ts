@@ -5,7 +5,7 @@ import { nameOf, type Propagation, propagateLabels } from './labels.ts';
 /**
  * The dependency groups of a network: sets of channels that the same producers make together and that can therefore
  * be ranked against each other. Source: DepGraph (Fang et al. 2023), by the label propagation of PRUNING.md section 3.
- * @returns the groups in the order of their first channel, and what cannot be pruned, with the reason
+ * @returns the groups in the order of their first channel (behind them those that cross others' channels), and what cannot be pruned, with the reason
  */
 export function dependencyGroups(model: Model): DependencyGroups {
   return groupsOf(propagateLabels(model));

@@ -101,11 +101,11 @@ function walkedTwice(
   const crossing = new Map<string, Labels>();
   const makers = new Set<number>();
   const producers: number[] = [];
-  const bindings: Binding[] = [];
+  const made: Binding[] = [];
   const freezes: Freeze[] = [];
   const inexact: Freeze[] = [];
   const unions: Union[] = [];
-  const rewrites: Rewrite[] = [];
+  const asked: (Rewrite & { readonly by: number })[] = [];
   const quantized = quantizedWeights(model, constants);
   const constantOf = (name: string) =>
     graph.initializers.get(name) ?? constants.get(name) ?? quantized.get(name)?.tensor;
@@ -220,7 +220,8 @@ function walkedTwice(
         return shape?.length === 1 && typeof shape[0] === 'number' ? shape[0] : undefined;
       },
       rewrite: (change, other) =>
-        rewrites.push({
+        asked.push({
+          by: index,
           node: other === undefined ? index : graph.nodes.indexOf(other),
           change,
           crosses: isSecond,
@@ -237,7 +238,7 @@ function walkedTwice(
     const leaving = new Set<number>();
     for (const output of node.outputs) for (const label of values.get(output)?.data ?? []) leaving.add(label);
     for (const binding of bound) {
-      bindings.push({
+      made.push({
         ...binding,
         consumes: binding.labels.every((label) => label < 0 || !leaving.has(label)),
       });
@@ -250,17 +251,27 @@ function walkedTwice(
         makers.has(index) || [...node.inputs, ...subgraphUses(node)].some((name) => crossing.has(name));
       if (isTouched) visit(index, node, crossing);
     }
-    if (isCrossingFree && interferes(bindings, rewrites)) return undefined;
     if (!isCrossingFree) {
-      const free = bindings.filter(({ crosses }) => crosses);
-      for (const { node, labels } of free)
-        freeze(nameOf(graph.nodes[node]!), labels, 'its result carries channels along another axis');
+      for (const { node, labels, crosses } of made)
+        if (crosses)
+          freeze(nameOf(graph.nodes[node]!), labels, 'its result carries channels along another axis');
     }
   }
   for (const output of graph.outputs) {
     for (const labels of [channels.get(output.name), crossing.get(output.name)])
       if (labels !== undefined) freeze(output.name, labels.data, 'is an output of the graph');
   }
+  // What crosses and stays asks for nothing, and so is in nobody's way.
+  const walked = classes.roots(producers.length);
+  const stuck = firstByClass(freezes, walked);
+  const stays = (labels: Int32Array) => labels.every((label) => label < 0 || stuck.has(walked[label]!));
+  const bindings = made.filter(({ crosses, labels }) => !crosses || !stays(labels));
+  const rewrites = asked.filter(
+    ({ crosses, by }) =>
+      !crosses ||
+      !graph.nodes[by]!.inputs.every((name) => stays(crossing.get(name)?.data ?? new Int32Array(0))),
+  );
+  if (interferes(bindings, rewrites)) return undefined;
   tieSharedWeights(model, bindings, unite, freeze);
 
   const roots = classes.roots(producers.length);
@@ -272,7 +283,7 @@ function walkedTwice(
     frozen: firstByClass(freezes, roots),
     inexact: firstByClass(inexact, roots),
     unions,
-    rewrites: isCrossingFree ? rewrites : rewrites.filter(({ crosses }) => !crosses),
+    rewrites,
     quantized,
     values: channels,
     crossing,

@@ -78,6 +78,10 @@ export const LAYERS = [
   'depth-to-space',
   'attention',
   'layer-norm',
+  'maxout',
+  'repeated-gate',
+  'standardised',
+  'positions',
 ] as const;
 export type Layer = (typeof LAYERS)[number];
 
@@ -301,6 +305,39 @@ export function randomNetwork(layers: readonly Layer[], head: 'gap' | 'flatten',
           vector(channels, small),
         ]);
         x = build.op('Transpose', [normal], { perm: [0, 3, 1, 2] });
+        break;
+      }
+      case 'maxout': {
+        const [to, pieces] = [width(), 2 + random.integer(2)];
+        const parts = build.op('Reshape', [
+          conv(x, channels, to * pieces),
+          build.ints([0, to, pieces, size, size]),
+        ]);
+        x = build.op('ReduceMax', [parts], { axes: [2], keepdims: 0 });
+        channels = to;
+        break;
+      }
+      case 'repeated-gate': {
+        const mask = build.op('Sigmoid', [conv(x, channels, 1)]);
+        x = build.op('Mul', [x, build.op('Expand', [mask, build.op('Shape', [x])])]);
+        break;
+      }
+      case 'standardised': {
+        const to = width();
+        const weight = kernel([to, channels, 3, 3]);
+        const centred = build.op('Sub', [weight, build.op('ReduceMean', [weight], { axes: [1, 2, 3] })]);
+        const norm = build.op('ReduceL2', [centred], { axes: [1, 2, 3] });
+        x = build.op('Conv', [x, build.op('Div', [centred, norm])], { pads: [1, 1, 1, 1] });
+        channels = to;
+        break;
+      }
+      case 'positions': {
+        // A network over positions, for each channel alike.
+        const [area, hidden] = [size * size, width()];
+        const rows = build.op('Reshape', [x, build.ints([0, 0, area])]);
+        const inner = build.op('Sigmoid', [build.op('MatMul', [rows, kernel([area, hidden])])]);
+        const mixed = build.op('MatMul', [inner, kernel([hidden, area])]);
+        x = build.op('Reshape', [build.op('Add', [rows, mixed]), build.ints([0, 0, size, size])]);
         break;
       }
       default:
