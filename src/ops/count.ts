@@ -1,4 +1,3 @@
-import type { DType } from '../base/dtype.ts';
 import { BonsaiError } from '../base/errors.ts';
 import { elementCount } from '../base/tensor.ts';
 import { describeNode } from '../graph/attributes.ts';
@@ -6,15 +5,13 @@ import type { Dim, Graph, Model, Node, Shape } from '../graph/model.ts';
 import { subgraphsOf } from '../graph/walk.ts';
 import { describeShape, knownShape } from './dims.ts';
 import { inferTypes } from './infer.ts';
+import { parametersOf } from './parameters.ts';
 import { recordFor } from './table.ts';
-
-/** The first part of the names of constants that scale pixels: part of the graph, but nothing that was learnt. */
-export const NORMALIZATION_PREFIX = 'normalize/';
 
 export interface GraphCost {
   /** Multiply-accumulates of one inference; convolutions and matrix products, as the literature counts them. */
   readonly macs: number;
-  /** Elements of the floating-point initialisers (running statistics included, pixel normalisation not). */
+  /** Trained values (`parametersOf`): elements of weights, biases and running statistics, floats or quantised. */
   readonly parameters: number;
   /** Multiply-accumulates of each node that has some, by its position in the graph. */
   readonly byNode: ReadonlyMap<number, number>;
@@ -64,19 +61,11 @@ export function countCost(model: Model, options: CountOptions = {}): GraphCost {
   return { macs, parameters: countParameters(model), byNode };
 }
 
-/** Elements of the floating-point initialisers, as `GraphCost.parameters`; needs no shapes of activations. */
-export function countParameters(model: Model): number {
+/** Trained values, as `GraphCost.parameters`; needs no shapes of activations. What several nodes share counts once. */
+export function countParameters({ graph }: Model): number {
   let parameters = 0;
-  for (const [name, { dtype, shape }] of model.graph.initializers) {
-    if (isCountedParameter(name, dtype)) parameters += elementCount(shape);
-  }
+  for (const name of parametersOf(graph)) parameters += elementCount(graph.initializers.get(name)!.shape);
   return parameters;
-}
-
-/** Whether an initialiser counts as parameters. */
-export function isCountedParameter(name: string, dtype: DType): boolean {
-  const isFloat = dtype.startsWith('float') || dtype === 'bfloat16';
-  return isFloat && !name.startsWith(NORMALIZATION_PREFIX);
 }
 
 /**

@@ -2,7 +2,7 @@ import { BonsaiError } from '../base/errors.ts';
 import { float32Tensor } from '../base/tensor.ts';
 import { GraphBuilder } from '../graph/build.ts';
 import { type Model, type Shape, withGraph } from '../graph/model.ts';
-import { NORMALIZATION_PREFIX } from '../transform/autodiff/parameters.ts';
+import { NORMALIZATION_PREFIX } from '../ops/parameters.ts';
 import { namesIn } from '../transform/quantize/names-in.ts';
 import type { Dataset } from './data/data-module.ts';
 

@@ -1,7 +1,7 @@
 import { InvalidArgumentError } from '../../base/errors.ts';
 import { type Graph, type Model, withGraph } from '../../graph/model.ts';
 import { definitionsOf, renameValues } from '../../graph/walk.ts';
-import { NORMALIZATION_PREFIX } from '../../transform/autodiff/parameters.ts';
+import { NORMALIZATION_PREFIX } from '../../ops/parameters.ts';
 import { BACKBONE_METADATA_KEY } from '../backbones/backbone.ts';
 import type { Dataset } from '../data/data-module.ts';
 import { withImageInput } from '../image-input.ts';

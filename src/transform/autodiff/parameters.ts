@@ -1,6 +1,7 @@
 import { BonsaiError } from '../../base/errors.ts';
 import { elementCount, float32Tensor, floatsOf, type Tensor } from '../../base/tensor.ts';
 import { type Model, type Node, withGraph } from '../../graph/model.ts';
+import { NORMALIZATION_PREFIX } from '../../ops/parameters.ts';
 
 /** A trained tensor's place in the flat vector of all parameters. */
 export interface ParameterSlot {
@@ -20,9 +21,6 @@ export interface StateSlot {
 
 /** Metadata key: a JSON list of initialisers that training leaves alone. */
 export const FROZEN_KEY = 'bonsai.frozen';
-
-/** Initialisers under this prefix normalise the input (mean and scale of the data) and are never trained. */
-export const NORMALIZATION_PREFIX = 'normalize/';
 
 /**
  * Names of the initialisers that training may change, in the order of their first use: float32 weights and biases of

@@ -4,6 +4,7 @@ import { elementCount } from '../../base/tensor.ts';
 import { checkModel } from '../../graph/check.ts';
 import { type Model, opsetOf, type Shape, type ValueInfo } from '../../graph/model.ts';
 import { countCost, countParameters } from '../../ops/count.ts';
+import { parametersOf } from '../../ops/parameters.ts';
 import { foldConstants } from '../passes/fold-constants.ts';
 import { type Coupling, type FrozenProducer, type Group, groupsOf, type Member } from './groups.ts';
 import { labelsOf, nameOf, type PropagateOptions, type Propagation, propagateLabels } from './labels.ts';
@@ -50,7 +51,7 @@ export interface Inspection {
   readonly opset: number | undefined;
   readonly inputs: readonly InspectedValue[];
   readonly outputs: readonly InspectedValue[];
-  /** Elements of the floating-point parameters, running statistics included. */
+  /** Trained values: elements of weights, biases and running statistics, in floating point or quantised. */
   readonly parameters: number;
   /** Multiply-accumulates of one inference (an open batch counts as 1); absent where `uncounted` says why. */
   readonly macs?: number;
@@ -166,10 +167,14 @@ function prunableNodes(propagation: Propagation): (index: number) => boolean {
 }
 
 /** Elements in slices that can go, along whichever axis: of r rows of n and c columns of m, nm - (n - r)(m - c). */
-function prunableParameters({ bindings, roots, frozen, model }: Propagation): number {
+function prunableParameters({ bindings, roots, frozen, model, quantized }: Propagation): number {
+  const counted = parametersOf(model.graph);
   const stays = new Map<string, { elements: number; axes: Map<number, number> }>();
-  for (const { parameter, tensor, axis, labels } of bindings) {
-    if (!model.graph.initializers.has(parameter) || !tensor.dtype.includes('float')) continue;
+  for (const { parameter: bound, tensor, axis, labels } of bindings) {
+    // Of a weight in integers, nodes bind what DequantizeLinear makes of it.
+    const dequantize = model.graph.nodes[quantized.get(bound)?.node ?? -1];
+    const parameter = dequantize?.inputs[0] ?? bound;
+    if (!counted.has(parameter)) continue;
     const free = labels.reduce(
       (count, label) => count + (label >= 0 && !frozen.has(roots[label]!) ? 1 : 0),
       0,

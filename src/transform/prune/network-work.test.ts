@@ -8,8 +8,11 @@ import { elementCount, float32Tensor } from '../../base/tensor.ts';
 import { GraphBuilder, modelOf } from '../../graph/build.ts';
 import type { Model } from '../../graph/model.ts';
 import { readModel } from '../../graph/onnx/read.ts';
+import { removeUnused } from '../../graph/walk.ts';
 import { countCost, countParameters } from '../../ops/count.ts';
 import { foldConstants } from '../passes/fold-constants.ts';
+import { prepareQuantization } from '../quantize/prepare.ts';
+import { observedValues, quantize } from '../quantize/quantize.ts';
 import { costAt, rankingsOf } from './allocate.ts';
 import { groupsOf } from './groups.ts';
 import { l2Criterion } from './importance/norm.ts';
@@ -71,6 +74,29 @@ test('a weight that two nodes share and that is cut along both axes counts once'
   b.op('Conv', [x, weight('head', [2, 8, 1, 1])], {}, { outputs: ['y'] });
   b.output('y', 'float32', ['N', 2, 4, 4]);
   for (let seed = 1; seed <= 5; seed++) expectExact(modelOf(b.finish()), seed);
+});
+
+test('so are those of networks in 8-bit integers, with weights that several nodes share', () => {
+  for (let seed = 1; seed <= 4; seed++) {
+    const float = prepareQuantization(randomNetwork(['conv', 'residual', 'concat', 'projection'], 'gap', seed));
+    const ranges = new Map(observedValues(float).map((name) => [name, { min: -2, max: 3 }]));
+    const integers = quantize(float, ranges);
+    // Scales and zero points are not trained: as many values as before, biases and weights alike.
+    expect(countParameters(integers)).toBe(countParameters(float));
+    expectExact(integers, seed);
+    const { nodes, initializers } = integers.graph;
+    const byShape = new Map<string, string>();
+    const shared = nodes.map((node) => {
+      const { dtype, shape } = initializers.get(node.inputs[0]!) ?? {};
+      if (node.opType !== 'DequantizeLinear' || dtype !== 'int8') return node;
+      const first = byShape.get(shape!.join()) ?? node.inputs[0]!;
+      byShape.set(shape!.join(), first);
+      return { ...node, inputs: node.inputs.with(0, first) };
+    });
+    const model = { ...integers, graph: removeUnused({ ...integers.graph, nodes: shared }) };
+    expect(countParameters(model)).toBeLessThan(countParameters(integers));
+    expectExact(model, seed);
+  }
 });
 
 test.skipIf(!existsSync(graphs))('so are those of networks that others exported', () => {

@@ -1,9 +1,10 @@
 import { elementCount } from '../../base/tensor.ts';
 import type { Shape } from '../../graph/model.ts';
-import { countedShapes, isCountedParameter, UncountedError } from '../../ops/count.ts';
+import { countedShapes, UncountedError } from '../../ops/count.ts';
 import { knownShape } from '../../ops/dims.ts';
 import { inferTypes } from '../../ops/infer.ts';
 import type { Labels } from '../../ops/op.ts';
+import { parametersOf } from '../../ops/parameters.ts';
 import { recordFor } from '../../ops/table.ts';
 import type { Ranking } from './allocate.ts';
 import type { Group } from './groups.ts';
@@ -24,7 +25,7 @@ export function networkWork(
   rankings: readonly Ranking[],
   inputs: Readonly<Record<string, Shape>> = {},
 ): NetworkWork {
-  const { model, roots, bindings } = propagation;
+  const { model, roots, bindings, quantized } = propagation;
   const { graph } = model;
   const counted = countedShapes(graph, inputs);
   const { types } = inferTypes(model, { inputs: counted });
@@ -147,13 +148,23 @@ export function networkWork(
     };
   });
 
+  // What nodes bind of a weight in integers is the value that DequantizeLinear makes of it.
+  const floatsOf = new Map<string, string[]>();
+  for (const [value, { node }] of quantized) {
+    const stored = graph.nodes[node]!.inputs[0]!;
+    floatsOf.set(stored, [...(floatsOf.get(stored) ?? []), value]);
+  }
+
   const parameters: WorkItem[] = [];
-  for (const [name, { dtype, shape }] of graph.initializers) {
-    if (!isCountedParameter(name, dtype)) continue;
-    const known = [...(versions.get(name)?.values() ?? [])];
-    const whole = elementCount(shape);
-    const users = new Set(known.flatMap(({ nodes }) => [...nodes])).size;
-    const isNeededWhole = users < (uses.get(name) ?? 0) || known.length === 0;
+  for (const name of parametersOf(graph)) {
+    const floats = floatsOf.get(name) ?? [];
+    const names = [name, ...floats];
+    const known = [...new Map(names.flatMap((value) => [...(versions.get(value) ?? [])])).values()];
+    const whole = elementCount(graph.initializers.get(name)!.shape);
+    const binding = (value: string) => [...(versions.get(value)?.values() ?? [])].map(({ nodes }) => nodes);
+    const users = new Set(names.flatMap(binding).flatMap((nodes) => [...nodes])).size;
+    const total = names.reduce((sum, value) => sum + (uses.get(value) ?? 0), -floats.length);
+    const isNeededWhole = users < total || known.length === 0;
     parameters.push({
       groups: groupsIn(known.map((version) => version.shape)),
       amount(kept) {

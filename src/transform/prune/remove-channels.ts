@@ -35,6 +35,8 @@ export function removeChannels(propagation: Propagation, labels: Iterable<number
   const nodes = graph.nodes.map((node) => ({ ...node, inputs: [...node.inputs] }));
   const uses = countUses(model);
   const taken = takenNames(model);
+  /** Names of slices by what they were cut of and how, so that what nodes share stays shared. */
+  const slicesOf = new Map<string, string>();
 
   for (const { parameter, tensor, cuts, users } of cutsOf(bindings, isRemoved)) {
     const sliced = cuts.reduce((whole, cut) => sliceAxis(whole, cut.axis, cut.kept), tensor);
@@ -57,10 +59,15 @@ export function removeChannels(propagation: Propagation, labels: Iterable<number
       const own =
         input === 0 ? cuts : cuts.flatMap((cut) => (cut.axis === scaleAxis ? [{ ...cut, axis: 0 }] : []));
       if (tensor === undefined || own.length === 0) continue;
-      const sliced = own.reduce((whole, cut) => sliceAxis(whole, cut.axis, cut.kept), tensor);
-      const isSole = graph.initializers.has(name) && uses.get(name) === 1;
-      const target = isSole ? name : freshName(`${name}/pruned`, taken);
-      initializers.set(target, sliced);
+      const key = `${name}\n${JSON.stringify(own)}`;
+      let target = slicesOf.get(key);
+      if (target === undefined) {
+        const isSole = graph.initializers.has(name) && uses.get(name) === 1;
+        target = isSole ? name : freshName(`${name}/pruned`, taken);
+        slicesOf.set(key, target);
+        const sliced = own.reduce((whole, cut) => sliceAxis(whole, cut.axis, cut.kept), tensor);
+        initializers.set(target, sliced);
+      }
       nodes[index]!.inputs[input] = target;
     }
   }
