@@ -135,6 +135,12 @@ export function* definitionsOf(graph: Graph): Generator<string> {
   for (const node of graph.nodes) for (const output of node.outputs) if (output !== '') yield output;
 }
 
+/** Every name of a graph that a new node or value must not take: engines refuse equal names of nodes as well. */
+export function* namesIn(graph: Graph): Generator<string> {
+  yield* definitionsOf(graph);
+  for (const node of graph.nodes) if (node.name !== '') yield node.name;
+}
+
 /** Names that a subgraph (with its own subgraphs) reads and does not define. */
 function capturesOf(graph: Graph): Set<string> {
   const defined = new Set(definitionsOf(graph));

@@ -1,5 +1,6 @@
+import { BonsaiError } from '../base/errors.ts';
 import { elementCount, float32Tensor, floatsOf, type Tensor } from '../base/tensor.ts';
-import { float, floatAttribute, intAttribute } from '../graph/attributes.ts';
+import { describeNode, float, floatAttribute, intAttribute } from '../graph/attributes.ts';
 import type { GraphBuilder } from '../graph/build.ts';
 import { channelSum } from './channel-sum.ts';
 import { alongAxis, labelsAlong } from './channels.ts';
@@ -36,6 +37,13 @@ export const BatchNormalization = defineOp({
   },
   training(context) {
     const { build, node } = context;
+    if (context.opset < WITHOUT_SPATIAL && intAttribute(node, 'spatial', 1) === 0) {
+      throw new BonsaiError(
+        'unsupported',
+        `${describeNode(node)} normalises every position by itself (spatial = 0), which cannot be trained. Export the ` +
+          `network with opset ${WITHOUT_SPATIAL} or newer.`,
+      );
+    }
     const momentum = floatAttribute(node, 'momentum', DEFAULT_MOMENTUM);
     const [, mean, variance, rstd] = build.ops(
       'BatchNormalizationTraining',

@@ -59,7 +59,7 @@ function backward(context: GradientContext): (string | undefined)[] {
   if (dy === undefined) return [];
   const [xShape, wShape, yShape] = [context.xShape(0), context.xShape(1), context.yShape(0)];
   const spatial = xShape.length - 2;
-  if (spatial !== 1 && spatial !== 2) throw new MissingRuleError(node, 'gradient');
+  if (spatial !== 1 && spatial !== 2) throw new MissingRuleError(node, `in ${spatial} spatial dimensions`);
   const axes = wShape
     .slice(2)
     .map((kernel, i) => axisGeometry(node, spatial, i, xShape[i + 2]!, kernel, yShape[i + 2]));

@@ -45,7 +45,7 @@ export const Conv = defineOp({
     const dy = context.dy[0];
     if (dy === undefined) return [];
     const rank = context.xShape(0).length;
-    if (rank !== 3 && rank !== 4) throw new MissingRuleError(node, 'gradient');
+    if (rank !== 3 && rank !== 4) throw new MissingRuleError(node, `in ${rank - 2} spatial dimensions`);
     const windows = windowsOf(node, context.xShape(0).slice(2), context.xShape(1).slice(2));
     const attributes = planarAttributes(windows, intAttribute(node, 'group', 1));
     const x = planar(build, context.x(0), context.xShape(0));

@@ -12,13 +12,16 @@ export class ShapeError extends BonsaiError {
   }
 }
 
-/** A rule (gradient, shape, …) that a transform needs is not there for an operator. */
+/** A gradient would have to pass a node through which Bonsai knows none. */
 export class MissingRuleError extends BonsaiError {
-  constructor(node: Node, rule: 'gradient' | 'shape' | 'coupling' | 'record') {
-    const remedy =
-      rule === 'gradient'
-        ? 'Train only parameters behind it, or add `gradient` to its record in src/ops/.'
-        : "Add it to the operator's record in src/ops/ and list the record in src/ops/table.ts.";
-    super('missing_rule', `${describeNode(node)} has no ${rule}. ${remedy}`);
+  /** @param form what of the node there is no gradient for, where others of its operator have one */
+  constructor(node: Node, form?: string) {
+    super(
+      'missing_rule',
+      `${describeNode(node)} has no gradient${form === undefined ? '' : ` ${form}`}, and there are weights before it. Such a ` +
+        'network can be pruned, but not trained, nor scored by taylor, taylor-gate and other criteria of gradients: use one ' +
+        'of weights or activations (l2, fpgm, slim, apoz, mean-activation), or fine-tune a network that does without ' +
+        'this operator. Weights may also be kept as they are: names in the metadata "bonsai.frozen" are not trained.',
+    );
   }
 }

@@ -65,7 +65,8 @@ function overwritten(
   form: { scatter: string; gather: string; attributes: Readonly<Record<string, number>> },
 ): (string | undefined)[] {
   const { node, build, dy, needs, x, xShape } = context;
-  if (stringAttribute(node, 'reduction', 'none') !== 'none') throw new MissingRuleError(node, 'gradient');
+  if (stringAttribute(node, 'reduction', 'none') !== 'none')
+    throw new MissingRuleError(node, 'for this reduction');
   const zeros = () => expand(build, build.scalar(0), xShape(2));
   return [
     needs(0) ? build.op(form.scatter, [dy[0], x(1), zeros()], form.attributes) : undefined,

@@ -32,7 +32,7 @@ export const TopK = defineOp({
   gradient: (context) => {
     const { node, opset, build, dy, needs, x, xShape } = context;
     if (!needs(0) || dy[0] === undefined) return [];
-    if (opset < 10) throw new MissingRuleError(node, 'gradient');
+    if (opset < 10) throw new MissingRuleError(node, 'before opset 10');
     // The forward node may not have asked for the positions.
     const positions = build.ops('TopK', [x(0), x(1)], Object.fromEntries(node.attributes), {
       outputs: 2,

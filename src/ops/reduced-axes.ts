@@ -8,7 +8,7 @@ import type { TrainingContext } from './op.ts';
 export function writeReduction(opType: string, context: TrainingContext): void {
   const { node, opset, build, x, xShape, constant } = context;
   const axes = opset < 18 ? intsAttribute(node, 'axes') : reducedAxes(node, xShape(0).length, constant(1));
-  if (opset >= 18 && axes === undefined) throw new MissingRuleError(node, 'gradient');
+  if (opset >= 18 && axes === undefined) throw new MissingRuleError(node, 'for axes that are computed');
   const outputs = { outputs: [node.outputs[0]!], name: node.name };
   if (opset >= 18 && axes?.length === 0) build.op('Identity', [x(0)], {}, outputs);
   else build.op(opType, [x(0)], { axes, keepdims: keepsAxes(node) ? 1 : 0 }, outputs);

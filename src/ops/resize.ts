@@ -234,7 +234,7 @@ function writeResize(context: TrainingContext): void {
   const isPlain =
     intAttribute(node, 'antialias', 0) === 0 &&
     stringAttribute(node, 'keep_aspect_ratio_policy', 'stretch') === 'stretch';
-  if (!isPlain) throw new MissingRuleError(node, 'gradient');
+  if (!isPlain) throw new MissingRuleError(node, 'for antialiasing or a kept aspect ratio');
   const attributes = new Map([...node.attributes].filter(([name]) => !OTHER_VERSIONS.has(name)));
   const named = opset >= 18 ? intsAttribute(node, 'axes') : undefined;
   if (opset >= 11 && named === undefined) {
@@ -252,7 +252,7 @@ function writeResize(context: TrainingContext): void {
   } else if (sizes?.every((size) => typeof size === 'number')) {
     const all = build.ints(whole.map(({ size, at }) => (at < 0 ? size : sizes[at]!)));
     write([x(0), undefined, undefined, all], Object.fromEntries(attributes));
-  } else throw new MissingRuleError(node, 'gradient');
+  } else throw new MissingRuleError(node, 'for sizes that are computed');
 
   function write(inputs: readonly (string | undefined)[], given: AttributeValues): void {
     build.ops('Resize', inputs, given, { outputs: [node.outputs[0]!], name: node.name });
@@ -293,6 +293,6 @@ function readingOf(node: Node, opset: number): Reading {
     POSITIONS[stringAttribute(node, 'coordinate_transformation_mode', isOld ? 'asymmetric' : 'half_pixel')];
   const nearest = NEAREST[stringAttribute(node, 'nearest_mode', isOld ? 'floor' : 'round_prefer_floor')];
   if ((mode !== 'nearest' && mode !== 'linear') || position === undefined || nearest === undefined)
-    throw new MissingRuleError(node, 'gradient');
+    throw new MissingRuleError(node, 'for this way of interpolation');
   return { isLinear: mode === 'linear', position, nearest };
 }

@@ -86,7 +86,7 @@ function putBack(context: GradientContext): string {
   const { node, build, xShape } = context;
   let value = context.dy[0]!;
   const cuts = cutsOf(context, xShape(0).length);
-  if (cuts === undefined) throw new MissingRuleError(node, 'gradient');
+  if (cuts === undefined) throw new MissingRuleError(node, 'for bounds that are computed');
   const shape = [...context.yShape(0)];
   if (shape.includes(0)) return expand(build, build.scalar(0), xShape(0));
   for (const cut of cuts) {

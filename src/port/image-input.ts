@@ -2,8 +2,8 @@ import { BonsaiError } from '../base/errors.ts';
 import { float32Tensor } from '../base/tensor.ts';
 import { GraphBuilder } from '../graph/build.ts';
 import { type Model, type Shape, withGraph } from '../graph/model.ts';
+import { namesIn } from '../graph/walk.ts';
 import { NORMALIZATION_PREFIX } from '../ops/parameters.ts';
-import { namesIn } from '../transform/quantize/names-in.ts';
 import type { Dataset } from './data/data-module.ts';
 
 /** How images become a network's input. Bonsai's own networks take pixels in [0, 1] and normalise them inside. */

@@ -168,7 +168,7 @@ describe('readModel', () => {
   });
 
   it.each([
-    ['opset 7', bytesOf({}, 7n), /operator set 7 is not supported; 8 to 22 are/],
+    ['opset 6', bytesOf({}, 6n), /operator set 6 is not supported; 7 to 22 are/],
     ['opset 25', bytesOf({}, 25n), /operator set 25 is not supported/],
     ['IR version 2', bytesOf({}, 17n, 2n), /IR version 2 is not supported; 3 to 13 are/],
     ['segments', withTensor({ dims: [0n], dataType: 1, segment: { begin: 0n } }), /segments/],

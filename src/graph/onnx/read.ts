@@ -105,7 +105,7 @@ const GZIP_MAGIC = [0x1f, 0x8b] as const;
 export const IR_VERSIONS = { oldest: 3, newest: 13 } as const;
 
 /** Versions of the standard operator set whose operators Bonsai knows. */
-export const OPSET_VERSIONS = { oldest: 8, newest: 22 } as const;
+export const OPSET_VERSIONS = { oldest: 7, newest: 22 } as const;
 
 /** Reads files of external data at most once, and only from the model's folder or below. */
 function externalReader(file: string, onFile?: (path: string) => void): (location: string) => Uint8Array {

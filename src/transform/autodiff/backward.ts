@@ -59,7 +59,7 @@ export function addBackward(
     const dy = node.outputs.map((name) => (name === '' ? undefined : total(name)));
     if (dy.every((gradient) => gradient === undefined)) continue;
     const gradient = records(node)?.gradient;
-    if (gradient === undefined) throw new MissingRuleError(node, 'gradient');
+    if (gradient === undefined) throw new MissingRuleError(node);
     const results = gradient({
       node,
       opset: forward.opset,

@@ -1,26 +1,42 @@
 import { BonsaiError } from '../../base/errors.ts';
 import { describeNode, intAttribute } from '../../graph/attributes.ts';
 import { DEFAULT_OPSET } from '../../graph/build.ts';
-import { type Model, type Node, opsetOf } from '../../graph/model.ts';
-import type { InferredTypes } from '../../ops/infer.ts';
+import { type Model, type Node, opsetOf, type Shape } from '../../graph/model.ts';
+import { type InferredTypes, inferTypes } from '../../ops/infer.ts';
 import { recordFor } from '../../ops/table.ts';
+import { liftOpset } from '../passes/lift-opset.ts';
 
 /**
- * Training steps are written in Bonsai's own operator set, into which they take the network's nodes as they are, unless
- * the operator has a training form, which knows the network's set. Checks that the nodes mean the same there: that their
- * operator was not redefined in between, or only to admit more.
+ * A network whose nodes mean in Bonsai's own operator set, in which training steps are written, what they mean in the
+ * network's: those that were redefined since are lifted (`liftOpset`). Operators that were not redefined in between,
+ * or only to admit more, stay as they are, and so do those with a training form, which knows the network's set.
+ * Parameters keep their names.
+ * @param inputs shapes of the network's inputs
+ * @returns the network itself where all nodes mean the same, and the types of its values
  * @throws BonsaiError `unsupported` naming a node that may mean something else
  */
-export function checkOpset(model: Model, types: InferredTypes['types']): void {
+export function trainableForm(
+  model: Model,
+  inputs: Readonly<Record<string, Shape>>,
+): { readonly model: Model; readonly inferred: InferredTypes } {
+  const inferred = inferTypes(model, { inputs });
+  if (differingNode(model, inferred.types) === undefined) return { model, inferred };
+  const lifted = liftOpset(model);
+  const after = lifted === model ? inferred : inferTypes(lifted, { inputs });
+  const node = differingNode(lifted, after.types);
+  if (node === undefined) return { model: lifted, inferred: after };
   const opset = opsetOf(model) ?? DEFAULT_OPSET;
-  for (const node of model.graph.nodes) {
-    if (!isRedefined(node, opset) || isSame(node, opset, types)) continue;
-    throw new BonsaiError(
-      'unsupported',
-      `${describeNode(node)} may mean something else in opset ${DEFAULT_OPSET}, in which training steps are written, ` +
-        `than in the network's opset ${opset}. Convert the network to opset ${DEFAULT_OPSET}.`,
-    );
-  }
+  throw new BonsaiError(
+    'unsupported',
+    `${describeNode(node)} may mean something else in opset ${DEFAULT_OPSET}, in which training steps are written, ` +
+      `than in the network's opset ${opset}. Export the network again with opset ${DEFAULT_OPSET}.`,
+  );
+}
+
+/** The first node that may mean something else in Bonsai's operator set. */
+function differingNode(model: Model, types: InferredTypes['types']): Node | undefined {
+  const opset = opsetOf(model) ?? DEFAULT_OPSET;
+  return model.graph.nodes.find((node) => isRedefined(node, opset) && !isSame(node, opset, types));
 }
 
 function isRedefined(node: Node, opset: number): boolean {
@@ -42,7 +58,8 @@ function isSame(node: Node, opset: number, types: InferredTypes['types']): boole
 
 /** The highest opset whose definitions this table was read against. */
 const NEWEST = 22;
-const WIDENED = [9, NEWEST] as const;
+/** Since broadcasting is ONNX's own (opset 7) nothing but what is admitted has changed. */
+const WIDENED = [7, NEWEST] as const;
 
 /**
  * Opsets from which and up to which later definitions only admit more types, ranks, optional inputs or attributes. Source:
@@ -51,9 +68,9 @@ const WIDENED = [9, NEWEST] as const;
 const SAME_BETWEEN: Readonly<Record<string, readonly [number, number]>> = {
   Abs: WIDENED,
   Add: WIDENED,
-  AveragePool: [9, 18],
+  AveragePool: [7, 18],
   BatchNormalization: WIDENED,
-  Cast: [9, 18],
+  Cast: [7, 18],
   Ceil: WIDENED,
   Concat: WIDENED,
   Constant: WIDENED,

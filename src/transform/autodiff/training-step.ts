@@ -3,11 +3,11 @@ import { elementCount, float32Tensor } from '../../base/tensor.ts';
 import { DEFAULT_OPSET, GraphBuilder, modelOf } from '../../graph/build.ts';
 import { type Model, type Node, opsetOf } from '../../graph/model.ts';
 import { COMPOUND_DOMAIN } from '../../ops/compound.ts';
-import { type InferredTypes, inferTypes } from '../../ops/infer.ts';
+import type { InferredTypes } from '../../ops/infer.ts';
 import { recordFor } from '../../ops/table.ts';
 import { addBackward, staticShape } from './backward.ts';
 import { addLoss, checkDistillation, type Distillation, type Loss } from './loss.ts';
-import { checkOpset } from './opset.ts';
+import { trainableForm } from './opset.ts';
 import { addUpdate, checkOptimizer, MOMENTS, type Optimizer, STEP_NUMBER } from './optimizer.ts';
 import { type ParameterSlot, type StateSlot, trainableParameters } from './parameters.ts';
 
@@ -72,20 +72,20 @@ export interface TrainingStep {
  * @throws InvalidArgumentError for options out of range
  * @throws BonsaiError `unsupported` for networks of another form, `invalid_graph` where sizes are unknown
  */
-export function buildTrainingStep(model: Model, options: TrainingStepOptions): TrainingStep {
+export function buildTrainingStep(network: Model, options: TrainingStepOptions): TrainingStep {
   checkOptions(options);
-  const { graph } = model;
-  const input = graph.inputs[0];
-  const logits = graph.outputs[0]?.name;
-  if (graph.inputs.length !== 1 || input?.type?.shape === undefined || logits === undefined) {
+  const [input, ...others] = network.graph.inputs;
+  const logits = network.graph.outputs[0]?.name;
+  if (others.length > 0 || input?.type?.shape === undefined || logits === undefined) {
     throw new BonsaiError(
       'unsupported',
-      `Training needs a network with one input, this has ${graph.inputs.length}.`,
+      `Training needs a network with one input, this has ${network.graph.inputs.length}.`,
     );
   }
   const imageShape = [options.batch, ...(options.inputShape ?? input.type.shape.slice(1))];
-  const { types, constants } = inferTypes(model, { inputs: { [input.name]: imageShape } });
-  checkOpset(model, types);
+  const { model, inferred } = trainableForm(network, { [input.name]: imageShape });
+  const { graph } = model;
+  const { types, constants } = inferred;
   const outputShape = types.get(logits)?.shape;
   const classes = outputShape?.[1];
   if (outputShape?.length !== 2 || outputShape[0] !== options.batch || typeof classes !== 'number') {

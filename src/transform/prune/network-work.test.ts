@@ -78,7 +78,9 @@ test('a weight that two nodes share and that is cut along both axes counts once'
 
 test('so are those of networks in 8-bit integers, with weights that several nodes share', () => {
   for (let seed = 1; seed <= 4; seed++) {
-    const float = prepareQuantization(randomNetwork(['conv', 'residual', 'concat', 'projection'], 'gap', seed));
+    const float = prepareQuantization(
+      randomNetwork(['conv', 'residual', 'concat', 'projection'], 'gap', seed),
+    );
     const ranges = new Map(observedValues(float).map((name) => [name, { min: -2, max: 3 }]));
     const integers = quantize(float, ranges);
     // Scales and zero points are not trained: as many values as before, biases and weights alike.

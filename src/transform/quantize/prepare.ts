@@ -1,9 +1,9 @@
 import type { Model } from '../../graph/model.ts';
 import { foldBatchNorm } from '../passes/fold-batch-norm.ts';
 import { foldConstants } from '../passes/fold-constants.ts';
+import { liftOpset } from '../passes/lift-opset.ts';
 import { mergeMatMulBias } from '../passes/merge-mat-mul-bias.ts';
 import { removeIdlePads } from '../passes/remove-idle-pads.ts';
-import { liftOpset } from './lift-opset.ts';
 
 /**
  * The floating-point network in the form that is quantised: constants folded, Pads that add nothing

@@ -3,9 +3,8 @@ import { float32Tensor, scalarTensor, type Tensor, tensorOf } from '../../base/t
 import { GraphBuilder } from '../../graph/build.ts';
 import { checkModel } from '../../graph/check.ts';
 import { type Graph, type Model, type Node, withGraph } from '../../graph/model.ts';
-import { isOutput, producersOf, removeUnused } from '../../graph/walk.ts';
+import { isOutput, namesIn, producersOf, removeUnused } from '../../graph/walk.ts';
 import { type ActivationScale, activationScale, quantizeWeight, type Range } from './integers.ts';
-import { namesIn } from './names-in.ts';
 import { channelAxisOf, type PlanOptions, planQuantization, type QuantizationPlan } from './plan.ts';
 import { prepareQuantization } from './prepare.ts';
 

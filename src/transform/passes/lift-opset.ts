@@ -9,14 +9,16 @@ import {
 } from '../../graph/attributes.ts';
 import { type AttributeValues, GraphBuilder } from '../../graph/build.ts';
 import { type Model, type Node, opsetOf, type Shape, withGraph } from '../../graph/model.ts';
-import { removeUnused, subgraphsOf } from '../../graph/walk.ts';
+import { namesIn, removeUnused, subgraphsOf } from '../../graph/walk.ts';
 import { inferTypes } from '../../ops/infer.ts';
-import { namesIn } from './names-in.ts';
 
-/** The operator set in which QuantizeLinear and DequantizeLinear learnt one scale per channel. */
-export const QDQ_OPSET = 13;
+/**
+ * The operator set in which the last attributes of common operators became inputs, Softmax took one axis, and
+ * QuantizeLinear and DequantizeLinear learnt one scale per channel.
+ */
+export const LIFTED_OPSET = 13;
 /** The IR version that came with it. */
-const QDQ_IR_VERSION = 7;
+const LIFTED_IR_VERSION = 7;
 /** Operators broadcast by attributes before this version, a form that is not converted. */
 export const OLDEST_LIFTED_OPSET = 7;
 
@@ -29,12 +31,12 @@ export const OLDEST_LIFTED_OPSET = 7;
  */
 export function liftOpset(model: Model): Model {
   const opset = opsetOf(model) ?? 1;
-  if (opset >= QDQ_OPSET) return model;
+  if (opset >= LIFTED_OPSET) return model;
   if (opset < OLDEST_LIFTED_OPSET) {
     throw new BonsaiError(
       'unsupported',
       `The network is written in operator set ${opset}; sets from ${OLDEST_LIFTED_OPSET} on can be lifted to ` +
-        `${QDQ_OPSET}, which quantisation needs. Export it again with a newer one.`,
+        `${LIFTED_OPSET}, which quantising and training need. Export it again with a newer one.`,
     );
   }
   const { graph } = model;
@@ -59,12 +61,12 @@ export function liftOpset(model: Model): Model {
   }
   const lifted = { ...graph, ...build.finish(), docString: graph.docString };
   const opsets = model.opsets.map((entry) =>
-    entry.domain === '' ? { ...entry, version: QDQ_OPSET } : entry,
+    entry.domain === '' ? { ...entry, version: LIFTED_OPSET } : entry,
   );
   return {
     ...withGraph(model, removeUnused(lifted)),
     opsets,
-    irVersion: Math.max(model.irVersion, QDQ_IR_VERSION),
+    irVersion: Math.max(model.irVersion, LIFTED_IR_VERSION),
   };
 }
 
@@ -243,7 +245,7 @@ function refuse(reason: string): Converter['convert'] {
 function cannotLift(node: Node, opset: number, reason: string): BonsaiError {
   return new BonsaiError(
     'unsupported',
-    `${describeNode(node)} of operator set ${opset} cannot be lifted to ${QDQ_OPSET}, which quantisation needs: ` +
-      `${reason}. Export the network again with operator set ${QDQ_OPSET} or newer.`,
+    `${describeNode(node)} of operator set ${opset} cannot be lifted to ${LIFTED_OPSET}, which quantising and training need: ` +
+      `${reason}. Export the network again with operator set ${LIFTED_OPSET} or newer.`,
   );
 }
