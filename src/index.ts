@@ -109,6 +109,7 @@ export {
 export { lowerTrainingStep } from './transform/lower/lower.ts';
 export { foldBatchNorm } from './transform/passes/fold-batch-norm.ts';
 export { foldConstants } from './transform/passes/fold-constants.ts';
+export { singlePrecision } from './transform/passes/single-precision.ts';
 export { formatGoal, type Goal, parseGoal, pruneToShare } from './transform/prune/goal.ts';
 export {
   type Coupling,

@@ -1,7 +1,9 @@
+import type { DType } from '../base/dtype.ts';
 import { BonsaiError } from '../base/errors.ts';
 import { float32Tensor } from '../base/tensor.ts';
 import { GraphBuilder } from '../graph/build.ts';
 import { type Model, type Shape, withGraph } from '../graph/model.ts';
+import { codeOfDtype } from '../graph/onnx/codes.ts';
 import { namesIn } from '../graph/walk.ts';
 import { NORMALIZATION_PREFIX } from '../ops/parameters.ts';
 import type { Dataset } from './data/data-module.ts';
@@ -13,11 +15,11 @@ export interface ImageInput {
 }
 
 /**
- * A network of anybody's as one that takes pixels in [0, 1] as [N, C, H, W], as `evaluate` feeds them: normalisation goes
- * before it where it is asked for, and a Transpose where the network's input is [N, H, W, C]. All values of the network
- * keep their names.
+ * A network of anybody's as one that takes float32 pixels in [0, 1] as [N, C, H, W], as `evaluate` feeds them: normalisation
+ * goes before it where it is asked for, a Transpose where the network's input is [N, H, W, C], and a Cast where it is of
+ * another floating-point type. All values of the network keep their names.
  * @returns the model itself where nothing is to do
- * @throws BonsaiError `shape_mismatch` where the network's first input is no image of the data's size
+ * @throws BonsaiError `shape_mismatch` where the network's first input is no image of the data's size, or no floats
  */
 export function withImageInput(
   model: Model,
@@ -34,7 +36,15 @@ export function withImageInput(
       `The network should have one input, images of ${dataset.shape.join('×')}; it has ${found.join(', ') || 'none'}.`,
     );
   }
-  if (layout === 'channels-first' && !input.normalize) return model;
+  const { dtype } = image.type!; // It has a layout, so its type is known.
+  if (!FLOATS.has(dtype)) {
+    throw new BonsaiError(
+      'shape_mismatch',
+      `The network's input "${image.name}" is ${dtype}; images are floats in [0, 1]. Give a network that takes ` +
+        `${[...FLOATS].join(', ')}.`,
+    );
+  }
+  if (layout === 'channels-first' && dtype === 'float32' && !input.normalize) return model;
 
   const build = new GraphBuilder(graph.name, { ...graph, nodes: [], inputs: [] });
   build.avoid(namesIn(graph));
@@ -64,10 +74,18 @@ export function withImageInput(
       build.op('Transpose', [value], { perm: [0, 2, 3, 1] }, { ...options, outputs }),
     );
   }
+  if (dtype !== 'float32') {
+    const to = codeOfDtype(dtype);
+    const options = { name: build.fresh('pixels_cast') };
+    steps.push((value, outputs) => build.op('Cast', [value], { to }, { ...options, outputs }));
+  }
   for (const [i, step] of steps.entries()) x = step(x, i === steps.length - 1 ? [image.name] : undefined);
   for (const node of graph.nodes) build.node(node);
   return withGraph(model, { ...graph, ...build.finish(), docString: graph.docString });
 }
+
+/** Types of which an image's input may be. */
+const FLOATS: ReadonlySet<DType> = new Set(['float32', 'float16', 'bfloat16', 'float64']);
 
 /** The name of the input that takes pixels. */
 const PIXELS = 'pixels';

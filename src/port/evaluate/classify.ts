@@ -1,4 +1,5 @@
 import { BonsaiError } from '../../base/errors.ts';
+import { withoutHalf } from '../../base/half.ts';
 import { float32Tensor, floatsOf } from '../../base/tensor.ts';
 import type { Session } from '../../engine/session.ts';
 import { batchOf } from '../data/batch.ts';
@@ -48,7 +49,7 @@ export async function classifySplit(
       }
       if (confusion.length === 0)
         confusion = Array.from({ length: classes }, () => new Array(classes + 1).fill(0));
-      const values = floatsOf(scores);
+      const values = floatsOf(withoutHalf(scores));
       labels.forEach((label, i) => {
         const row = confusion[label];
         if (row === undefined) {

@@ -5,6 +5,7 @@ import { Session } from '../../engine/session.ts';
 import { GraphBuilder, modelOf } from '../../graph/build.ts';
 import type { Model } from '../../graph/model.ts';
 import { writeModel } from '../../graph/onnx/write.ts';
+import { halfPrecision } from '../../transform/passes/half-precision.fixture.ts';
 import { dependencyGroups } from '../../transform/prune/groups.ts';
 import { batchOf } from '../data/batch.ts';
 import type { Split } from '../data/data-module.ts';
@@ -128,6 +129,20 @@ describe('activations', () => {
     expect(Math.min(...mean.scores(groupOf(model)))).toBeGreaterThan(0);
   });
 });
+
+test.each(['taylor', 'taylor-gate', 'apoz', 'mean-activation'] as const)(
+  '%s of a network in 16-bit floats is that of the same network in float32',
+  async (name) => {
+    const model = network({ norm: name === 'taylor-gate' });
+    const scores = async (of: Model) =>
+      (await gatherCriterion(name, of, split, { ...RAW, batch: 4 })).scores(groupOf(of));
+    const [actual, expected] = [await scores(halfPrecision(model)), await scores(model)];
+    const largest = Math.max(...expected);
+    expect(largest).toBeGreaterThan(0);
+    for (const [i, score] of expected.entries())
+      expect(Math.abs(actual[i]! - score) / largest).toBeLessThan(0.02);
+  },
+);
 
 test('what cannot be gathered is a typed error; an abort stops it', async () => {
   const gather = (name: 'taylor' | 'taylor-gate', given: Split, more = {}) =>

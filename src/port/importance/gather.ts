@@ -4,6 +4,7 @@ import { workerUrl } from '../../base/worker-url.ts';
 import type { Model } from '../../graph/model.ts';
 import { writeModel } from '../../graph/onnx/write.ts';
 import { foldConstants } from '../../transform/passes/fold-constants.ts';
+import { singlePrecision } from '../../transform/passes/single-precision.ts';
 import { type ChannelMeans, compensationSites } from '../../transform/prune/compensate.ts';
 import {
   type ActivationCriterionName,
@@ -59,12 +60,13 @@ export const GATHER_BATCHES = 20;
  */
 export async function gatherCriterion(
   name: CriterionName,
-  model: Model,
+  network: Model,
   split: Split,
   options: GatherOptions,
 ): Promise<Criterion> {
-  if (name === 'fpgm') return fpgmByEngine(model, options);
-  if (!isDataCriterion(name)) return weightCriterion(name, foldConstants(model), options);
+  if (name === 'fpgm') return fpgmByEngine(network, options);
+  if (!isDataCriterion(name)) return weightCriterion(name, foldConstants(network), options);
+  const model = singlePrecision(network);
   if (name === 'taylor-gate') requireBatchNorm(model, name, 'taylor');
   const form = statisticsForm(model);
   const examples = await examplesOf(form, split, options);
@@ -89,8 +91,9 @@ export async function gatherCriterion(
  * @throws as `gatherCriterion`
  */
 export async function gatherMeans(model: Model, split: Split, options: GatherOptions): Promise<ChannelMeans> {
-  const form = statisticsForm(model);
-  const propagation = propagateLabels(foldConstants(model));
+  const single = singlePrecision(model);
+  const form = statisticsForm(single);
+  const propagation = propagateLabels(foldConstants(single));
   const sites = compensationSites(propagation).map((value) => ({
     key: value,
     value,

@@ -1,4 +1,5 @@
 import { BonsaiError, InvalidArgumentError } from '../../base/errors.ts';
+import { isHalf } from '../../base/half.ts';
 import { elementCount, float32Tensor } from '../../base/tensor.ts';
 import { DEFAULT_OPSET, GraphBuilder, modelOf } from '../../graph/build.ts';
 import { type Model, type Node, opsetOf } from '../../graph/model.ts';
@@ -101,6 +102,7 @@ export function buildTrainingStep(network: Model, options: TrainingStepOptions):
   build.input(input.name, input.type.dtype, imageShape);
   const learningRate = build.input('learning_rate', 'float32', []);
   const slots = slotsOf(model, options.frozen ?? (() => false));
+  if (slots.length === 0) throw noParameters(model);
   const parameterCount = slots.reduce((sum, slot) => sum + slot.size, 0);
   const parameters = build.input('parameters', 'float32', [parameterCount]);
   const flat = unpack(build, parameters, slots);
@@ -182,6 +184,18 @@ function slotsOf(model: Model, frozen: (parameter: string) => boolean): Paramete
   });
 }
 
+function noParameters({ graph }: Model): BonsaiError {
+  const half = [...graph.initializers].find(([, { dtype }]) => isHalf(dtype));
+  if (half === undefined)
+    return new InvalidArgumentError('The network has no parameter that could be trained.');
+  const [name, { dtype }] = half;
+  return new BonsaiError(
+    'unsupported',
+    `The network's weights are ${dtype} ("${name}"), and training computes in float32. Give the float32 network that it was ` +
+      'converted from, or convert it (`singlePrecision` of the library).',
+  );
+}
+
 /** The scales of BatchNormalization, by name. */
 function scalesOf(model: Model): string[] {
   return model.graph.nodes.flatMap((node) =>
@@ -191,9 +205,6 @@ function scalesOf(model: Model): string[] {
 
 /** Cuts the flat vector into the network's parameters, under their own names; returns the flat pieces. */
 function unpack(build: GraphBuilder, parameters: string, slots: readonly ParameterSlot[]): readonly string[] {
-  if (slots.length === 0) {
-    throw new BonsaiError('invalid_argument', 'The network has no parameter that could be trained.');
-  }
   const sizes = slots.map((slot) => slot.size);
   const parts = build.ops('Split', [parameters, build.ints(sizes)], { axis: 0 }, { outputs: slots.length });
   for (const [i, { name, shape }] of slots.entries()) {

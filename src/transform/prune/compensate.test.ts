@@ -1,10 +1,12 @@
 import { expect, test } from 'vitest';
+import { withoutHalf } from '../../base/half.ts';
 import { seededRandom } from '../../base/random.ts';
 import { elementCount, float32Tensor, floatsOf } from '../../base/tensor.ts';
 import { Session } from '../../engine/session.ts';
 import { GraphBuilder, modelOf } from '../../graph/build.ts';
 import type { Model } from '../../graph/model.ts';
 import { writeModel } from '../../graph/onnx/write.ts';
+import { halfPrecision } from '../passes/half-precision.fixture.ts';
 import { compensationSites } from './compensate.ts';
 import type { Criterion } from './importance/criterion.ts';
 import { propagateLabels } from './labels.ts';
@@ -58,4 +60,22 @@ test('what constant channels gave is kept exactly in the biases of those who rea
   const difference = (a: Float32Array, b: Float32Array) => Math.max(...a.map((v, i) => Math.abs(v - b[i]!)));
   expect(difference(outputs[1]!, outputs[0]!)).toBeLessThan(1e-4);
   expect(difference(outputs[2]!, outputs[0]!)).toBeGreaterThan(0.1);
+});
+
+test('biases of networks in 16-bit floats are repaired in their own type', () => {
+  const float = network();
+  const means = new Map([['a', Float64Array.of(3, -2, 99, 99)]]);
+  const options = { ratio: 0.5, align: 1, criterion: firstGoes, kept: new Map([['b', 5]]), means } as const;
+  const biasOf = ({ graph }: Model) => {
+    const second = graph.nodes.find(({ outputs }) => outputs[0] === 'b')!;
+    return graph.initializers.get(second.inputs[2]!)!;
+  };
+  const [actual, expected] = [halfPrecision(float), float].map((model) =>
+    biasOf(prune(model, options).model),
+  );
+  expect(actual!.dtype).toBe('float16');
+  const values = floatsOf(withoutHalf(actual!));
+  expect(values.length).toBe(5);
+  for (const [i, value] of floatsOf(expected!).entries())
+    expect(Math.abs(values[i]! - value)).toBeLessThan(0.01 * Math.max(1, Math.abs(value)));
 });

@@ -1,3 +1,4 @@
+import { halfTensor, isHalf, withoutHalf } from '../../base/half.ts';
 import { elementCount, float32Tensor, floatsOf } from '../../base/tensor.ts';
 import { floatAttribute, intAttribute } from '../../graph/attributes.ts';
 import { type Model, type Node, withGraph } from '../../graph/model.ts';
@@ -38,18 +39,15 @@ export function compensateMeans(
     const shift = shiftOf(binding, isRemoved, values);
     if (shift === undefined) continue;
     const old = initializers.get(node.inputs[2] ?? '');
-    if (node.inputs[2] && (old?.dtype !== 'float32' || elementCount(old.shape) !== shift.length)) continue;
-    const before = old === undefined ? new Float32Array(shift.length) : floatsOf(old);
+    const { dtype } = binding.tensor;
+    if (node.inputs[2] && (old?.dtype !== dtype || elementCount(old.shape) !== shift.length)) continue;
+    const before = old === undefined ? new Float32Array(shift.length) : floatsOf(withoutHalf(old));
     // A bias of its own: exporters share equal ones between layers.
     const name = `${nameOf(node)}/compensated_bias`;
     if (initializers.has(name)) continue;
-    initializers.set(
-      name,
-      float32Tensor(
-        old?.shape ?? [shift.length],
-        before.map((value, o) => value + shift[o]!),
-      ),
-    );
+    const shape = old?.shape ?? [shift.length];
+    const after = before.map((value, o) => value + shift[o]!);
+    initializers.set(name, isHalf(dtype) ? halfTensor(dtype, shape, after) : float32Tensor(shape, after));
     nodes[binding.node] = { ...node, inputs: [node.inputs[0]!, node.inputs[1]!, name] };
   }
   return withGraph(model, { ...model.graph, nodes, initializers });
@@ -78,9 +76,10 @@ function shiftOf(
   isRemoved: (label: number) => boolean,
   means: Float64Array,
 ): Float64Array | undefined {
-  if (tensor.dtype !== 'float32') return undefined;
+  const stored = withoutHalf(tensor);
+  if (stored.dtype !== 'float32') return undefined;
   const outAxis = axis === 0 ? 1 : 0;
-  const weights = floatsOf(tensor);
+  const weights = floatsOf(stored);
   const outputs = tensor.shape[outAxis]!;
   const kernel = elementCount(tensor.shape.slice(2));
   const [outStride, inStride] = axis === 0 ? [kernel, outputs * kernel] : [tensor.shape[1]! * kernel, kernel];

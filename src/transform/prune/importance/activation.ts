@@ -147,6 +147,7 @@ const ONNX_BOOL = 9;
 /** Operators that only move, repeat or pool what another computed: APoZ behind a pooling would miss most zeros. */
 const MOVEMENT: ReadonlySet<string> = new Set([
   'AveragePool',
+  'Cast',
   'Concat',
   'DepthToSpace',
   'Dropout',
