@@ -77,6 +77,12 @@ export function systemCodeOf(thrown: unknown): string | undefined {
   return typeof thrown.code === 'string' ? thrown.code : undefined;
 }
 
+/** The path that a Node.js system error is about, or undefined. */
+export function systemPathOf(thrown: unknown): string | undefined {
+  if (typeof thrown !== 'object' || thrown === null || !('path' in thrown)) return undefined;
+  return typeof thrown.path === 'string' ? thrown.path : undefined;
+}
+
 /** The system's sentence without the call and the files that only the caller knows: "EROFS: read-only file system". */
 export function systemReason(thrown: unknown): string {
   const message = messageOf(thrown);

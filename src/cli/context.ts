@@ -1,6 +1,7 @@
 import { type Clock, systemClock } from '../base/clock.ts';
 import { BonsaiError, messageOf } from '../base/errors.ts';
 import { type Progress, silentProgress, terminalProgress } from './progress.ts';
+import { isStandardOutput } from './writable.ts';
 
 /** What every command gets from the outside world; the only place where the real clock and signals come in. */
 export interface Context {
@@ -9,8 +10,11 @@ export interface Context {
   /** Aborts on the first SIGINT or SIGTERM; one that comes later than `REPEAT_MS` ends the process at once. */
   readonly signal: AbortSignal;
   readonly json: boolean;
-  /** Writes a result to standard output: the value as JSON under `--json`, the text otherwise. */
-  result(value: unknown, text: string): void;
+  /**
+   * Writes a result to standard output: the value as JSON under `--json`, the text otherwise.
+   * @param written the file that the command wrote; where that is standard output itself, the result goes to standard error
+   */
+  result(value: unknown, text: string, written?: string): void;
 }
 
 export function processContext(options: { json?: boolean; quiet?: boolean }): Context {
@@ -34,8 +38,9 @@ export function processContext(options: { json?: boolean; quiet?: boolean }): Co
     progress: options.quiet ? silentProgress : terminalProgress(process.stderr, systemClock.nowMs),
     signal: controller.signal,
     json,
-    result: (value, text) => {
-      process.stdout.write(json ? `${JSON.stringify(value, null, 2)}\n` : `${text}\n`);
+    result: (value, text, written) => {
+      const stream = written !== undefined && isStandardOutput(written) ? process.stderr : process.stdout;
+      stream.write(json ? `${JSON.stringify(value, null, 2)}\n` : `${text}\n`);
     },
   };
 }

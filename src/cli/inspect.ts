@@ -74,9 +74,7 @@ export function inspectionText(
       ...inspection.inputs.map((value) => `  input   ${valueText(value)}`),
       ...inspection.outputs.map((value) => `  output  ${valueText(value)}`),
       `  ${compactCount(parameters)} parameters, ${macs === undefined ? 'multiply-accumulates unknown' : `${compactCount(macs)} multiply-accumulates (MACs) for ${batchText(inspection, shapes)}`}`,
-      ...(uncounted === undefined
-        ? []
-        : [`  ${uncounted}`, '  Fix open sizes with --shape, such as --shape image=1,3,224,224.']),
+      ...(uncounted === undefined ? [] : [`  ${uncounted}`]),
     ],
     ...(inspection.nodes.length > 0 ? [nodeLines(inspection, all)] : []),
     [

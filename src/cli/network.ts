@@ -4,6 +4,9 @@ import { probeBlockSize } from '../engine/probe-block.ts';
 import { checkModel } from '../graph/check.ts';
 import type { Model, Shape } from '../graph/model.ts';
 import { readModelFile } from '../graph/onnx/read.ts';
+import { ShapeError } from '../ops/errors.ts';
+import { inferTypes } from '../ops/infer.ts';
+import { checkInputShapes } from '../ops/input-shapes.ts';
 
 /** Shapes of inputs by name, as `--shape` gives them. */
 export type InputShapes = Readonly<Record<string, readonly number[]>>;
@@ -48,24 +51,34 @@ export function parseShape(text: string, others: InputShapes = {}): InputShapes 
   return { ...others, [name]: sizes };
 }
 
-/** @throws InvalidArgumentError for inputs that the network lacks, and sizes that the file contradicts */
+/**
+ * @throws InvalidArgumentError for inputs that the network lacks, sizes that the file contradicts, and sizes at which a layer
+ *   cannot compute
+ */
 export function checkShapes(model: Model, shapes: InputShapes): void {
-  for (const [name, sizes] of Object.entries(shapes)) {
-    const input = model.graph.inputs.find((candidate) => candidate.name === name);
-    if (input === undefined) {
-      const known = model.graph.inputs.map((candidate) => `"${candidate.name}"`).join(', ');
-      throw new InvalidArgumentError(`The network has no input "${name}"; its inputs are ${known}.`);
-    }
-    const stated = input.type?.shape;
-    const fits =
-      stated === undefined ||
-      (stated.length === sizes.length &&
-        stated.every((size, axis) => typeof size !== 'number' || size === sizes[axis]));
+  checkInputShapes(model.graph, shapes);
+  const given = Object.entries(shapes);
+  for (const [name, sizes] of given) {
+    const stated = model.graph.inputs.find((input) => input.name === name)?.type?.shape;
+    const fits = stated?.every((size, axis) => typeof size !== 'number' || size === sizes[axis]) ?? true;
     if (!fits) {
       throw new InvalidArgumentError(
         `The input "${name}" is ${shapeText(stated)}; the sizes ${sizes.join(',')} do not fit. Only open sizes can be chosen.`,
       );
     }
+  }
+  if (given.length === 0) return;
+  try {
+    inferTypes(model, { inputs: shapes });
+  } catch (cause) {
+    if (!(cause instanceof ShapeError)) throw cause;
+    const text = given.map(([name, sizes]) => `--shape ${name}=${sizes.join(',')}`).join(' ');
+    throw new InvalidArgumentError(
+      `The network cannot compute at ${text}: ${cause.message} Give other sizes.`,
+      {
+        cause,
+      },
+    );
   }
 }
 

@@ -247,6 +247,42 @@ describe('bonsai prune', () => {
     },
   );
 
+  test.skipIf(!existsSync('/dev/stdout'))(
+    'into a pipe goes the network alone, the summary beside it',
+    async () => {
+      const command = `"${process.execPath}" "${main}" prune network.onnx --align 1 --out /dev/stdout | cat > piped.onnx`;
+      const { stdout, stderr } = await new Promise<{ stdout: string; stderr: string }>((done) => {
+        execFile('sh', ['-c', command], { cwd: folder }, (_error, stdout, stderr) =>
+          done({ stdout, stderr }),
+        );
+      });
+      expect(stdout).toBe('');
+      expect(stderr).toMatch(/parameters .* written to \/dev\/stdout/s);
+      await bonsai('prune', 'network.onnx', '--align', '1', '--out', 'filed.onnx');
+      expect(await readFile(join(folder, 'piped.onnx'))).toEqual(await readFile(join(folder, 'filed.onnx')));
+    },
+  );
+
+  test('of a network whose branches multiply, the work is unknown, and why is told', async () => {
+    const build = new GraphBuilder('branches', { ...network.graph, outputs: [] });
+    const branch = (rows: number[]) => {
+      const inner = new GraphBuilder('branch');
+      inner.output(inner.op('MatMul', ['logits', inner.constant(float32Tensor([5, 1], rows))]), 'float32');
+      return { kind: 'graph', value: inner.finish() } as const;
+    };
+    const branches = { then_branch: branch([1, 2, 3, 4, 5]), else_branch: branch([5, 4, 3, 2, 1]) };
+    const y = build.op('If', [build.input('condition', 'bool', [])], branches);
+    build.output(y, 'float32', ['N', 1]);
+    await writeModelFile(withGraph(network, build.finish()), join(folder, 'branches.onnx'));
+    const { code, stdout } = await bonsai('prune', 'branches.onnx', '--out', 'branches-half.onnx');
+    expect(stdout).toMatch(/MACs {8}unknown: If .* cannot be counted: it multiplies inside a subgraph/);
+    expect(stdout).not.toContain('--shape');
+    expect(code).toBe(0);
+    const inspected = await bonsai('inspect', 'branches.onnx');
+    expect(inspected.stdout).toMatch(/multiplies inside a subgraph/);
+    expect(inspected.stdout).not.toContain('--shape');
+  });
+
   test.skipIf(!existsSync('/dev/full'))('a full device is told as such', async () => {
     const { code, stderr } = await bonsai('prune', 'network.onnx', '--out', '/dev/full');
     expect(stderr).toMatch(/\[unwritable_path\].*\/dev\/full: ENOSPC: no space left on device\./);
@@ -264,6 +300,15 @@ describe('bonsai prune', () => {
     [['--goal', 'speed=2'], 2, /flops=0\.5, params=0\.3/],
     [['--goal', 'flops=0.5', '--ratio', '0.5'], 2, /cannot be used with option/],
     [['--shape', 'image=1,3,8,8'], 2, /do not fit/],
+    [['--shape', 'picture=1,2,8,8'], 2, /no input "picture"; its inputs are "image"/],
+    [['--shape', 'image=1,2,8'], 2, /"image" is \[N, 2, 8, 8\].* \[1, 2, 8\]\. Expected 4 sizes/],
+    [['--shape', 'image=1,2,eight,8'], 2, /Expected an input and its sizes such as image=1,3,224,224, got/],
+    [
+      ['--goal', 'params=0.001', '--align', '1'],
+      2,
+      /lower `align` \(--align\) or raise `maxRatio` \(--max-ratio\)/,
+    ],
+    [['--scope', 'global', '--ratio', '0.95'], 2, /Lower the ratio \(--ratio\) or raise .*\(--max-ratio\)/],
     [['--out', 'network.onnx'], 2, /--out is network\.onnx, which is the file that is read.*--force/],
     [
       ['--goal', 'throughput=9/s', '--target', 'board'],

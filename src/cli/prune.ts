@@ -244,7 +244,7 @@ ${EXIT_CODE_HELP}`,
         await writeModelFile(pruned.model, options.out);
         return { pruned, seconds, verification };
       });
-      context.result(pruningJson(result), pruningText(result, options.out));
+      context.result(pruningJson(result), pruningText(result, options.out), options.out);
     });
 }
 
@@ -423,10 +423,11 @@ interface Pruning {
 
 /** The result for programs. */
 export function pruningJson({ pruned, seconds, verification }: Pruning) {
-  const { parameters, macs, groups, frozen, align } = pruned;
+  const { parameters, macs, uncounted, groups, frozen, align } = pruned;
   return {
     parameters,
     macs,
+    uncounted,
     align,
     seconds,
     groups: groups.length,
@@ -449,7 +450,7 @@ export function pruningJson({ pruned, seconds, verification }: Pruning) {
 
 /** The result for people: what each group lost, the totals, where the file is. */
 export function pruningText({ pruned, seconds, verification }: Pruning, file: string): string {
-  const { parameters, macs, groups, frozen, align, blocked = 0 } = pruned;
+  const { parameters, macs, uncounted, groups, frozen, align, blocked = 0 } = pruned;
   const table = alignedTable([
     ['group (made by)', 'channels', 'kept'],
     ...groups.map(({ producers, channels, kept }) => [groupName(producers), String(channels), String(kept)]),
@@ -457,9 +458,7 @@ export function pruningText({ pruned, seconds, verification }: Pruning, file: st
   return [
     table,
     `parameters  ${change(parameters)}`,
-    macs === undefined
-      ? 'MACs        unknown: the file leaves sizes open; give them with --shape'
-      : `MACs        ${change(macs)}`,
+    `MACs        ${macs === undefined ? `unknown: ${uncounted}` : change(macs)}`,
     ...(frozen.length > 0
       ? [
           `frozen      ${frozen.length} layer${frozen.length === 1 ? '' : 's'} whose channels stay; bonsai inspect tells why`,

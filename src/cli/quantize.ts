@@ -102,7 +102,7 @@ ${EXIT_CODE_HELP}`,
         quantizeAndCompare(context, { ...options, model, parent, file, dataset }),
       );
       await writeModelFile(result.model, options.out);
-      context.result({ ...result, model: undefined }, textOf(result));
+      context.result({ ...result, model: undefined }, textOf(result), options.out);
     });
 }
 

@@ -378,6 +378,7 @@ ${EXIT_CODE_HELP}`,
         { file: options.out, seed: options.seed, ...trained, model: undefined, macs, parameters },
         `${options.out}: ${(100 * trained.testAccuracy).toFixed(2)} % of ${dataset.test.count} test examples right, ` +
           `${(macs / 1e6).toFixed(1)} MMACs, ${parameters} parameters, seed ${options.seed}`,
+        options.out,
       );
     });
 }

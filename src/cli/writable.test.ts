@@ -43,6 +43,23 @@ it('does not make the folder of a file', async () => {
   expect(await readdir(folder)).toEqual([]);
 });
 
+it('names the folder that is missing behind a link, not that of the link', async () => {
+  await symlink(join('gone', 'x.onnx'), join(folder, 'relative'));
+  await symlink(join(folder, 'far', 'away', 'x.onnx'), join(folder, 'absolute'));
+  for (const [name, missing] of [
+    ['relative', join(folder, 'gone')],
+    ['absolute', join(folder, 'far', 'away')],
+  ] as const) {
+    const path = join(folder, name);
+    await expect(checkWritableFile(path)).rejects.toMatchObject({
+      code: 'unwritable_path',
+      message: expect.stringContaining(
+        `Cannot write ${path}: it is a link to where there is no folder ${missing}. Make it (mkdir -p ${missing})`,
+      ),
+    });
+  }
+});
+
 it('refuses the file that is read, under any of its names, unless told otherwise', async () => {
   const file = join(folder, 'network.onnx');
   await writeFile(file, 'precious');

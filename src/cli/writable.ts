@@ -1,8 +1,15 @@
-import { constants } from 'node:fs';
+import { constants, fstatSync, statSync } from 'node:fs';
 import { access, open, rm } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
+import { isatty } from 'node:tty';
 import { Option } from 'commander';
-import { BonsaiError, InvalidArgumentError, systemCodeOf, systemReason } from '../base/errors.ts';
+import {
+  BonsaiError,
+  InvalidArgumentError,
+  systemCodeOf,
+  systemPathOf,
+  systemReason,
+} from '../base/errors.ts';
 import { makeFolder } from '../base/make-folder.ts';
 import { isSameFile, targetOf } from '../base/replace-file.ts';
 
@@ -21,11 +28,12 @@ export async function checkWritableFile(
     throw new InvalidArgumentError('--out is empty; expected the file to write, such as network.onnx.');
   }
   const target = await targetOf(path).catch(async (cause) => {
-    const folder = dirname(path);
+    const folder = missingFolder(path, cause);
     if (systemCodeOf(cause) === 'ENOENT' && !/[\\/]$/.test(path)) {
+      const where = folder === dirname(path) ? 'there' : 'it is a link to where there';
       throw new BonsaiError(
         'unwritable_path',
-        `Cannot write ${path}: there is no folder ${folder}. Make it (mkdir -p ${folder}), or choose another path; nothing was done yet.`,
+        `Cannot write ${path}: ${where} is no folder ${folder}. Make it (mkdir -p ${folder}), or choose another path; nothing was done yet.`,
         { cause },
       );
     }
@@ -50,6 +58,27 @@ export async function checkWritableFile(
   }
   await probe(dirname(target.path), path);
 }
+
+/** The folder that is not there: that of the path as it was given, or the one that its last symbolic link points into. */
+function missingFolder(path: string, cause: unknown): string {
+  const own = dirname(path);
+  const found = systemPathOf(cause);
+  return found === undefined || found === resolve(own) || found === path ? own : found;
+}
+
+/** Whether a path leads to this process' standard output (`/dev/stdout`): what is printed there would end up in the file. */
+export function isStandardOutput(path: string): boolean {
+  try {
+    const [file, output] = [statSync(path, { bigint: true }), fstatSync(STANDARD_OUTPUT, { bigint: true })];
+    // Devices that swallow everything, such as /dev/null, are no place where two things could meet.
+    const isSink = file.isCharacterDevice() && !isatty(STANDARD_OUTPUT);
+    return file.dev === output.dev && file.ino === output.ino && !isSink;
+  } catch {
+    return false; // It is not there, or standard output is closed.
+  }
+}
+
+const STANDARD_OUTPUT = 1;
 
 /** `--force` of commands that read one network and write another. */
 export function forceOption(): Option {

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
-import { float32Tensor, int64Tensor } from '../base/tensor.ts';
+import { float32Tensor, int64Tensor, tensorOf } from '../base/tensor.ts';
 import { GraphBuilder, modelOf } from '../graph/build.ts';
-import { countCost } from './count.ts';
+import { countCost, countParameters, tryCountCost } from './count.ts';
 
 const zeros = (...shape: number[]) =>
   float32Tensor(shape, new Float32Array(shape.reduce((a, b) => a * b, 1)));
@@ -66,7 +66,55 @@ test('counts recurrent layers, and refuses what multiplies inside a subgraph', (
   branch.output(branch.op('MatMul', ['x', b.initializer('m', zeros(3, 2))]), 'float32');
   const value = { kind: 'graph', value: branch.finish() } as const;
   b.op('If', [b.input('condition', 'bool', [])], { then_branch: value, else_branch: value });
-  expect(() => countCost(modelOf(b.finish()))).toThrow(/If.*cannot be counted.*inside a subgraph/);
+  const branched = modelOf(b.finish());
+  expect(() => countCost(branched)).toThrow(/If.*cannot be counted.*inside a subgraph/);
+  // No shape of an input would help.
+  expect(tryCountCost(branched)).toEqual({ uncounted: expect.not.stringContaining('--shape') });
+});
+
+test('images that poolings shrink to nothing are told as such, with how to give others where they are open', () => {
+  const network = (side: number | string) => {
+    const b = new GraphBuilder('small');
+    const x = b.op('MaxPool', [b.input('image', 'float32', ['N', 3, 8, side])], { kernel_shape: [4, 4] });
+    b.output(b.op('Conv', [x, b.initializer('w', zeros(4, 3, 1, 1))]), 'float32');
+    return modelOf(b.finish());
+  };
+  expect(tryCountCost(network('W'), { inputs: { image: [1, 3, 8, 2] } })).toEqual({
+    uncounted: expect.stringMatching(/MaxPool.*too small for the kernel\.$/),
+  });
+  expect(tryCountCost(network('W'), { inputs: { image: [1, 3, 2, 'W'] } })).toEqual({
+    uncounted: expect.stringMatching(/MaxPool.*too small.*--shape image=1,3,2,224\.$/),
+  });
+  expect(tryCountCost(network('W'), { inputs: { image: [1, 3, 8, 8] } })).toMatchObject({ macs: 5 * 5 * 12 });
+});
+
+test('only trained values count as parameters: integers of weights do, their scales and zero points do not', () => {
+  const b = new GraphBuilder('integers');
+  const integers = (...shape: number[]) =>
+    tensorOf('int8', shape, new Int8Array(shape.reduce((product, size) => product * size, 1)));
+  const x = b.input('x', 'float32', ['N', 3, 4, 4]);
+  const stored = b.initializer('w', integers(6, 3, 1, 1));
+  const dequantized = (scale: string) =>
+    b.op('DequantizeLinear', [
+      stored,
+      b.initializer(scale, zeros(6)),
+      b.initializer(`${scale}/zero`, integers(6)),
+    ]);
+  const y = b.op('Add', [
+    b.op('Conv', [x, dequantized('a'), b.initializer('bias', zeros(6))]),
+    b.op('Conv', [x, dequantized('b')]),
+  ]);
+  const zero = b.initializer('y/zero', tensorOf('uint8', [], new Uint8Array(1)));
+  const scale = b.initializer('y/scale', zeros());
+  const q = b.op('QuantizeLinear', [y, scale, zero]);
+  const weights = [
+    b.initializer('v', integers(6, 5)),
+    b.initializer('v/scale', zeros(5)),
+    b.initializer('v/zero', integers(5)),
+  ];
+  b.output(b.op('QLinearMatMul', [q, scale, zero, ...weights, scale, zero]), 'uint8');
+  // w is shared by two convolutions.
+  expect(countParameters(modelOf(b.finish()))).toBe(18 + 6 + 30);
 });
 
 test('refuses to count what has no shape', () => {

@@ -4,7 +4,9 @@ import { describeNode } from '../graph/attributes.ts';
 import type { Dim, Graph, Model, Node, Shape } from '../graph/model.ts';
 import { subgraphsOf } from '../graph/walk.ts';
 import { describeShape, knownShape } from './dims.ts';
+import { ShapeError } from './errors.ts';
 import { inferTypes } from './infer.ts';
+import { checkInputShapes } from './input-shapes.ts';
 import { parametersOf } from './parameters.ts';
 import { recordFor } from './table.ts';
 
@@ -35,7 +37,7 @@ export function countCost(model: Model, options: CountOptions = {}): GraphCost {
   let macs = 0;
   for (const [index, node] of model.graph.nodes.entries()) {
     if (subgraphsOf(node).some(hasWork))
-      throw new UncountedError(node, inputs, 'multiplies inside a subgraph');
+      throw new UncountedError(node, 'multiplies inside a subgraph, whose shapes are not known');
     const cost = recordFor(node)?.cost;
     if (cost === undefined) continue;
     const outputs = node.outputs.filter((name) => name !== '').map(shapeOf);
@@ -47,10 +49,10 @@ export function countCost(model: Model, options: CountOptions = {}): GraphCost {
       const what = isKnown ? 'output' : 'input';
       throw new UncountedError(
         node,
-        inputs,
         shape === undefined
           ? `has an ${what} of unknown shape`
           : `has an ${what} of shape ${describeShape(shape)}`,
+        inputs,
       );
     }
     const own = cost({ node, inputs: node.inputs.map(shapeOf), outputs }).macs;
@@ -69,13 +71,38 @@ export function countParameters({ graph }: Model): number {
 }
 
 /**
+ * `countCost`, or a sentence that says why the work is unknown and, where sizes that the file leaves open are why, how to
+ * give them.
+ * @throws InvalidArgumentError for given shapes that no input can have
+ */
+export function tryCountCost(
+  model: Model,
+  options: CountOptions = {},
+): GraphCost | { readonly uncounted: string } {
+  try {
+    return countCost(model, options);
+  } catch (error) {
+    if (error instanceof UncountedError) return { uncounted: error.message };
+    // Of sizes that the file leaves open: a batch that cannot be 1, images that poolings shrink to nothing.
+    if (!(error instanceof ShapeError)) throw error;
+    const shapes = model.graph.inputs.flatMap(({ name, type }): [string, Shape][] => {
+      const shape = options.inputs?.[name] ?? type?.shape;
+      return shape === undefined ? [] : [[name, shape]];
+    });
+    return { uncounted: `${error.message}${openSizesAdvice(Object.fromEntries(shapes))}` };
+  }
+}
+
+/**
  * Shapes of the inputs to count at: an open batch, which is axis 0 or what is called so, is 1, wherever its name occurs.
  * Other sizes that are open stay so: what depends on them is not known.
+ * @throws InvalidArgumentError for given shapes that no input can have
  */
 export function countedShapes(
   { inputs }: Pick<Graph, 'inputs'>,
   given: Readonly<Record<string, Shape>> = {},
 ): Record<string, Shape> {
+  checkInputShapes({ inputs }, given);
   const shapes = inputs.flatMap(({ name, type }): [string, Shape][] => {
     const shape = given[name] ?? type?.shape;
     return shape === undefined ? [] : [[name, shape]];
@@ -89,20 +116,25 @@ export function countedShapes(
 
 /** The work of a node cannot be counted, because sizes around it are open or because it is not known what it does. */
 export class UncountedError extends BonsaiError {
-  constructor(node: Node, inputs: Readonly<Record<string, Shape>>, why: string) {
-    const open = Object.entries(inputs).find(([, shape]) => knownShape(shape) === undefined);
-    const example = ([name, shape]: [string, Shape]) =>
-      `${name}=${shape.map((size, axis) => (typeof size === 'number' ? size : axis === 1 ? 3 : EXAMPLE_SIZE))}`;
-    const advice =
-      open === undefined
-        ? ''
-        : ` The input "${open[0]}" leaves sizes open, ${describeShape(open[1])}: give them, such as --shape ${example(open)}.`;
-    super('unsupported', `${describeNode(node)} cannot be counted: it ${why}.${advice}`);
+  /** @param inputs shapes of the graph's inputs, where sizes that are open may be why */
+  constructor(node: Node, why: string, inputs: Readonly<Record<string, Shape>> = {}) {
+    super('unsupported', `${describeNode(node)} cannot be counted: it ${why}.${openSizesAdvice(inputs)}`);
   }
 }
 
-/** The size of images that most networks are shown with. */
-const EXAMPLE_SIZE = 224;
+/** A sentence on how to give the sizes that an input leaves open; empty where none does. */
+function openSizesAdvice(inputs: Readonly<Record<string, Shape>>): string {
+  const [name, shape] = Object.entries(inputs).find(([, each]) => knownShape(each) === undefined) ?? [];
+  if (shape === undefined) return '';
+  const sizes = shape.map((size, axis) =>
+    typeof size === 'number' ? size : (EXAMPLE_SIZES[axis] ?? EXAMPLE_SIDE),
+  );
+  return ` The input "${name}" leaves sizes open, ${describeShape(shape)}: give them, such as --shape ${name}=${sizes}.`;
+}
+
+/** One image in colour, of the size that most networks are shown with. */
+const EXAMPLE_SIDE = 224;
+const EXAMPLE_SIZES = [1, 3, EXAMPLE_SIDE, EXAMPLE_SIDE] as const;
 
 function hasWork(graph: Graph): boolean {
   return graph.nodes.some((node) => recordFor(node)?.cost !== undefined || subgraphsOf(node).some(hasWork));

@@ -328,7 +328,7 @@ async function pruneToSpeed(model: Model, goal: SpeedGoal, options: Settings): P
       'unsupported',
       `The goal ${formatGoal(goal)} was not reached: the fastest of ${iterations.length} networks took ` +
         `${fastest.measuredMs.toFixed(3)} ms (${(1000 / fastest.measuredMs).toFixed(1)}/s), the whole one ` +
-        `${before.measuredMs.toFixed(3)} ms. Ask for less, lower \`align\`, raise \`maxRatio\`, or prune on a machine that is less busy.`,
+        `${before.measuredMs.toFixed(3)} ms. Ask for less, lower \`align\` (--align), raise \`maxRatio\` (--max-ratio), or prune on a machine that is less busy.`,
     );
   }
   return finish(best, before);

@@ -51,3 +51,25 @@ test('a network that takes pixels as they are comes back itself; another size or
     );
   }
 });
+
+test('a network in 16-bit floats takes float32 pixels through a conversion; one that takes integers is refused', async () => {
+  const pixels = Float32Array.from({ length: 60 }, (_, i) => i / 64);
+  const half = (dtype: 'float16' | 'uint8') => {
+    const b = new GraphBuilder('half');
+    b.output(b.op('Cast', [b.input('x', dtype, ['N', 3, 4, 5])], { to: 1 }, { outputs: ['y'] }), 'float32');
+    return modelOf(b.finish());
+  };
+  for (const normalize of [false, true]) {
+    const model = withImageInput(half('float16'), data, { normalize });
+    checkModel(model);
+    const session = await Session.create(writeModel(model));
+    const results = await session.run({ [session.inputNames[0]!]: float32Tensor([1, 3, 4, 5], pixels) });
+    const { mean, std } = data.normalization;
+    for (const [i, value] of floatsOf(results.y!).entries()) {
+      const c = Math.floor(i / 20);
+      expect(value).toBeCloseTo(normalize ? (pixels[i]! - mean[c]!) / std[c]! : pixels[i]!, 2);
+    }
+    await session.release();
+  }
+  expect(() => withImageInput(half('uint8'), data)).toThrow(/"x" is uint8; images are floats.*float16/);
+});

@@ -40,7 +40,7 @@ test('rounds follow the schedule, each scoring, pruning, re-estimating and fine-
   );
   expect(sizes).toEqual(sizes.toSorted((a, b) => b - a));
   expect(result.model.docString).toBe('tuned 3');
-  const direct = prune(model, options);
+  const direct = prune(model, { ratio: options.ratio, align: options.align });
   const widths = ({ key, channels, kept, removed }: PruneResult['groups'][number]) => {
     expect(removed).toHaveLength(channels - kept);
     return { key, channels, kept };

@@ -8,9 +8,12 @@ import { GraphBuilder, modelOf } from '../../graph/build.ts';
 import type { Model } from '../../graph/model.ts';
 import { readModel } from '../../graph/onnx/read.ts';
 import { writeModel } from '../../graph/onnx/write.ts';
+import { foldConstants } from '../../transform/passes/fold-constants.ts';
+import { halfPrecision } from '../../transform/passes/half-precision.fixture.ts';
 import { randomNetwork } from '../../transform/prune/networks.fixture.ts';
 import { batchOf } from '../data/batch.ts';
 import type { Dataset, Split } from '../data/data-module.ts';
+import { evaluate } from '../evaluate/evaluate.ts';
 import { withImageInput } from '../image-input.ts';
 import { CALIBRATION_METHODS, calibrate } from './calibrate.ts';
 import { QUANTIZATION_KEY, quantizationOf, quantizeNetwork } from './quantize-network.ts';
@@ -92,6 +95,21 @@ test('a value that an idle Pad before a pooling reads can be observed', async ()
   b.output(b.op('AveragePool', [padded], { kernel_shape: [8, 8], pads }), 'float32');
   const ranges = await calibrate(modelOf(b.finish()), dataset, dataset.train);
   expect(ranges.get(y)!.max).toBeGreaterThan(1);
+});
+
+test('a network in 16-bit floats is quantised like the same in float32, and keeps the types of its inputs and outputs', async () => {
+  const { model: actual } = await quantizeNetwork(halfPrecision(foldConstants(model)), dataset, {});
+  const { model: expected } = await quantizeNetwork(model, dataset, {});
+  expect(actual.graph.inputs[0]!.type?.dtype).toBe('float16');
+  expect(actual.graph.outputs[0]!.type?.dtype).toBe('float16');
+  const integers = ({ graph }: Model) =>
+    [...graph.initializers.values()].filter(({ dtype }) => dtype === 'int8').map(({ shape }) => shape.join());
+  expect(integers(actual)).toEqual(integers(expected));
+  const count = (await evaluate(withImageInput(actual, dataset), dataset.train)).confusion.flat();
+  expect(count.reduce((sum, n) => sum + n, 0)).toBe(30);
+  const answered = (await evaluate(expected, dataset.train)).confusion.flat();
+  const moved = count.reduce((sum, n, i) => sum + Math.abs(n - answered[i]!), 0) / 2;
+  expect(moved).toBeLessThan(4);
 });
 
 test('a quantised network tells how it was made', async () => {

@@ -1,4 +1,5 @@
 import { BonsaiError, InvalidArgumentError } from '../../base/errors.ts';
+import { checkIsModel, checkOptionNames } from '../../base/options.ts';
 import { seededRandom } from '../../base/random.ts';
 import { workerUrl } from '../../base/worker-url.ts';
 import type { Model } from '../../graph/model.ts';
@@ -14,7 +15,11 @@ import {
   activationSites,
   withActivationMeans,
 } from '../../transform/prune/importance/activation.ts';
-import type { Criterion, GroupOptions } from '../../transform/prune/importance/criterion.ts';
+import {
+  type Criterion,
+  checkedOptions,
+  type GroupOptions,
+} from '../../transform/prune/importance/criterion.ts';
 import { requireBatchNorm } from '../../transform/prune/importance/slim.ts';
 import {
   type CriterionName,
@@ -43,6 +48,20 @@ export interface GatherOptions extends GroupOptions {
   readonly signal?: AbortSignal;
 }
 
+/** The names of all options: the compiler compares the list with the type. */
+const GATHER_OPTION_TABLE: Readonly<Record<keyof GatherOptions, true>> = {
+  members: true,
+  reduce: true,
+  normalise: true,
+  seed: true,
+  batch: true,
+  batches: true,
+  threads: true,
+  block: true,
+  signal: true,
+};
+const GATHER_OPTIONS = Object.keys(GATHER_OPTION_TABLE);
+
 /** As in training: enough to average over classes, little enough for the caches. */
 export const GATHER_BATCH = 64;
 /** NNI's default of `training_batches` for the same criteria; 1,280 examples. */
@@ -54,7 +73,8 @@ export const GATHER_BATCHES = 20;
  * weights alone come back without a look at the data. BatchNormalization uses the statistics of the mini-batch in
  * gradients, its running ones in activations.
  * @param split labelled examples of the network's own input size, best of the training split
- * @throws InvalidArgumentError for a name that is none, an empty split, a batch that is not a positive integer
+ * @throws InvalidArgumentError for a name that is none, options and choices that do not exist, an empty split, a batch that
+ *   is not a positive integer
  * @throws BonsaiError `unsupported` where the network lacks what the criterion reads, `missing_rule` where it cannot
  *   be differentiated, `shape_mismatch` where images or labels do not fit, `aborted`
  */
@@ -64,6 +84,12 @@ export async function gatherCriterion(
   split: Split,
   options: GatherOptions,
 ): Promise<Criterion> {
+  checkIsModel('gatherCriterion', network);
+  checkOptionNames('gatherCriterion', options, GATHER_OPTIONS, {
+    example: '{ seed: 1 }',
+    hints: { normalize: "normalise: 'none'" },
+  });
+  checkedOptions(options);
   if (name === 'fpgm') return fpgmByEngine(network, options);
   if (!isDataCriterion(name)) return weightCriterion(name, foldConstants(network), options);
   const model = singlePrecision(network);

@@ -21,7 +21,7 @@ export function seededInput(
   const sizes = shape.map((size) => {
     if (typeof size === 'number') return size;
     throw new InvalidArgumentError(
-      `Input "${name}" has the shape [${shape.join(', ')}]; give its sizes in \`shapes\`.`,
+      `Input "${name}" has the shape [${shape.join(', ')}]; give its sizes in \`shapes\` (--shape).`,
     );
   });
   const count = elementCount(sizes);

@@ -11,6 +11,7 @@ import {
 import { Session, type SessionOptions } from '../../engine/session.ts';
 import type { Model, Shape, ValueInfo } from '../../graph/model.ts';
 import { writeModel } from '../../graph/onnx/write.ts';
+import { checkInputShapes } from '../../ops/input-shapes.ts';
 import type { AttentionUnit } from '../../transform/prune/attention.ts';
 import { type Group, groupsOf } from '../../transform/prune/groups.ts';
 import { type Propagation, propagateLabels } from '../../transform/prune/labels.ts';
@@ -260,6 +261,7 @@ function inputShapes(
   { graph }: Model,
   given: VerifyOptions['shapes'] = {},
 ): ReadonlyMap<string, readonly number[]> {
+  checkInputShapes(graph, given);
   return new Map(
     graph.inputs.map(({ name, type }) => {
       const shape = given[name] ?? type?.shape;

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { halfTensor } from '../../base/half.ts';
 import { type Random, seededRandom } from '../../base/random.ts';
 import {
   elementCount,
@@ -251,6 +252,38 @@ describe('training', () => {
     expect(() => buildTrainingStep(linear, { batch: 1, optimizer: { ...PLAIN_SGD, momentum: 1 } })).toThrow(
       /momentum/,
     );
+  });
+});
+
+describe('a network that cannot be trained', () => {
+  const through = (opType: string, stored: 'float32' | 'float16' = 'float32') => {
+    const b = new GraphBuilder('net');
+    const kernel = float32Tensor([3, 2, 4, 4], seeded(96));
+    const x = b.op('Conv', [
+      b.input('image', stored, ['N', 2, 4, 4]),
+      b.initializer('w', stored === 'float16' ? halfTensor(stored, kernel.shape, floatsOf(kernel)) : kernel),
+    ]);
+    b.output(b.op('Flatten', [b.op(opType, [x], {}, { name: 'middle' })]), stored);
+    return modelOf(b.finish());
+  };
+  const seeded = (count: number) => {
+    const random = seededRandom(5);
+    return Float32Array.from({ length: count }, () => random.normal());
+  };
+
+  it('is told with the operator, its node and what else can be done', () => {
+    const build = () => buildTrainingStep(through('Round'), { batch: 2, ...PLAIN });
+    expect(build).toThrow(expect.objectContaining({ code: 'missing_rule' }) as Error);
+    expect(build).toThrow(
+      /Round \(node "middle"\) has no gradient.*\(l2, fpgm, slim, apoz, mean-activation\)/,
+    );
+    expect(build).not.toThrow(/src\/ops/);
+  });
+
+  it('because it is in 16-bit floats is told so', () => {
+    const build = () => buildTrainingStep(through('Relu', 'float16'), { batch: 2, ...PLAIN });
+    expect(build).toThrow(expect.objectContaining({ code: 'unsupported' }) as Error);
+    expect(build).toThrow(/weights are float16 \("w"\).*singlePrecision/);
   });
 });
 

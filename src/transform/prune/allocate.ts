@@ -130,9 +130,11 @@ export function choicesOfGroups(
 ): GroupChoices[] {
   const { align, maxRatio, bases } = options;
   if (!Number.isInteger(align) || align < 1)
-    throw new InvalidArgumentError(`The alignment is ${align}; it should be a positive integer.`);
+    throw new InvalidArgumentError(`The alignment (--align) is ${align}; it should be a positive integer.`);
   if (!(maxRatio > 0 && maxRatio < 1))
-    throw new InvalidArgumentError(`maxRatio is ${maxRatio}; it should be above 0 and below 1.`);
+    throw new InvalidArgumentError(
+      `\`maxRatio\` (--max-ratio) is ${maxRatio}; it should be above 0 and below 1.`,
+    );
   return groups.map((group, index) => {
     const base = Math.max(group.channels, bases?.[group.key] ?? 0);
     return choicesOf(group, scores[index]!, rankings[index]!, { align, maxRatio, base });

@@ -81,3 +81,17 @@ test('a share below what the narrowest widths have is refused with the share tha
     InvalidArgumentError,
   );
 });
+
+test('a share of the parameters needs no sizes; one of the work names those that are open', () => {
+  const closed = randomNetwork(['conv', 'residual', 'conv'], 'gap', 4);
+  const [image] = closed.graph.inputs;
+  const shape = ['N', 2, 'H', 'W'];
+  const inputs = [{ ...image!, type: { dtype: 'float32' as const, shape } }];
+  const open = { ...closed, graph: { ...closed.graph, inputs, valueInfos: new Map() } };
+  const goal = { kind: 'params', share: 0.4 } as const;
+  const [actual, expected] = [open, closed].map((model) => pruneToShare(model, goal, { align: 1 }));
+  expect(actual!.groups).toEqual(expected!.groups);
+  expect(() => pruneToShare(open, { kind: 'flops', share: 0.4 }, { align: 1 })).toThrow(
+    /cannot be counted.*--shape image=1,2,224,224/,
+  );
+});

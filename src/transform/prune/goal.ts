@@ -115,7 +115,7 @@ export function solveShare(
   if (narrowest > before * goal.share) {
     throw new InvalidArgumentError(
       `The goal ${formatGoal(goal)} cannot be reached: with the narrowest widths allowed ${(narrowest / before).toFixed(3)} ` +
-        'is left. Ask for more, lower `align` or raise `maxRatio`.',
+        'is left. Ask for more, lower `align` (--align) or raise `maxRatio` (--max-ratio).',
     );
   }
 

@@ -1,9 +1,9 @@
 import type { DType } from '../../base/dtype.ts';
-import { BonsaiError } from '../../base/errors.ts';
+import { checkIsModel, checkOptionNames } from '../../base/options.ts';
 import { elementCount } from '../../base/tensor.ts';
 import { checkModel } from '../../graph/check.ts';
 import { type Model, opsetOf, type Shape, type ValueInfo } from '../../graph/model.ts';
-import { countCost, countParameters } from '../../ops/count.ts';
+import { countParameters, tryCountCost } from '../../ops/count.ts';
 import { parametersOf } from '../../ops/parameters.ts';
 import { foldConstants } from '../passes/fold-constants.ts';
 import { type Coupling, type FrozenProducer, type Group, groupsOf, type Member } from './groups.ts';
@@ -13,10 +13,15 @@ import { labelsOf, nameOf, type PropagateOptions, type Propagation, propagateLab
  * What there is to know of a network before pruning it: its interface, where its work lies, which channels live and die
  * together and why, what has to stay and why, and how much of it all can be pruned.
  * Shape arithmetic is folded first, as pruning does.
+ * @throws InvalidArgumentError for what is no network, options that do not exist, and shapes that no input can have
  * @throws InvalidGraphError for a graph that is none (cycles, values that nobody makes)
  * @throws ShapeError where an operator does not admit its inputs
  */
 export function inspect(model: Model, options: InspectOptions = {}): Inspection {
+  checkIsModel('inspect', model);
+  checkOptionNames('inspect', options, ['attention', 'inputs'], {
+    example: '{ inputs: { image: [1, 3, 224, 224] } }',
+  });
   checkModel(model);
   const folded = foldConstants(model);
   const propagation = propagateLabels(folded, options);
@@ -129,29 +134,24 @@ function workOf(
   propagation: Propagation,
   inputs: InspectOptions['inputs'],
 ): Pick<Inspection, 'macs' | 'uncounted' | 'nodes'> & { prunable: { macsRatio?: number } } {
-  try {
-    const { macs, byNode } = countCost(model, { inputs });
-    const isPrunable = prunableNodes(propagation);
-    const nodes = [...byNode]
-      .map(([index, own]) => {
-        const node = model.graph.nodes[index]!;
-        return {
-          node: nameOf(node),
-          opType: node.opType,
-          macs: own,
-          share: own / macs,
-          isPrunable: isPrunable(index),
-        };
-      })
-      .sort((a, b) => b.macs - a.macs);
-    const prunable = nodes.reduce((sum, node) => sum + (node.isPrunable ? node.macs : 0), 0);
-    return { macs, nodes, prunable: { macsRatio: macs > 0 ? prunable / macs : 0 } };
-  } catch (error) {
-    // Sizes that the file leaves open are no fault of it; all else of the analysis holds without them.
-    if (!(error instanceof BonsaiError && (error.code === 'unsupported' || error.code === 'shape_mismatch')))
-      throw error;
-    return { uncounted: error.message, nodes: [], prunable: {} };
-  }
+  const counted = tryCountCost(model, { inputs });
+  if ('uncounted' in counted) return { uncounted: counted.uncounted, nodes: [], prunable: {} };
+  const { macs, byNode } = counted;
+  const isPrunable = prunableNodes(propagation);
+  const nodes = [...byNode]
+    .map(([index, own]) => {
+      const node = model.graph.nodes[index]!;
+      return {
+        node: nameOf(node),
+        opType: node.opType,
+        macs: own,
+        share: own / macs,
+        isPrunable: isPrunable(index),
+      };
+    })
+    .sort((a, b) => b.macs - a.macs);
+  const prunable = nodes.reduce((sum, node) => sum + (node.isPrunable ? node.macs : 0), 0);
+  return { macs, nodes, prunable: { macsRatio: macs > 0 ? prunable / macs : 0 } };
 }
 
 /** Whether a node makes, reads or hands on channels that can be pruned. */

@@ -17,7 +17,7 @@ import { labelsOf, type Propagation } from './labels.ts';
  * those of whose channels at least one stays.
  * @param rankings the order in which each group's channels go
  * @param inputs shapes to count at; an open batch is 1
- * @throws BonsaiError `unsupported` where the shapes around a node that multiplies are unknown
+ * @throws InvalidArgumentError for given shapes that no input can have
  */
 export function networkWork(
   propagation: Propagation,
@@ -126,9 +126,6 @@ export function networkWork(
     const ins = node.inputs.map((name, input) => bound.get(`${index}:${input}`) ?? widthsOf(name));
     const outs = node.outputs.filter((name) => name !== '').map(widthsOf);
     const cost = recordFor(node)?.cost;
-    if (cost !== undefined && outs.includes(undefined)) {
-      throw new UncountedError(node, counted, 'has an output of unknown size');
-    }
     const flows = [
       ...node.inputs.filter((name) => !graph.initializers.has(name)).map(widthsOf),
       ...outs,
@@ -136,14 +133,16 @@ export function networkWork(
     return {
       output: node.outputs[0] ?? '',
       groups: groupsIn([...ins, ...outs]),
-      macs: (kept) =>
-        cost === undefined
-          ? 0
-          : cost({
-              node,
-              inputs: ins.map((shape) => shape && sizesAt(shape, kept)),
-              outputs: outs.map((shape) => sizesAt(shape ?? [], kept)),
-            }).macs,
+      macs(kept) {
+        if (cost === undefined) return 0;
+        if (outs.includes(undefined))
+          throw new UncountedError(node, 'has an output of unknown size', counted);
+        return cost({
+          node,
+          inputs: ins.map((shape) => shape && sizesAt(shape, kept)),
+          outputs: outs.map((shape) => sizesAt(shape ?? [], kept)),
+        }).macs;
+      },
       elements: (kept) => flows.reduce((sum, shape) => sum + elementCount(sizesAt(shape, kept)), 0),
     };
   });
@@ -202,7 +201,7 @@ export interface NodeWork {
   /** The node's first output, which names it across versions of the network. */
   readonly output: string;
   readonly groups: readonly number[];
-  /** Multiply-accumulates. */
+  /** Multiply-accumulates. @throws BonsaiError `unsupported` where the shapes around the node are unknown */
   macs(kept: Kept): number;
   /** Elements of activations that it reads and writes. */
   elements(kept: Kept): number;

@@ -10,6 +10,7 @@ import { writeModel } from '../../graph/onnx/write.ts';
 import { foldConstants } from '../passes/fold-constants.ts';
 import { dependencyGroups, type Group, groupsOf } from './groups.ts';
 import { weightCriterion } from './importance/table.ts';
+import { inspect } from './inspect.ts';
 import { propagateLabels } from './labels.ts';
 import { maskChannels } from './mask.ts';
 import { fillWeights, inputsFor, LAYERS, randomNetwork, sharedModel } from './networks.fixture.ts';
@@ -240,6 +241,40 @@ describe('prune', () => {
     );
   });
 
+  test.each([
+    [null, /prune takes its options as an object such as .*ratio: 0\.5.*, got null/],
+    [undefined, /got undefined/],
+    [{ ratio: 0.5, reduce: 'max' }, /no option "reduce"; there are ratio, .*Say importance: \{ reduce/],
+    [{ ratio: 0.5, importance: { reduce: 'most' } }, /reduce is "most".*mean, sum, max/],
+    [{ ratio: 0.5, importance: { members: 'in' } }, /members is "in".*out, out\+in/],
+    [{ ratio: 0.5, importance: { normalise: 'l2' }, criterion: 'random' }, /normalise is "l2".*mean, none/],
+    [{ ratio: 0.5, importance: { normalize: 'none' } }, /no option "normalize".*Say normalise/],
+    [{ ratio: 0.5, importance: null }, /got null/],
+    [{ ratio: 0.5, kept: { a: 1 } }, /"kept" is no Map/],
+    [{ ratio: 0.5, inputs: { picture: [1, 1, 4, 4] } }, /no input "picture"; its inputs are "image"/],
+    [{ ratio: 0.5, inputs: { image: [1, 1, 4] } }, /"image" is \[.*\]; .* is \[1, 1, 4\]\. Expected 4 sizes/],
+    [{ ratio: 0.5, inputs: { image: [1, 1, 4, Number.NaN] } }, /positive whole numbers, NaN is none/],
+  ])('options that are none are refused: %j', (options, complaint) => {
+    const call = () =>
+      prune(
+        chain((_, x) => x),
+        options as never,
+      );
+    expect(call).toThrow(InvalidArgumentError);
+    expect(call).toThrow(complaint);
+  });
+
+  test('what is no network is named as such', () => {
+    expect(() => prune(null as never, { ratio: 0.5 })).toThrow(/takes a network .*got null/);
+    expect(() => prune(Promise.resolve() as never, { ratio: 0.5 })).toThrow(/await it.*got a promise/);
+    expect(() =>
+      inspect(
+        chain((_, x) => x),
+        null as never,
+      ),
+    ).toThrow(InvalidArgumentError);
+  });
+
   test('criteria that give no list, or another number of scores than channels', () => {
     const model = randomNetwork(['conv', 'conv'], 'gap', 2);
     const by = (scores: unknown) =>
@@ -270,7 +305,9 @@ describe('prune', () => {
     const image = { name: 'image', type: { dtype: 'float32' as const, shape: ['N', 1, 'H', 'W'] } };
     const open = { ...fixed, graph: { ...fixed.graph, inputs: [image] } };
     expect(prune(open, { ratio: 0.5, align: 1 })).toMatchObject({ parameters: { before: 44, after: 22 } });
-    expect(prune(open, { ratio: 0.5, align: 1 }).macs).toBeUndefined();
+    const { macs, uncounted } = prune(open, { ratio: 0.5, align: 1 });
+    expect(macs).toBeUndefined();
+    expect(uncounted).toMatch(/Conv.*"image" leaves sizes open, \[1, 1, H, W\].*--shape image=1,1,224,224/);
     const sized = prune(open, { ratio: 0.5, align: 1, inputs: { image: [1, 1, 4, 4] } });
     // 4 filters of 9 weights at 2 x 2 positions, then 4 x 2: 144 + 8.
     expect(sized.macs).toEqual({ before: 152, after: 76 });

@@ -1,10 +1,18 @@
 import { BonsaiError, InvalidArgumentError } from '../../base/errors.ts';
+import { checkIsModel, checkOptionNames } from '../../base/options.ts';
 import { type Model, type Shape, withMetadata } from '../../graph/model.ts';
-import { countCost, countParameters } from '../../ops/count.ts';
+import { countParameters, tryCountCost } from '../../ops/count.ts';
 import { foldConstants } from '../passes/fold-constants.ts';
 import { type ChannelMeans, compensateMeans } from './compensate.ts';
 import { type FrozenProducer, type Group, groupsOf } from './groups.ts';
-import { type Criterion, type GroupOptions, isWeight, scoresOf } from './importance/criterion.ts';
+import {
+  type Criterion,
+  checkedOptions,
+  checkGroupOptionNames,
+  type GroupOptions,
+  isWeight,
+  scoresOf,
+} from './importance/criterion.ts';
 import { type CriterionName, weightCriterion } from './importance/table.ts';
 import { propagateLabels } from './labels.ts';
 import { lastChannels } from './last-channels.ts';
@@ -19,6 +27,8 @@ import { removeChannels } from './remove-channels.ts';
  * @throws BonsaiError `empty_group` if the network has nothing that can be pruned; what the criterion throws
  */
 export function prune(model: Model, options: PruneOptions): PruneResult {
+  checkIsModel('prune', model);
+  checkOptionNames('prune', options, OPTIONS, { example: '{ ratio: 0.5 }', hints: OPTION_HINTS });
   const settings = checkedSettings(options);
   const folded = foldConstants(model);
   const criterion = criterionOf(folded, options);
@@ -72,14 +82,16 @@ export function prune(model: Model, options: PruneOptions): PruneResult {
   const result = withMetadata(removeChannels(repaired, removed), {
     [PRUNING_KEY]: JSON.stringify(record),
   });
-  const [before, after] = [folded, result].map((network) => countMacs(network, options.inputs));
+  const [before, after] = [folded, result].map((network) =>
+    tryCountCost(network, { inputs: options.inputs }),
+  );
   return {
     model: result,
     reference,
     groups: outcomes,
     frozen,
     parameters: { before: countParameters(folded), after: countParameters(result) },
-    ...(before !== undefined && after !== undefined && { macs: { before, after } }),
+    ...macsOf(before!, after!),
   };
 }
 
@@ -120,6 +132,28 @@ export interface PruneOptions {
   readonly inputs?: Readonly<Record<string, Shape>>;
 }
 
+/** The names of all options: the compiler compares the list with the type. */
+const OPTION_TABLE: Readonly<Record<keyof PruneOptions, true>> = {
+  ratio: true,
+  criterion: true,
+  importance: true,
+  seed: true,
+  scope: true,
+  maxRatio: true,
+  kept: true,
+  align: true,
+  rounding: true,
+  means: true,
+  inputs: true,
+};
+const OPTIONS = Object.keys(OPTION_TABLE);
+const OPTION_HINTS = {
+  members: "importance: { members: 'out' }",
+  reduce: "importance: { reduce: 'max' }",
+  normalise: "importance: { normalise: 'none' }",
+  normalize: "importance: { normalise: 'none' }",
+};
+
 export const SCOPES = ['uniform', 'global'] as const;
 
 export const ROUNDINGS = ['nearest', 'down', 'up'] as const;
@@ -145,6 +179,8 @@ export interface PruneResult {
   readonly parameters: { readonly before: number; readonly after: number };
   /** Of one inference; absent where the file does not tell the shapes that it takes to count them. */
   readonly macs?: { readonly before: number; readonly after: number };
+  /** Why the multiply-accumulates are unknown, and what would tell them; present where `macs` is absent. */
+  readonly uncounted?: string;
 }
 
 export interface PrunedGroup extends Pick<Group, 'key' | 'producers' | 'channels'> {
@@ -207,15 +243,12 @@ export function keptChannels(n: number, ratio: number, align: number, rounding: 
 /** Far above the error of two float64 operations, far below one channel of any network. */
 export const ROUNDING_TOLERANCE = 1e-9;
 
-/** Undefined where shapes are unknown, or where the sizes that the file leaves open cannot all be 1. */
-function countMacs(model: Model, inputs: PruneOptions['inputs']): number | undefined {
-  try {
-    return countCost(model, { inputs }).macs;
-  } catch (error) {
-    if (error instanceof BonsaiError && (error.code === 'unsupported' || error.code === 'shape_mismatch'))
-      return undefined;
-    throw error;
-  }
+type Counted = ReturnType<typeof tryCountCost>;
+
+function macsOf(before: Counted, after: Counted): Pick<PruneResult, 'macs' | 'uncounted'> {
+  if ('uncounted' in before) return before;
+  if ('uncounted' in after) return after;
+  return { macs: { before: before.macs, after: after.macs } };
 }
 
 /**
@@ -261,10 +294,17 @@ function checkedSettings(options: PruneOptions): Settings {
       `The rounding is "${rounding}"; it should be one of ${ROUNDINGS.join(', ')}.`,
     );
   if (!(maxRatio > 0 && maxRatio < 1))
-    throw new InvalidArgumentError(`maxRatio is ${maxRatio}; it should be above 0 and below 1.`);
+    throw new InvalidArgumentError(
+      `\`maxRatio\` (--max-ratio) is ${maxRatio}; it should be above 0 and below 1.`,
+    );
   if (scope === 'global' && ratio > maxRatio) {
     throw new InvalidArgumentError(
-      `The pruning ratio is ${ratio}, but no group may lose more than ${maxRatio}. Lower the ratio or raise maxRatio.`,
+      `The pruning ratio is ${ratio}, but no group may lose more than ${maxRatio}. Lower the ratio (--ratio) or raise \`maxRatio\` (--max-ratio).`,
+    );
+  }
+  if (options.kept !== undefined && !(options.kept instanceof Map)) {
+    throw new InvalidArgumentError(
+      'The option "kept" is no Map; expected one from the key of a group to the channels that it keeps.',
     );
   }
   return { ratio, scope, maxRatio, align, rounding };
@@ -342,7 +382,10 @@ function overrideKept(
 
 /** @throws what `weightCriterion` throws */
 function criterionOf(model: Model, options: PruneOptions): Criterion {
-  const { criterion = pruneDefaults.criterion, importance, seed } = options;
+  const { criterion = pruneDefaults.criterion, importance = {}, seed } = options;
+  // Checked also where nothing asks for them: a value that does not exist is a mistake with every criterion.
+  checkGroupOptionNames('importance', importance);
+  checkedOptions(importance);
   if (typeof criterion === 'object') return criterion;
   return weightCriterion(criterion, model, { ...importance, seed });
 }

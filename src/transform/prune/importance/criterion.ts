@@ -1,5 +1,6 @@
 import { BonsaiError, InvalidArgumentError } from '../../../base/errors.ts';
 import { halfNumbers, isHalf } from '../../../base/half.ts';
+import { checkOptionNames } from '../../../base/options.ts';
 import { elementsOf, type Tensor } from '../../../base/tensor.ts';
 import type { Group, Member } from '../groups.ts';
 
@@ -116,6 +117,14 @@ export function recordedCriterion(
       );
     },
   };
+}
+
+/** @throws InvalidArgumentError for what is no object of `GroupOptions`, naming `of`, what holds them */
+export function checkGroupOptionNames(of: string, options: unknown): void {
+  checkOptionNames(of, options, ['members', 'reduce', 'normalise'], {
+    example: "{ reduce: 'max' }",
+    hints: { normalize: "normalise: 'none'" },
+  });
 }
 
 /** @throws InvalidArgumentError for an option that does not exist */

@@ -1,6 +1,6 @@
 import { InvalidArgumentError } from '../../../base/errors.ts';
 import type { Model } from '../../../graph/model.ts';
-import type { Criterion, GroupOptions } from './criterion.ts';
+import { type Criterion, checkedOptions, type GroupOptions } from './criterion.ts';
 import { fpgmCriterion } from './fpgm.ts';
 import { l1Criterion, l2Criterion } from './norm.ts';
 import { randomCriterion } from './random.ts';
@@ -38,7 +38,7 @@ export const DEFAULT_RANDOM_SEED = 1;
 
 /**
  * The criterion of that name for a network.
- * @throws InvalidArgumentError for a name that is none, or of a criterion that needs data
+ * @throws InvalidArgumentError for a name that is none, or of a criterion that needs data, and choices that do not exist
  * @throws BonsaiError `unsupported` where the network lacks what the criterion reads
  */
 export function weightCriterion(
@@ -57,6 +57,7 @@ export function weightCriterion(
       `There is no pruning criterion "${String(name)}"; there are ${CRITERIA.join(', ')}.`,
     );
   }
+  checkedOptions(options); // Those that the criterion does not ask for, too.
   return WEIGHT_TABLE[name](model, options);
 }
 
