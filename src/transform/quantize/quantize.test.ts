@@ -11,6 +11,7 @@ import {
   numbersOf,
   type Tensor,
 } from '../../base/tensor.ts';
+import { probeSaturation } from '../../engine/probe-saturation.ts';
 import { Session } from '../../engine/session.ts';
 import { float } from '../../graph/attributes.ts';
 import { GraphBuilder, modelOf } from '../../graph/build.ts';
@@ -28,6 +29,10 @@ import {
 } from './integers.ts';
 import { prepareQuantization } from './prepare.ts';
 import { observedValues, type QuantizeOptions, quantize } from './quantize.ts';
+
+const reduceRange = await probeSaturation();
+/** Of the largest output. Weights in 7 bits are twice as coarse. */
+const MOST_FROM_FLOAT = reduceRange ? 0.15 : 0.1;
 
 const random = seededRandom(7);
 const tensor = (shape: readonly number[], gain = 1): Tensor =>
@@ -123,7 +128,7 @@ describe('quantize', () => {
     async (layer, seed) => {
       const model = randomNetwork(['bn-relu', layer, 'conv', 'bn-relu'], seed % 2 ? 'flatten' : 'gap', seed);
       const { errors, operators } = await compare(model);
-      expect(errors.fromFloat).toBeLessThan(0.1);
+      expect(errors.fromFloat).toBeLessThan(MOST_FROM_FLOAT);
       expect(errors.fromForm).toBeLessThan(0.05);
       expect(operators).not.toContain('Conv');
       expect(operators).toContain('QLinearConv');
@@ -164,7 +169,7 @@ describe('quantize', () => {
         'QGemm',
       ].sort(),
     );
-    expect(errors.fromFloat).toBeLessThan(0.1);
+    expect(errors.fromFloat).toBeLessThan(MOST_FROM_FLOAT);
   });
 
   test('matrix products with stored weights run in integers, columns and rows scaled each by themselves', async () => {
@@ -192,7 +197,9 @@ describe('quantize', () => {
       expect(operators).toContain(operator);
       for (let column = 0; column < 4; column++) {
         const scale = Math.abs(expected[column]!) + 10 ** -column;
-        expect(Math.abs(actual[column]! - expected[column]!)).toBeLessThan(0.03 * scale);
+        expect(Math.abs(actual[column]! - expected[column]!)).toBeLessThan(
+          (reduceRange ? 0.045 : 0.03) * scale,
+        );
       }
     }
   });
@@ -313,7 +320,9 @@ async function rangesOf(
  * Quantises on the ranges of one input and compares on it: the float network, the QDQ form computed literally (no
  * optimisation), and the integer kernels. Errors are relative to the largest output.
  */
-async function compare(model: Model, options: QuantizeOptions = {}) {
+/** Of a network as this machine's kernels need it: weights in 7 bits where they saturate on 8. */
+async function compare(model: Model, given: QuantizeOptions = {}) {
+  const options: QuantizeOptions = { reduceRange, ...given };
   const feeds = inputsFor(model, 1);
   const quantized = quantize(model, await rangesOf(model, feeds, options), options);
   const bytes = writeModel(quantized);
