@@ -7,9 +7,24 @@ import { readModel } from '../src/graph/onnx/read.ts';
 import type { Dataset } from '../src/port/data/data-module.ts';
 import { dataModule } from '../src/port/data/registry.ts';
 import { evaluate } from '../src/port/evaluate/evaluate.ts';
+import { LINEAGE_KEY } from '../src/port/pipeline/steps.ts';
+import { listTasks, modelPathOf, readManifest } from '../src/repository/store.ts';
+import type { TaskManifest } from '../src/repository/types.ts';
 
 /** As the table of zoo/README.md tells it. */
-const ZOO = [{ file: 'cifar10/resnet-wide.onnx', testAccuracy: 0.9018, validationAccuracy: 0.8992 }] as const;
+const BASES = [
+  { file: 'cifar10-resnet-wide.onnx', testAccuracy: 0.9018, validationAccuracy: 0.8992 },
+  { file: 'cifar10-densenet-medium.onnx', testAccuracy: 0.8807, validationAccuracy: 0.8888 },
+] as const;
+const REPOSITORY = 'zoo/models';
+/** Other kernels than those of the machine that scored first round differently. */
+const TOLERANCE = 0.0005;
+/** Where `unpack` puts the data of each task. */
+const DATA: Readonly<Record<string, (folder: string) => string>> = {
+  cifar10: (folder) => `cifar10:${join(folder, 'cifar-10-batches-bin')}`,
+  cifar100: (folder) => `cifar100:${join(folder, 'cifar-100-binary')}`,
+  mnist: (folder) => `mnist:${join(folder, 'mnist')}`,
+};
 
 const packed = join(process.env.BONSAI_SHARED ?? '../shared', 'data');
 const hasData = existsSync(join(packed, 'cifar10/test_batch.bin.xz')) && hasXz();
@@ -23,33 +38,68 @@ function hasXz(): boolean {
   }
 }
 
-describe.each(ZOO)('zoo/$file', ({ file, testAccuracy, validationAccuracy }) => {
-  const model = readModel(readFileSync(join('zoo', file)));
+let folder: string;
+beforeAll(() => {
+  if (!hasData) return;
+  folder = mkdtempSync(join(tmpdir(), 'bonsai-zoo-'));
+  execFileSync(join(packed, 'unpack'), [folder]);
+}, 120_000);
+afterAll(() => {
+  if (hasData) rmSync(folder, { recursive: true, force: true });
+});
+
+const loaded = new Map<string, Promise<Dataset>>();
+function datasetOf(task: string): Promise<Dataset> {
+  const known = loaded.get(task) ?? dataModule(DATA[task]!(folder)).load({ seed: 1 });
+  loaded.set(task, known);
+  return known;
+}
+
+describe.each(BASES)('zoo/bases/$file', ({ file, testAccuracy, ...told }) => {
+  const model = readModel(readFileSync(join('zoo/bases', file)));
 
   it('tells how it was made', () => {
     expect(JSON.parse(model.metadata.get('bonsai.training')!)).toMatchObject({
       dataset: 'cifar10',
       seed: 1,
-      validationAccuracy,
+      ...told,
     });
     expect(model.metadata.has('bonsai.backbone')).toBe(true);
   });
 
-  describe.skipIf(!hasData)('on CIFAR-10', () => {
-    let folder: string;
-    let dataset: Dataset;
-    beforeAll(async () => {
-      folder = mkdtempSync(join(tmpdir(), 'bonsai-zoo-'));
-      execFileSync(join(packed, 'unpack'), [folder]);
-      const data = dataModule(`cifar10:${join(folder, 'cifar-10-batches-bin')}`);
-      dataset = await data.load({ seed: 1 });
-    }, 120_000);
-    afterAll(() => rmSync(folder, { recursive: true, force: true }));
-
-    it('is as accurate as the table says', async () => {
-      const { accuracy, count } = await evaluate(model, dataset.test, { threads: 2 });
+  it.skipIf(!hasData)(
+    'is as accurate as the table says',
+    async () => {
+      const { test } = await datasetOf('cifar10');
+      const { accuracy, count } = await evaluate(model, test, { threads: 2 });
       expect(count).toBe(10_000);
-      expect(Math.abs(accuracy - testAccuracy)).toBeLessThanOrEqual(0.0005);
-    }, 300_000);
+      expect(Math.abs(accuracy - testAccuracy)).toBeLessThanOrEqual(TOLERANCE);
+    },
+    300_000,
+  );
+});
+
+const manifests: TaskManifest[] = await Promise.all(
+  (existsSync(REPOSITORY) ? await listTasks(REPOSITORY) : []).map((task) => readManifest(REPOSITORY, task)),
+);
+
+describe.each(manifests)('zoo/models/$task', ({ task, variants }) => {
+  describe.each(variants)('version $version', ({ version, lineage, accuracy }) => {
+    const model = readModel(readFileSync(modelPathOf(REPOSITORY, task, version)));
+
+    it('carries its lineage and accuracy', () => {
+      expect(JSON.parse(model.metadata.get(LINEAGE_KEY)!)).toEqual({ ...lineage, accuracy });
+    });
+
+    it.skipIf(!hasData)(
+      'is as accurate as the repository says',
+      async () => {
+        const { test } = await datasetOf(task);
+        const measured = await evaluate(model, test, { threads: 2 });
+        expect(measured.count).toBe(accuracy.testCount);
+        expect(Math.abs(measured.accuracy - accuracy.test)).toBeLessThanOrEqual(TOLERANCE);
+      },
+      300_000,
+    );
   });
 });
