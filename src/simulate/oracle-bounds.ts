@@ -1,6 +1,8 @@
 import { InvalidArgumentError } from '../base/errors.ts';
 import type { DemandProfile } from '../load/arrivals.ts';
+import { allocationChain } from '../policy/allocation.ts';
 import { type OracleBound, type OracleResult, type OracleTask, oracle } from '../policy/oracle/oracle.ts';
+import { singleVersionOracle } from '../policy/oracle/single-version.ts';
 import { type Comparison, intervalsOf } from './compare.ts';
 import { type Scenario, versionFigures } from './scenario.ts';
 import type { SimulationSummary } from './summary.ts';
@@ -17,47 +19,49 @@ export interface OracleBoundsOptions {
 }
 
 /**
- * The two bounds of what perfect knowledge could have got on the same workloads, as rows of a comparison: every version
- * in memory, as few requests dropped as can be, accuracy as high as can be.
+ * What perfect knowledge could have got on the same workloads, as rows of a comparison: as few requests dropped as can be,
+ * accuracy as high as can be. Two bounds with a version for each request, every version in memory; and with one version
+ * per task that may change every second, whether changes are free or keep the server from its requests.
  * @throws InvalidArgumentError for tasks without deadlines
  */
 export async function oracleBounds(options: OracleBoundsOptions): Promise<Comparison[]> {
   const { scenario, demand, seeds, stepMs, onRun } = options;
   const workloads = seeds.map((seed) => drawWorkload(demand, { ...options.workload, seed }));
   const comparisons: Comparison[] = [];
-  for (const bound of ['feasible', 'relaxed'] as const) {
+  for (const kind of ORACLES) {
     const runs: SimulationSummary[] = [];
     for (const [i, workload] of workloads.entries()) {
-      const summary = oracleSummary(scenario, workload, bound, stepMs);
+      const summary = oracleSummary(scenario, workload, kind, stepMs);
       runs.push(summary);
-      await onRun?.(`oracle:${bound}`, seeds[i]!, summary);
+      await onRun?.(`oracle:${kind}`, seeds[i]!, summary);
     }
-    comparisons.push({
-      name: `oracle:${bound}`,
-      meaning: MEANINGS[bound],
-      runs,
-      intervals: intervalsOf(runs),
-    });
+    comparisons.push({ name: `oracle:${kind}`, meaning: MEANINGS[kind], runs, intervals: intervalsOf(runs) });
   }
   return comparisons;
 }
 
+export const ORACLES = ['feasible', 'relaxed', 'single-version', 'single-version-loading'] as const;
+export type OracleKind = (typeof ORACLES)[number];
+
 const MEANINGS = {
   feasible: 'knows all arrivals: what surely could have been got',
   relaxed: 'knows all arrivals: what surely could not have been exceeded',
-} as const satisfies Record<OracleBound, string>;
+  'single-version': 'knows all arrivals, one version per task each second, every version in memory',
+  'single-version-loading': 'the same where a load keeps the CPU from requests',
+} as const satisfies Record<OracleKind, string>;
 
 /**
- * One bound as a summary. Several slots are one that is so many times faster for the relaxed bound (it can do whatever
+ * One oracle as a summary. Several slots are one that is so many times faster for the relaxed bound (it can do whatever
  * they can), and take requests in turn for the feasible one.
  */
 export function oracleSummary(
   scenario: Scenario,
   workload: Workload,
-  bound: OracleBound,
+  kind: OracleKind,
   stepMs?: number,
 ): SimulationSummary {
   const slots = scenario.cpus * scenario.servers;
+  const bound: OracleBound = kind === 'relaxed' ? 'relaxed' : 'feasible';
   const speed = (bound === 'relaxed' ? slots : 1) / scenario.profileFactor;
   const tasks = scenario.tasks.map((task): OracleTask => {
     if (task.priority === 'batch') {
@@ -71,8 +75,46 @@ export function oracleSummary(
     return { sloMs: task.sloMs, weight: task.weight, versions };
   });
   const parts = bound === 'relaxed' ? [workload] : inTurn(workload, slots);
-  const solved = parts.map((part) => oracle(part, tasks, { bound, ...(stepMs !== undefined && { stepMs }) }));
+  const grid = stepMs === undefined ? {} : { stepMs };
+  const solved = parts.map((part) => {
+    if (kind === 'feasible' || kind === 'relaxed') return oracle(part, tasks, { bound, ...grid });
+    const allocations = chainOf(part, tasks);
+    const isLoading = kind === 'single-version-loading';
+    const switchMs = (from: readonly number[], to: readonly number[]) => loadsMs(scenario, tasks, from, to);
+    return singleVersionOracle(part, tasks, { allocations, ...grid, ...(isLoading && { switchMs }) });
+  });
   return summaryOf(scenario, workload, solved, bound === 'relaxed' ? 1 : slots);
+}
+
+/** A version of each task, from the most accurate ones to the smallest, by the mean demand of each. */
+function chainOf({ task }: Pick<Workload, 'task'>, tasks: readonly OracleTask[]): number[][] {
+  const ladders = tasks.map(({ versions, weight }, k) => ({
+    task: String(k),
+    weight,
+    demandRps: task.reduce((count, each) => count + (each === k ? 1 : 0), 0),
+    steps: versions.map(({ accuracy, serviceMs }, version) => ({
+      version,
+      cost: serviceMs,
+      normalisedAccuracy: accuracy,
+    })),
+  }));
+  return allocationChain(ladders).map(({ positions }) => [...positions]);
+}
+
+/** CPU time of the loads and warm-ups that a change of versions takes. */
+function loadsMs(
+  scenario: Scenario,
+  tasks: readonly OracleTask[],
+  from: readonly number[],
+  to: readonly number[],
+): number {
+  let sumMs = 0;
+  for (const [k, version] of to.entries()) {
+    if (version === from[k]) continue;
+    const { loadMs } = versionFigures(scenario.tasks[k]!, scenario)[version]!;
+    sumMs += loadMs + scenario.warmUps * tasks[k]!.versions[version]!.serviceMs;
+  }
+  return sumMs;
 }
 
 /** Every slot-th request, from the first, the second, … on. */
@@ -93,7 +135,10 @@ function inTurn(
 function summaryOf(
   scenario: Scenario,
   workload: Workload,
-  solved: readonly OracleResult[],
+  solved: readonly Pick<
+    OracleResult,
+    'offered' | 'dropped' | 'effectiveAccuracy' | 'utilization' | 'tasks'
+  >[],
   slots: number,
 ): SimulationSummary {
   const offered = workload.arrivalMs.length;

@@ -101,7 +101,7 @@ export function oracle(
   const after = new Float64Array(cells);
   for (let i = count - 1; i >= 0; i--) {
     const { weight, versions } = tasks[taskOf[i]!]!;
-    drain(value, after, i + 1 < count ? shiftOf(arrivalMs, i + 1, stepMs) : 0);
+    drain(value, after, i + 1 < count ? shiftOf(arrivalMs[i]!, arrivalMs[i + 1]!, stepMs) : 0);
     const row = choices.subarray(i * cells, (i + 1) * cells).fill(-1);
     for (let b = 0; b < cells; b++) next[b] = after[b]! - dropPrice * weight;
     const limit = limits[taskOf[i]!]!;
@@ -133,19 +133,19 @@ function serve(
 }
 
 /** after(b) = value(max(0, b − cells)). */
-function drain(value: Float64Array, after: Float64Array, cells: number): void {
+export function drain(value: Float64Array, after: Float64Array, cells: number): void {
   const cut = Math.min(cells, after.length);
   after.fill(value[0]!, 0, cut);
   after.set(value.subarray(0, after.length - cut), cut);
 }
 
-/** Cells from the arrival before to arrival i, both rounded down. */
-function shiftOf(arrivalMs: Float64Array, i: number, stepMs: number): number {
-  return Math.floor(arrivalMs[i]! / stepMs) - Math.floor(arrivalMs[i - 1]! / stepMs);
+/** Cells from one time to a later one, both rounded down. */
+export function shiftOf(fromMs: number, toMs: number, stepMs: number): number {
+  return Math.floor(toMs / stepMs) - Math.floor(fromMs / stepMs);
 }
 
 /** Cells by which each task's requests must be done after their arrival; -1: none can be. */
-function limitsOf(tasks: readonly OracleTask[], stepMs: number, bound: OracleBound): number[] {
+export function limitsOf(tasks: readonly OracleTask[], stepMs: number, bound: OracleBound): number[] {
   const longestMs = Math.max(...tasks.map(({ sloMs }) => sloMs));
   return tasks.map(({ sloMs }) =>
     bound === 'feasible'
@@ -158,7 +158,7 @@ function limitsOf(tasks: readonly OracleTask[], stepMs: number, bound: OracleBou
 const ROUNDING = 1e-9;
 
 /** By version index and request, the cells that serving takes. */
-function workOf(
+export function workOf(
   { task, multiplier }: OracleWorkload,
   tasks: readonly OracleTask[],
   stepMs: number,
@@ -189,7 +189,7 @@ function replay(
   let backlog = 0;
   let usedMs = 0;
   for (let i = 0; i < count; i++) {
-    if (i > 0) backlog = Math.max(0, backlog - shiftOf(arrivalMs, i, stepMs));
+    if (i > 0) backlog = Math.max(0, backlog - shiftOf(arrivalMs[i - 1]!, arrivalMs[i]!, stepMs));
     const k = taskOf[i]!;
     const version = choices[i * cells + backlog]!;
     choice[i] = version;
@@ -221,7 +221,7 @@ function replay(
   };
 }
 
-function check(
+export function check(
   { arrivalMs, task, multiplier }: OracleWorkload,
   tasks: readonly OracleTask[],
   stepMs: number,
