@@ -17,6 +17,15 @@ export interface Policy {
   readonly dispatch?: Dispatch;
 }
 
+/** What is asked of a task; where absent: weight 1, the caller's SLO, any accuracy. */
+export interface TaskObjective {
+  /** Importance among tasks, > 0. */
+  readonly weight?: number;
+  readonly sloMs?: number;
+  /** The least normalised accuracy, in [0, 1]: versions below are never used. */
+  readonly minAccuracy?: number;
+}
+
 /** All that a policy may know. Times are on one monotonic scale, in ms. */
 export interface PolicyState {
   readonly nowMs: number;
@@ -39,11 +48,11 @@ export interface TaskState {
   readonly servingVersion?: number;
   /** A switch under way. */
   readonly loadingVersion?: number;
-  /** Requests that arrived, sample by sample, ascending in time. */
+  /** Requests with an objective that arrived, sample by sample, ascending in time. */
   readonly demand: readonly DemandSample[];
-  /** The frontier for the policy's metric, most accurate first. */
+  /** The frontier for the policy's metric, most accurate first; what is too inaccurate for the task is left out. */
   readonly frontier: readonly Variant[];
-  /** Requests waiting in the server's queue. */
+  /** Requests with an objective that wait in the server's queue. */
   readonly queued?: number;
   /** Versions that can answer at once, ascending; where absent, the serving one alone. */
   readonly resident?: readonly number[];
@@ -51,10 +60,18 @@ export interface TaskState {
   readonly loading?: readonly number[];
   /** How many versions of the task may be resident; where absent, one and the one that replaces it. */
   readonly residencyLimit?: number;
+  /** What the server itself expects of its versions, where it measures them; it counts more than their profiles. */
+  readonly planned?: readonly PlannedService[];
   /** Requests computed since the policy was last asked, by version. */
   readonly service?: readonly ServiceSample[];
   /** Requests since the policy was last asked that were shed, failed or late. */
   readonly violations?: number;
+}
+
+/** The time that a server's own dispatch reckons with for one inference by a version. */
+export interface PlannedService {
+  readonly version: number;
+  readonly serviceMs: number;
 }
 
 /** What the requests computed by one version took, from dispatch to answer. */
@@ -77,7 +94,7 @@ export interface CpuSample {
 
 export interface DemandSample {
   readonly atMs: number;
-  /** Arrivals per second since the sample before, refused ones included. */
+  /** Arrivals per second since the sample before, refused ones included, those of the batch class not. */
   readonly demandRps: number;
 }
 

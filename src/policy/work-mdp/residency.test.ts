@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { makeFrontier, makeState, makeTask } from '../variants.fixture.ts';
 import { bonsaiPolicy } from './bonsai.ts';
+import { setsOf } from './residency.ts';
 
 /** Throughputs 5 to 76 per second. */
 const frontier = makeFrontier([1, 5], [0.97, 8], [0.93, 14], [0.85, 24], [0.75, 42], [0.59, 76]);
@@ -59,4 +60,57 @@ test('where everything fits everything loads', () => {
   expect(residencyAt(2, [6], { residencyLimit: 6 }).moves).toEqual(
     [1, 2, 3, 4, 5].map((version) => `load ${version}`),
   );
+});
+
+test('few sets are judged all, many by single exchanges', () => {
+  // Two of the five versions above the floor: 10 sets.
+  expect(setsOf(6, 3, [1, 4, 5])).toHaveLength(10);
+  expect(setsOf(6, 3, [1, 4, 5])).toContainEqual([0, 3, 5]);
+  // 11 of 29 would be 34 million: each of 11 free members may be exchanged for each of 18 others.
+  const resident = [...Array(11).keys(), 29];
+  const sets = setsOf(30, 12, resident);
+  expect(sets).toHaveLength(11 * 18);
+  expect(sets.every((set) => set.length === 12 && set.at(-1) === 29)).toBe(true);
+  expect(setsOf(3, 1, [0])).toEqual([[0], [1], [2]]);
+});
+
+test('a set that only two exchanges together reach is reached', () => {
+  const finer = makeFrontier(
+    [1, 4.3],
+    [0.99, 6],
+    [0.96, 9],
+    [0.92, 14],
+    [0.86, 22],
+    [0.78, 33],
+    [0.69, 50],
+    [0.59, 76],
+  );
+  const resident = [1, 2, 8];
+  let memory: unknown;
+  const moves: string[] = [];
+  for (let second = 0; second < 60; second++) {
+    const nowMs = 100_000 + 1000 * second;
+    const task = makeTask({
+      frontier: finer,
+      demandRps: 18,
+      nowMs,
+      resident,
+      residencyLimit: 3,
+      servingVersion: 8,
+    });
+    const decision = bonsaiPolicy().decide(makeState({ tasks: [task], nowMs, memory }));
+    memory = decision.memory;
+    for (const { kind, version } of decision.residency ?? []) {
+      moves.push(`${kind} ${version}`);
+      if (kind === 'load') resident.push(version);
+      else resident.splice(resident.indexOf(version), 1);
+    }
+    resident.sort((a, b) => a - b);
+  }
+  expect(moves.length).toBeGreaterThanOrEqual(4);
+  // Both large ones are of little use at 18 req/s; then it rests.
+  expect(resident.filter((version) => version <= 2)).toEqual([]);
+  expect(resident).toHaveLength(3);
+  expect(resident.at(-1)).toBe(8);
+  expect(moves.length).toBeLessThanOrEqual(8);
 });

@@ -1,5 +1,6 @@
 import type { ResidencyAction } from '../policy.ts';
-import { meanSince } from './forecast.ts';
+import { demandLevels } from './demand-levels.ts';
+import { forecastDefaults } from './forecast.ts';
 import type { BelievedTask, IndicesOf } from './slow-loop.ts';
 import { type WorkProblem, type WorkSolver, worths } from './value-function.ts';
 
@@ -7,7 +8,7 @@ export const residencyDefaults = {
   /** A task's set rests so long after a swap. */
   dwellMs: 4_000,
   /** A set must be better by this, in normalised accuracy of a request. */
-  minGain: 0.0025,
+  minGain: 0.001,
   /** A swap has so long to earn what its load costs. */
   horizonMs: 30_000,
   /** CPU time of a load where the profile has none. */
@@ -16,33 +17,26 @@ export const residencyDefaults = {
   peakUtilization: 0.85,
   /** Past demands are looked at while so few tasks make it cheap; with more the present one speaks alone. */
   maxScenarioTasks: 8,
-  /** Tasks whose exchanges are judged in one decision, in turn. */
-  judgedTasks: 4,
+  /** Weight of the present demand against that of the past. */
+  presentShare: 0.02,
+  /** The past in so many levels. */
+  levels: 7,
+  /** Tasks whose sets are judged in one decision, in turn. */
+  judgedTasks: 1,
+  /** Where a task has more sets than this, those that differ in one version from the present one are judged alone. */
+  maxSets: 250,
   /** Sweeps for a scenario, and to confirm the choice. */
   sweeps: 12,
   tolerance: 1e-4,
 } as const;
 
-/**
- * A load takes seconds and a set lives for many, so sets are judged by the demand of now and by that of the last
- * minute or so alike: bursts that came will come again.
- */
-export const SCENARIOS: readonly { readonly agoMs: number; readonly share: number }[] = [
-  { agoMs: 0, share: 0.7 },
-  { agoMs: 15_000, share: 0.1 },
-  { agoMs: 35_000, share: 0.1 },
-  { agoMs: 70_000, share: 0.1 },
-];
-/** A past demand is a mean over so long. */
-const SCENARIO_WINDOW_MS = 5_000;
-
 /** Plain data. */
 export interface ResidencyMemory {
   /** When each task's set last changed. */
   readonly swappedMs: Readonly<Record<string, number>>;
-  /** Of each scenario, values and distribution to start from. */
   /** The task whose turn is next. */
   readonly turn: number;
+  /** Of each scenario, values and distribution to start from. */
   readonly scenarios: readonly {
     readonly values: readonly number[];
     readonly distribution: readonly number[];
@@ -52,7 +46,8 @@ export interface ResidencyMemory {
 export interface ResidencyInput {
   readonly nowMs: number;
   readonly tasks: readonly BelievedTask[];
-  /** Of the present problem. */
+  readonly problem: WorkProblem;
+  /** Of this problem. */
   readonly values: readonly number[];
   readonly gain: number;
   readonly solver: WorkSolver;
@@ -73,10 +68,11 @@ export interface ResidencyChoice {
  * Chooses which versions are in memory where not all fit: the smallest of each task stays (the floor that any burst
  * falls back on), and one version at a time is exchanged for another if requests gain enough by it.
  *
- * Each exchange is judged to first order: the change of the best choice's worth at each cell of work, weighted by how
+ * Every set is judged to first order: the change of the best choice's worth at each cell of work, weighted by how
  * often that work is met. By the policy improvement identity g' − g = Σ_w π'(w) (T'h − Th)(w), which is exact with the
- * distribution π' of the new set; with π it costs a few thousand steps an exchange instead of a solved problem. The
- * best one is then solved exactly.
+ * distribution π' of the new set; with π it costs a few thousand steps a set instead of a solved problem. The best
+ * one is then solved exactly. Sets that differ in several versions are reached by one exchange after the other: to look
+ * at single exchanges alone would stop at sets that none of them improves.
  */
 export function chooseResidents(input: ResidencyInput): ResidencyChoice {
   const { tasks, memory, isTroubled, nowMs } = input;
@@ -107,26 +103,27 @@ export function chooseResidents(input: ResidencyInput): ResidencyChoice {
   const stay = (reason: string): ResidencyChoice => ({ actions: [], memory: kept, reason });
   const isTurn = (k: number) => (k - turn + tasks.length) % tasks.length < residencyDefaults.judgedTasks;
   const isRested = (task: string) => nowMs - (swappedMs[task] ?? -1e12) >= residencyDefaults.dwellMs;
-  const best = bestExchange(input, scenarios, (task, k) => isTurn(k) && isRested(task));
+  const best = bestSet(input, scenarios, (task, k) => isTurn(k) && isRested(task));
   if (best === undefined) return stay('');
   const needed = neededGain(input, best);
   // First-order gains err by less than half: what is far below needs no solving.
   const gain = best.gain < needed / 2 ? best.gain : confirmedGain(input, scenarios, best);
   const { state, versions } = tasks[best.task]!;
-  const added = versions[best.add]!.version;
-  const removed = best.remove === undefined ? undefined : versions[best.remove]!.version;
-  const swap = `version ${added} of ${state.task}${removed === undefined ? '' : ` for version ${removed}`}`;
+  const aim = `versions ${best.set.map((i) => versions[i]!.version).join(', ')} of ${state.task}`;
   if (gain < needed) {
     return stay(
-      `The best exchange (${swap}) would bring ${points(gain)}, below the ${points(needed)} that it takes. `,
+      `The best set (${aim}) would bring ${points(gain)}, below the ${points(needed)} that it takes. `,
     );
   }
+  const { add, remove } = firstExchange(best);
+  const added = versions[add]!.version;
+  const removed = remove === undefined ? undefined : versions[remove]!.version;
   const actions: ResidencyAction[] = [{ kind: 'load', task: state.task, version: added }];
   if (removed !== undefined) actions.push({ kind: 'unload', task: state.task, version: removed });
   return {
     actions,
     memory: { ...kept, swappedMs: { ...swappedMs, [state.task]: nowMs } },
-    reason: `Loads ${swap}: ${points(gain)} more. `,
+    reason: `Loads version ${added} towards ${aim}: ${points(gain)} more. `,
   };
 }
 
@@ -155,6 +152,7 @@ interface Scenario {
 }
 
 function solveScenarios({
+  problem: present,
   tasks,
   nowMs,
   values,
@@ -164,20 +162,28 @@ function solveScenarios({
   problemOf,
   slots,
 }: ResidencyInput): Scenario[] {
-  const { sweeps, tolerance } = residencyDefaults;
-  const considered = tasks.length <= residencyDefaults.maxScenarioTasks ? SCENARIOS : SCENARIOS.slice(0, 1);
-  return considered.map(({ agoMs, share }, index): Scenario => {
-    const rps = tasks.map(({ state, demandRps }) => {
-      if (agoMs === 0) return demandRps;
-      const untilMs = nowMs - agoMs;
-      const past = state.demand.filter(({ atMs }) => atMs <= untilMs && atMs > untilMs - SCENARIO_WINDOW_MS);
-      return past.length > 0 ? Math.max(0.05, meanSince(past, 0) / slots) : demandRps;
-    });
-    const problem = problemOf(rps);
+  const { sweeps, tolerance, maxScenarioTasks, presentShare, levels } = residencyDefaults;
+  const presentRps = tasks.map(({ demandRps }) => demandRps);
+  const past =
+    tasks.length > maxScenarioTasks
+      ? []
+      : demandLevels(
+          tasks.map(({ state }) => state.demand),
+          { nowMs, count: levels },
+        );
+  const considered = [
+    { rps: presentRps, share: past.length === 0 ? 1 : presentShare },
+    ...past.map(({ rps, timeRatio }) => ({
+      rps: rps.map((each) => Math.max(forecastDefaults.minRps, each / slots)),
+      share: (1 - presentShare) * timeRatio,
+    })),
+  ];
+  return considered.map(({ rps, share }, index): Scenario => {
+    const problem = index === 0 ? present : problemOf(rps);
     const known = memory?.scenarios[index];
     const start = known?.values.length === problem.cells ? known.values : values;
     // The present one is solved already.
-    const solved = agoMs === 0 ? { values, gain } : solver.solve(problem, { sweeps, tolerance }, start);
+    const solved = index === 0 ? { values, gain } : solver.solve(problem, { sweeps, tolerance }, start);
     return {
       weight: share * problem.arrivalsPerMs,
       problem,
@@ -189,87 +195,129 @@ function solveScenarios({
   });
 }
 
-interface Exchange {
+/** A set of versions for one task: indices into its versions, ascending. */
+interface TaskSet {
   readonly task: number;
-  readonly add: number;
-  readonly remove?: number;
+  readonly set: readonly number[];
+  readonly resident: readonly number[];
+  readonly limit: number;
   /** Weighted over the scenarios, per request. */
   readonly gain: number;
+  /** The same of any other set of the task. */
+  readonly gainOf: (set: readonly number[]) => number;
 }
 
-function bestExchange(
+function bestSet(
   { tasks }: ResidencyInput,
   scenarios: readonly Scenario[],
   isOpen: (task: string, k: number) => boolean,
-): Exchange | undefined {
-  const totalWeight = scenarios.reduce((sum, { weight }) => sum + weight, 0);
-  let best: Exchange | undefined;
-  for (const [k, task] of tasks.entries()) {
-    const { state, versions } = task;
+): TaskSet | undefined {
+  let best: TaskSet | undefined;
+  for (const [task, believed] of tasks.entries()) {
+    const { state, versions } = believed;
     const limit = state.residencyLimit ?? 1;
-    if (state.resident === undefined || limit >= versions.length || !isOpen(state.task, k)) continue;
+    if (state.resident === undefined || limit >= versions.length || !isOpen(state.task, task)) continue;
     const resident = versions.flatMap(({ version }, i) => (state.resident!.includes(version) ? [i] : []));
     if (resident.length === 0) continue;
-    const floor = limit >= 2 ? versions.length - 1 : -1;
-    const removals = resident.length < limit ? [undefined] : resident.filter((i) => i !== floor);
-    const worth = scenarios.map(({ problem, values }) =>
-      worths(problem.tasks[k]!, versions, problem, values),
-    );
-    for (const remove of removals) {
-      const gains = exchangeGains(k, worth, scenarios, resident, remove);
-      for (let add = 0; add < versions.length; add++) {
-        if (resident.includes(add)) continue;
-        if (limit === 1 && !carriesPeak(task, add)) continue;
-        const gain = gains[add]! / totalWeight;
-        if (gain > (best?.gain ?? 0)) best = { task: k, add, remove, gain };
-      }
+    const gainOf = gainOfSets(task, believed, scenarios, resident);
+    for (const set of setsOf(versions.length, limit, resident)) {
+      if (limit === 1 && !carriesPeak(believed, set[0]!)) continue;
+      const gain = gainOf(set);
+      if (gain > (best?.gain ?? 0)) best = { task, set, resident, limit, gain, gainOf };
     }
   }
   return best;
 }
 
-/** By version that could come in, what requests gain if `remove` goes; weighted sums over the scenarios. */
-function exchangeGains(
-  k: number,
-  worth: readonly ReturnType<typeof worths>[],
-  scenarios: readonly Scenario[],
-  resident: readonly number[],
-  remove: number | undefined,
-): Float64Array {
-  const count = worth[0]!.versions.length;
-  const gains = new Float64Array(count);
-  for (const [s, { problem, weight, distribution }] of scenarios.entries()) {
-    const { shed, versions } = worth[s]!;
-    const { share } = problem.tasks[k]!;
-    const rest = shed.slice();
-    const now = shed.slice();
-    for (const i of resident) {
-      for (let w = 0; w < rest.length; w++) {
-        if (i !== remove && versions[i]![w]! > rest[w]!) rest[w] = versions[i]![w]!;
-        if (versions[i]![w]! > now[w]!) now[w] = versions[i]![w]!;
-      }
-    }
-    for (let add = 0; add < count; add++) {
-      let gain = 0;
-      for (let w = 0; w < rest.length; w++) {
-        gain += distribution[w]! * (Math.max(rest[w]!, versions[add]![w]!) - now[w]!);
-      }
-      gains[add] = gains[add]! + weight * share * gain;
-    }
+/**
+ * The sets of `limit` versions that hold the smallest (a set of one is free), all of them if they are few, else those
+ * that differ in one version from the resident ones.
+ */
+export function setsOf(count: number, limit: number, resident: readonly number[]): number[][] {
+  const floor = count - 1;
+  if (limit === 1) return Array.from({ length: count }, (_, i) => [i]);
+  if (binomial(count - 1, limit - 1) <= residencyDefaults.maxSets) {
+    return combinations(count - 1, limit - 1).map((free) => [...free, floor]);
   }
-  return gains;
+  const rests =
+    resident.length < limit
+      ? [resident]
+      : resident.filter((i) => i !== floor).map((gone) => resident.filter((i) => i !== gone));
+  return rests.flatMap((rest) =>
+    Array.from({ length: count }, (_, i) => i)
+      .filter((i) => !resident.includes(i))
+      .map((i) => [...rest, i].sort((a, b) => a - b)),
+  );
 }
 
-/** The gain of an exchange with every scenario solved for the new set. */
+/** The ascending choices of `size` out of 0 … count − 1. */
+function combinations(count: number, size: number): number[][] {
+  if (size === 0) return [[]];
+  if (size > count) return [];
+  const withLast = combinations(count - 1, size - 1).map((rest) => [...rest, count - 1]);
+  return [...combinations(count - 1, size), ...withLast];
+}
+
+function binomial(n: number, k: number): number {
+  let value = 1;
+  for (let i = 1; i <= k; i++) value = (value * (n - k + i)) / i;
+  return value;
+}
+
+/** What requests gain by a set of versions for a task instead of the resident one, to first order. */
+function gainOfSets(
+  k: number,
+  { versions }: BelievedTask,
+  scenarios: readonly Scenario[],
+  resident: readonly number[],
+): (set: readonly number[]) => number {
+  const totalWeight = scenarios.reduce((sum, { weight }) => sum + weight, 0);
+  const parts = scenarios.map(({ problem, values, weight, distribution }) => {
+    const { shed, versions: worth } = worths(problem.tasks[k]!, versions, problem, values);
+    return { shed, worth, distribution, scale: (weight * problem.tasks[k]!.share) / totalWeight };
+  });
+  const worthOfSet = (set: readonly number[]) => {
+    let total = 0;
+    for (const { shed, worth, distribution, scale } of parts) {
+      let sum = 0;
+      for (let w = 0; w < shed.length; w++) {
+        let best = shed[w]!;
+        for (const i of set) if (worth[i]![w]! > best) best = worth[i]![w]!;
+        sum += distribution[w]! * best;
+      }
+      total += scale * sum;
+    }
+    return total;
+  };
+  const now = worthOfSet(resident);
+  return (set) => worthOfSet(set) - now;
+}
+
+/** Of the exchanges that lead to a set, the one that is best by itself. */
+function firstExchange({ set, resident, limit, gainOf }: TaskSet): { add: number; remove?: number } {
+  const adds = set.filter((i) => !resident.includes(i));
+  const removes = resident.length < limit ? [undefined] : resident.filter((i) => !set.includes(i));
+  let best: { add: number; remove?: number; gain: number } | undefined;
+  for (const add of adds) {
+    for (const remove of removes) {
+      const next = [...resident.filter((i) => i !== remove), add].sort((a, b) => a - b);
+      const gain = gainOf(next);
+      if (best === undefined || gain > best.gain) best = { add, remove, gain };
+    }
+  }
+  return best!; // A set that gains differs from the resident one.
+}
+
+/** The gain of a set with every scenario solved for it. */
 function confirmedGain(
   { problemOf, solver, tasks }: ResidencyInput,
   scenarios: readonly Scenario[],
-  { task, add, remove }: Exchange,
+  { task, set }: TaskSet,
 ): number {
   const { sweeps, tolerance } = residencyDefaults;
   const indicesOf: IndicesOf = ({ state, versions }, k) => {
     const resident = versions.flatMap(({ version }, i) => (state.resident?.includes(version) ? [i] : []));
-    if (k === task) return [...resident.filter((i) => i !== remove), add].sort((a, b) => a - b);
+    if (k === task) return set;
     return resident.length > 0 || versions.length === 0 ? resident : [versions.length - 1];
   };
   let gain = 0;
@@ -283,14 +331,22 @@ function confirmedGain(
   return total > 0 && tasks.length > 0 ? gain / total : 0;
 }
 
-/** A swap must pay its load: gain · horizon · rate > load · price of the slot's time. */
-function neededGain({ tasks, values, problemOf, slots }: ResidencyInput, { task, add }: Exchange): number {
+/** A set must pay its loads: gain · horizon · rate > loads · price of the slot's time. */
+function neededGain(
+  { tasks, values, problem, slots }: ResidencyInput,
+  { task, set, resident }: TaskSet,
+): number {
   const { minGain, horizonMs, loadMs } = residencyDefaults;
-  const { stepMs, arrivalsPerMs } = problemOf(tasks.map(({ demandRps }) => demandRps));
-  const version = tasks[task]!.versions[add]!;
-  const reach = Math.min(values.length - 1, Math.max(1, Math.round(version.meanMs / stepMs)));
-  const pricePerMs = Math.max(0, (values[0]! - values[reach]!) / (reach * stepMs));
-  return Math.max(minGain, ((version.loadMs ?? loadMs) * pricePerMs) / (horizonMs * arrivalsPerMs * slots));
+  const { stepMs, arrivalsPerMs } = problem;
+  let price = 0;
+  for (const i of set) {
+    if (resident.includes(i)) continue;
+    const version = tasks[task]!.versions[i]!;
+    const reach = Math.min(values.length - 1, Math.max(1, Math.round(version.meanMs / stepMs)));
+    const pricePerMs = Math.max(0, (values[0]! - values[reach]!) / (reach * stepMs));
+    price += (version.loadMs ?? loadMs) * pricePerMs;
+  }
+  return Math.max(minGain, price / (horizonMs * arrivalsPerMs * slots));
 }
 
 function carriesPeak({ peakRps, demandRps, versions }: BelievedTask, index: number): boolean {

@@ -36,6 +36,8 @@ export const workMdpDefaults = {
   tolerance: 1e-4,
   /** Work whose uncertainty grows as that of jobs of this share of the SLO. */
   typicalServiceShare: 0.1,
+  /** Administrators are told where inferences take more than so many times their profiles' time, as the thesis has it. */
+  noticeRatio: 1.2,
 } as const;
 
 export type WorkMdpConstants = { readonly [K in keyof typeof workMdpDefaults]: number };
@@ -78,6 +80,7 @@ export function decide(
   const service = learnServiceTimes(before?.service ?? EMPTY_SERVICE_MEMORY, state.tasks);
   const slots = Math.max(1, Math.floor(state.cpuBudget));
   const server = { slots, cpuBudget: state.cpuBudget, profiles };
+  const notice = noticeOf(state.tasks, service, server, constants);
   const families = state.tasks.map((task) => believedVersions(task, service, server));
   const troubledUntilMs = troubleOf(state, constants, families, slots, before);
   const isTroubled = troubledUntilMs !== undefined;
@@ -107,6 +110,7 @@ export function decide(
   const residency = chooseResidents({
     nowMs: state.nowMs,
     tasks,
+    problem,
     values,
     gain: solved.gain,
     solver,
@@ -132,6 +136,7 @@ export function decide(
     plan: planOf(tasks, problem, values, solved.gain, constants, service),
     memory,
     reason: reasonOf(tasks, problem, values, solved.gain, residency.reason, isTroubled),
+    ...(notice !== undefined && { notice }),
   };
 }
 
@@ -169,7 +174,8 @@ export type IndicesOf = (task: BelievedTask, k: number) => readonly number[];
 /** The versions that can answer now; none resident: the smallest, which will be the first. */
 export const residentIndices: IndicesOf = ({ state, versions }) => {
   const resident = state.resident ?? (state.servingVersion === undefined ? [] : [state.servingVersion]);
-  const indices = versions.flatMap(({ version }, index) => (resident.includes(version) ? [index] : []));
+  const indices: number[] = [];
+  for (let i = 0; i < versions.length; i++) if (resident.includes(versions[i]!.version)) indices.push(i);
   return indices.length > 0 || versions.length === 0 ? indices : [versions.length - 1];
 };
 
@@ -209,23 +215,54 @@ function serviceVariance({ all }: ServiceMemory): number {
 
 function believedVersions(task: TaskState, service: ServiceMemory, server: Server): BelievedVersion[] {
   const best = task.frontier[0]?.accuracy.test ?? 0;
-  return task.frontier.flatMap((variant): BelievedVersion[] => {
-    const told = slotServiceMs(variant, server);
-    if (told === undefined) return [];
+  const believed: BelievedVersion[] = [];
+  for (const variant of task.frontier) {
+    const told =
+      task.planned?.find(({ version }) => version === variant.version)?.serviceMs ??
+      slotServiceMs(variant, server);
+    if (told === undefined) continue;
     const { ratio, variance } = serviceRatioOf(service, task.task, variant.version);
     const deviation = Math.sqrt(variance);
-    return [
-      {
-        version: variant.version,
-        reward: task.weight * (best > 0 ? variant.accuracy.test / best : 1),
-        meanMs: told * ratio,
-        deviationMs: told * deviation,
-        ratio,
-        deviation,
-        loadMs: server.profiles.get(variant)?.loadMs,
-      },
-    ];
-  });
+    believed.push({
+      version: variant.version,
+      reward: task.weight * (best > 0 ? variant.accuracy.test / best : 1),
+      meanMs: told * ratio,
+      deviationMs: told * deviation,
+      ratio,
+      deviation,
+      loadMs: server.profiles.get(variant)?.loadMs,
+    });
+  }
+  return believed;
+}
+
+/**
+ * What to tell where inferences take longer than profiles say: by what the server measures of its versions where it
+ * tells, else by the requests that were computed.
+ */
+function noticeOf(
+  tasks: readonly TaskState[],
+  { all }: ServiceMemory,
+  server: Server,
+  { noticeRatio }: WorkMdpConstants,
+): string | undefined {
+  let measuredMs = 0;
+  let profiledMs = 0;
+  for (const { planned = [], frontier } of tasks) {
+    for (const { version, serviceMs } of planned) {
+      const variant = frontier.find((candidate) => candidate.version === version);
+      const told = variant && slotServiceMs(variant, server);
+      if (told === undefined) continue;
+      measuredMs += serviceMs;
+      profiledMs += told;
+    }
+  }
+  const ratio = profiledMs > 0 ? (all.ratio * measuredMs) / profiledMs : all.ratio;
+  if (!(ratio > noticeRatio)) return undefined;
+  return (
+    `Inferences take ${ratio.toFixed(2)} times as long as their profiles say, above ${noticeRatio}: ` +
+    'the profiles do not explain the load. Look for other work on this machine, or profile the variants again.'
+  );
 }
 
 /** Time of one inference on one of the server's slots by the profile, whose throughput used all CPUs of its target. */

@@ -57,6 +57,10 @@ export class WorkSolver {
   #best = new Float64Array(0);
   #h = new Float64Array(0);
   #next = new Float64Array(0);
+  #whole = new Uint16Array(0);
+  #part = new Float64Array(0);
+  /** The versions of the problem that was last looked at, on its grid. */
+  #actions: { readonly problem: WorkProblem; readonly byTask: readonly (readonly Action[])[] } | undefined;
 
   /**
    * Value iteration from `initial` (the values of the problem before: demand moves little in a second, so a few sweeps
@@ -72,7 +76,7 @@ export class WorkSolver {
     let sweeps = 0;
     if (problem.arrivalsPerMs > 0) {
       const idle = idleWeights(problem);
-      const actions = problem.tasks.map((task) => actionsOf(task, problem));
+      const actions = this.#actionsOf(problem);
       while (sweeps < limits.sweeps) {
         this.#decide(problem, actions);
         sweeps++;
@@ -121,7 +125,9 @@ export class WorkSolver {
   ): Float64Array {
     const { cells, tasks } = problem;
     const idle = idleWeights(problem);
-    const flows = tasks.map((task) => flowOf(task, problem, values));
+    this.#flow(problem, values);
+    const wholes = this.#whole;
+    const parts = this.#part;
     const here = new Float64Array(cells);
     const next = new Float64Array(cells);
     if (initial?.length === cells) here.set(initial);
@@ -131,13 +137,13 @@ export class WorkSolver {
       next.fill(0);
       for (let k = 0; k < tasks.length; k++) {
         const { share } = tasks[k]!;
-        const { whole, part } = flows[k]!;
-        for (let i = 0; i < cells; i++) {
+        for (let i = 0, at = k * cells; i < cells; i++, at++) {
           const mass = share * here[i]!;
-          const to = Math.min(cells - 1, i + whole[i]!);
+          const carried = mass * parts[at]!;
+          const to = Math.min(cells - 1, i + wholes[at]!);
           const beyond = Math.min(cells - 1, to + 1);
-          next[to] = next[to]! + mass * (1 - part[i]!);
-          next[beyond] = next[beyond]! + mass * part[i]!;
+          next[to] = next[to]! + mass - carried;
+          next[beyond] = next[beyond]! + carried;
         }
       }
       // Until the next one it drains: the transpose of the recursion of h.
@@ -151,6 +157,40 @@ export class WorkSolver {
       here[0] = here[0]! + next[0]! + idle.stay * carried;
     }
     return here;
+  }
+
+  /** Of each task and cell, the work that the best choice adds: so many cells and a part of one. */
+  #flow(problem: WorkProblem, values: ArrayLike<number>): void {
+    const { cells, tasks } = problem;
+    if (this.#whole.length < tasks.length * cells) {
+      this.#whole = new Uint16Array(tasks.length * cells);
+      this.#part = new Float64Array(tasks.length * cells);
+    }
+    const wholes = this.#whole.fill(0, 0, tasks.length * cells);
+    const parts = this.#part.fill(0, 0, tasks.length * cells);
+    const last = cells - 1;
+    const best = new Float64Array(cells);
+    for (const [k, actions] of this.#actionsOf(problem).entries()) {
+      const { shedReward } = tasks[k]!;
+      for (let i = 0; i < cells; i++) best[i] = shedReward + values[i]!;
+      for (const { rewards, whole, part } of actions) {
+        for (let i = 0; i < rewards.length; i++) {
+          const at = i + whole;
+          const after = at >= last ? values[last]! : (1 - part) * values[at]! + part * values[at + 1]!;
+          if (rewards[i]! + after <= best[i]!) continue;
+          best[i] = rewards[i]! + after;
+          wholes[k * cells + i] = whole;
+          parts[k * cells + i] = part;
+        }
+      }
+    }
+  }
+
+  #actionsOf(problem: WorkProblem): readonly (readonly Action[])[] {
+    if (this.#actions?.problem !== problem) {
+      this.#actions = { problem, byTask: problem.tasks.map((task) => actionsOf(task, problem)) };
+    }
+    return this.#actions.byTask;
   }
 
   #reserve(cells: number): void {
@@ -184,29 +224,6 @@ function improve(best: Float64Array, h: Float64Array, { rewards, whole, part }: 
     const value = rewards[i]! + h[last]!;
     if (value > best[i]!) best[i] = value;
   }
-}
-
-/** Of each cell, the work that the best choice for a task adds: so many cells and a part of one. */
-function flowOf(
-  task: WorkTask,
-  problem: WorkProblem,
-  values: ArrayLike<number>,
-): { whole: Uint16Array; part: Float64Array } {
-  const { cells } = problem;
-  const best = new Float64Array(cells);
-  const whole = new Uint16Array(cells);
-  const part = new Float64Array(cells);
-  for (let i = 0; i < cells; i++) best[i] = task.shedReward + values[i]!;
-  for (const action of actionsOf(task, problem)) {
-    const worth = worthOf(action, values);
-    for (let i = 0; i < worth.length; i++) {
-      if (worth[i]! <= best[i]!) continue;
-      best[i] = worth[i]!;
-      whole[i] = action.whole;
-      part[i] = action.part;
-    }
-  }
-  return { whole, part };
 }
 
 /** Reward of a version and the value of what comes after, by cell of work, as far as it beats shedding. */
