@@ -32,7 +32,7 @@ export type {
   ServiceSample,
   TaskState,
 } from './policy/policy.ts';
-export { simulatedPolicyByName } from './policy/registry.ts';
+export { dispatchPolicyByName } from './policy/registry.ts';
 export { type ReestimateOptions, reestimateBatchNorm } from './port/batch-norm/batch-norm.ts';
 export { CALIBRATION_METHODS, type CalibrationMethod } from './port/calibrate/calibrate.ts';
 export {

@@ -25,13 +25,15 @@ interface Entry {
   readonly where: string;
 }
 
-/**
- * Reads `serve: { cpus: "0", slo: 400ms }`. Keys are the long flags without dashes.
- * @returns the entries by command
- * @throws BonsaiError `invalid_config` naming file, line and field, and what is known in its place
- */
-function readSections({ path, text }: ConfigText, commands: readonly Command[]): Map<string, Entry[]> {
-  const sections = new Map<string, Entry[]>();
+/** A configuration file of sections, and how to complain about a place in it. */
+export interface OpenConfig {
+  readonly sections: readonly { readonly key: unknown; readonly value: unknown }[];
+  lineOf(node: unknown): number;
+  fail(line: number, problem: string): BonsaiError;
+}
+
+/** @throws BonsaiError `invalid_config` for what is not YAML, or no map of sections */
+export function openConfig({ path, text }: ConfigText): OpenConfig {
   const counter = new LineCounter();
   const document = parseDocument(text, { lineCounter: counter });
   const fail = (line: number, problem: string) =>
@@ -42,10 +44,26 @@ function readSections({ path, text }: ConfigText, commands: readonly Command[]):
       : 1;
   const broken = document.errors[0];
   if (broken !== undefined) throw fail(counter.linePos(broken.pos[0]).line, broken.message);
-  if (document.contents === null) return sections;
-  if (!isMap(document.contents)) throw fail(1, 'expected a section per command, such as "serve:".');
-  for (const { key, value: section } of document.contents.items) {
+  if (document.contents !== null && !isMap(document.contents)) {
+    throw fail(1, 'expected a section per command, such as "serve:".');
+  }
+  return { sections: document.contents?.items ?? [], lineOf, fail };
+}
+
+/** The section that says what is asked of single tasks; see `task-objectives.ts`. */
+export const TASKS_SECTION = 'tasks';
+
+/**
+ * Reads `serve: { cpus: "0", slo: 400ms }`. Keys are the long flags without dashes.
+ * @returns the entries by command
+ * @throws BonsaiError `invalid_config` naming file, line and field, and what is known in its place
+ */
+function readSections(config: ConfigText, commands: readonly Command[]): Map<string, Entry[]> {
+  const sections = new Map<string, Entry[]>();
+  const { fail, lineOf, sections: written } = openConfig(config);
+  for (const { key, value: section } of written) {
     const name = nameOf(key);
+    if (name === TASKS_SECTION) continue;
     const command = commands.find((candidate) => candidate.name() === name);
     const known = (names: readonly string[]) => `Known: ${names.join(', ')}.`;
     if (command === undefined) {
@@ -61,14 +79,14 @@ function readSections({ path, text }: ConfigText, commands: readonly Command[]):
         const flags = command.options.flatMap(({ long }) => long?.slice(2) ?? []);
         throw fail(lineOf(pair.key), `${name} has no option "${field}". ${known(flags)}`);
       }
-      entries.push({ option, node: pair.value, where: `${path}:${lineOf(pair.value ?? pair.key)}` });
+      entries.push({ option, node: pair.value, where: `${config.path}:${lineOf(pair.value ?? pair.key)}` });
     }
     sections.set(name, entries);
   }
   return sections;
 }
 
-function nameOf(key: unknown): string {
+export function nameOf(key: unknown): string {
   return isScalar(key) ? String(key.value) : String(key);
 }
 

@@ -69,7 +69,8 @@ function applyEnvironment(command: Command, environment: NodeJS.ProcessEnv): voi
   }
 }
 
-function readText({ path, isRequired }: ConfigSource): string | undefined {
+/** The text of a configuration file; undefined where there is none and none is required. @throws BonsaiError `invalid_config` */
+export function readText({ path, isRequired }: ConfigSource): string | undefined {
   try {
     return readFileSync(path, 'utf8');
   } catch (cause) {

@@ -1,14 +1,21 @@
 import { Command, Option } from 'commander';
 import { InvalidArgumentError } from '../base/errors.ts';
 import { v2Server } from '../orchestrate/adapters/v2-server.ts';
-import { type DecisionRecord, type Logger, runLoop } from '../orchestrate/loop.ts';
+import { administrators } from '../orchestrate/administrators.ts';
+import type { Logger } from '../orchestrate/logger.ts';
+import { type DecisionRecord, runLoop } from '../orchestrate/loop.ts';
 import { POLICY_NAMES, policyByName } from '../policy/registry.ts';
 import { listTasks, readManifest } from '../repository/store.ts';
+import { serveMetricsPage } from '../serve/metrics-page.ts';
+import { DEFAULT_HOST } from '../serve/server.ts';
 import { processContext } from './context.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { stderrLogger } from './logger.ts';
+import { noticeWebhookOption, webhookOf } from './notice-webhook.ts';
 import { jsonOption, readToken } from './options.ts';
-import { parseDurationMs, parseNumber } from './parse.ts';
+import { parseDurationMs, parseInteger, parseNumber } from './parse.ts';
+import { isPolicyFile, readPolicyFile } from './policy-file.ts';
+import { readTaskObjectives } from './task-objectives.ts';
 
 interface OrchestrateOptions {
   readonly server: string[];
@@ -18,6 +25,8 @@ interface OrchestrateOptions {
   readonly timeScale: number;
   readonly tokenFile?: string;
   readonly target?: string;
+  readonly noticeWebhook?: string;
+  readonly metricsPort?: number;
   readonly json?: boolean;
 }
 
@@ -39,7 +48,11 @@ export function orchestrateCommand(): Command {
         "where that server's metrics are (default: its host at port 8002); in the order of --server",
       ).argParser(collect),
     )
-    .addOption(new Option('--policy <name>', POLICY_NAMES.join(', ')).default('trivial'))
+    .addOption(
+      new Option('--policy <name>', `${POLICY_NAMES.join(', ')}, or a FILE that exports one`).default(
+        'trivial',
+      ),
+    )
     .addOption(
       new Option('--slo <duration>', 'latency objective where the repository has none').argParser(
         parseDurationMs,
@@ -55,6 +68,13 @@ export function orchestrateCommand(): Command {
     )
     .option('--target <fingerprint>', 'the target whose profiles count (default: the most recent)')
     .option('--token-file <file>', 'a file with the administration token of the servers')
+    .addOption(noticeWebhookOption())
+    .addOption(
+      new Option(
+        '--metrics-port <n>',
+        "a page of metrics of the orchestrator's own on loopback; 0 takes a free port",
+      ).argParser(parseInteger(0, 65_535)),
+    )
     .addOption(jsonOption())
     .addHelpText(
       'after',
@@ -65,16 +85,17 @@ Example:
 Runs until it is interrupted. Each decision is a line: when, what, and why with its numbers.
 ${EXIT_CODE_HELP}`,
     )
-    .action(async (repository: string, options: OrchestrateOptions) => {
+    .action(async (repository: string, options: OrchestrateOptions, self: Command) => {
       const context = processContext(options);
-      const policy = policyByName(options.policy, {
-        timeScale: options.timeScale,
-        fingerprint: options.target,
-      });
+      const { timeScale, target: fingerprint } = options;
+      const policy = isPolicyFile(options.policy)
+        ? await readPolicyFile(options.policy)
+        : policyByName(options.policy, { timeScale, fingerprint });
       const names = await listTasks(repository);
       if (names.length === 0)
         throw new InvalidArgumentError(`There is no task in the repository ${repository}.`);
       const tasks = await Promise.all(names.map((name) => readManifest(repository, name)));
+      const objectives = await readTaskObjectives(self, names);
       const token = options.tokenFile === undefined ? undefined : await readToken(options.tokenFile);
       const servers = options.server.map((url, index) =>
         v2Server({
@@ -85,31 +106,50 @@ ${EXIT_CODE_HELP}`,
         }),
       );
       const logger: Logger = stderrLogger();
+      const told = administrators({
+        logger,
+        clock: context.clock,
+        webhook: await webhookOf(options.noticeWebhook),
+      });
+      const page =
+        options.metricsPort === undefined
+          ? undefined
+          : await serveMetricsPage({
+              host: DEFAULT_HOST,
+              port: options.metricsPort,
+              text: () => told.metricsText(),
+            });
+      if (page !== undefined) logger.info({ metrics: page.url }, `Metrics are at ${page.url}.`);
       let last = '';
       try {
         await runLoop({
           servers,
           policy,
-          objective: { tasks, sloMs: options.slo, fingerprint: options.target },
+          objective: { tasks, sloMs: options.slo, fingerprint, byTask: Object.fromEntries(objectives) },
+          administrators: told,
           clock: context.clock,
           signal: context.signal,
           logger,
           onDecision: (record) => {
             const line = describeDecision(record);
             // A reason that only repeats is told once; actions always.
-            if (!options.json && record.actions.length === 0 && record.reason === last) return;
+            const moves = record.actions.length + (record.residency?.length ?? 0);
+            if (!options.json && moves === 0 && record.reason === last) return;
             last = record.reason;
             process.stdout.write(`${options.json ? JSON.stringify(record) : line}\n`);
           },
         });
       } finally {
-        await Promise.all(servers.map((server) => server.close()));
+        await Promise.all([page?.close(), ...servers.map((server) => server.close())]);
       }
     });
 }
 
 export function describeDecision(record: DecisionRecord): string {
-  const moves = record.actions.map((action) => `${action.task} -> version ${action.toVersion}`).join(', ');
+  const moves = [
+    ...record.actions.map((action) => `${action.task} -> version ${action.toVersion}`),
+    ...(record.residency ?? []).map(({ kind, task, version }) => `${kind} version ${version} of ${task}`),
+  ].join(', ');
   const notice = record.notice === undefined ? '' : ` NOTICE: ${record.notice}`;
   return `${(record.atMs / 1000).toFixed(1)} s  ${record.server}  ${moves || 'stay'}: ${record.reason}${notice}`;
 }

@@ -1,5 +1,6 @@
 import type { Logger } from 'pino';
 import { v2Server } from '../orchestrate/adapters/v2-server.ts';
+import type { Administrators } from '../orchestrate/administrators.ts';
 import { type Objective, runLoop } from '../orchestrate/loop.ts';
 import type { Policy } from '../policy/policy.ts';
 import type { RunningServer } from '../serve/server.ts';
@@ -11,6 +12,9 @@ export async function followPolicy(
   policy: Policy,
   options: {
     readonly objective: Objective;
+    /** Versions of each task that it may have in memory. */
+    readonly residency: number;
+    readonly administrators: Administrators;
     readonly context: Context;
     readonly logger: Logger;
     /** That the server asks of its clients. */
@@ -18,7 +22,7 @@ export async function followPolicy(
     readonly isEncrypted: boolean;
   },
 ): Promise<void> {
-  const { objective, context, logger, token, isEncrypted } = options;
+  const { objective, residency, administrators, context, logger, token, isEncrypted } = options;
   const { clock, signal } = context;
   const adapter = v2Server({
     url: server.httpUrl,
@@ -34,6 +38,8 @@ export async function followPolicy(
       servers: [adapter],
       policy,
       objective,
+      residency,
+      administrators,
       clock,
       signal,
       logger,

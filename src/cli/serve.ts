@@ -1,6 +1,8 @@
 import { Command, Option } from 'commander';
 import { InvalidArgumentError, messageOf } from '../base/errors.ts';
-import { POLICY_NAMES, policyByName } from '../policy/registry.ts';
+import { administrators } from '../orchestrate/administrators.ts';
+import type { Policy } from '../policy/policy.ts';
+import { DISPATCH_POLICY_NAMES, dispatchPolicyByName, POLICY_NAMES } from '../policy/registry.ts';
 import { ModelNotFoundError } from '../repository/errors.ts';
 import { listFolders, listTasks, readTask } from '../repository/store.ts';
 import type { TaskManifest } from '../repository/types.ts';
@@ -22,7 +24,9 @@ import { processContext } from './context.ts';
 import { checkCpus } from './cpus.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { stderrLogger } from './logger.ts';
+import { noticeWebhookOption, webhookOf } from './notice-webhook.ts';
 import { parseCpus, parseDurationMs, parseInteger, parseNumber } from './parse.ts';
+import { isPolicyFile, readPolicyFile } from './policy-file.ts';
 import {
   addSafetyOptions,
   followCredentials,
@@ -31,6 +35,7 @@ import {
   type SafetyOptions,
 } from './serve-safety.ts';
 import type { ReadyLine } from './server-process.ts';
+import { readTaskObjectives } from './task-objectives.ts';
 
 interface ServeOptions extends SafetyOptions {
   readonly host: string;
@@ -44,6 +49,8 @@ interface ServeOptions extends SafetyOptions {
   readonly initial: string;
   readonly policy?: string;
   readonly timeScale: number;
+  readonly residency?: number;
+  readonly noticeWebhook?: string;
   readonly slo?: number;
   readonly maxQueue: number;
   readonly maxWait: number;
@@ -114,7 +121,19 @@ export function serveCommand(): Command {
         'what each task starts with: largest, smallest, a number, or TASK=NUMBER,…',
       ).default('largest'),
     )
-    .addOption(new Option('--policy <name>', `orchestrate in this process: ${POLICY_NAMES.join(', ')}`))
+    .addOption(
+      new Option(
+        '--policy <name>',
+        `orchestrate in this process: ${[...POLICY_NAMES, ...DISPATCH_POLICY_NAMES].join(', ')}, or a FILE that exports one`,
+      ),
+    )
+    .addOption(
+      new Option(
+        '--residency <n>',
+        `versions of each task that --policy may have in memory; by default as many as fit into ${DEFAULT_LIMITS.maxResidentVersions} of all tasks`,
+      ).argParser(parseInteger(1, DEFAULT_LIMITS.maxResidentVersions)),
+    )
+    .addOption(noticeWebhookOption())
     .addOption(
       new Option('--time-scale <factor>', 'factor on the time constants of --policy')
         .argParser(parseNumber(0.001, 1000))
@@ -174,7 +193,7 @@ export function serveCommand(): Command {
       `
 Examples:
   $ bonsai serve models --cpus 0
-  $ bonsai serve models --cpus 0 --policy trivial --slo 400ms
+  $ bonsai serve models --cpus 0 --policy bonsai --slo 400ms
   $ curl -s http://127.0.0.1:8000/v2/models/mnist
   $ bonsai serve models --cpus 0-3 --threads 2 --max-memory 1000000000
 
@@ -182,7 +201,7 @@ A repository of which nothing can be served is refused; a task that fails beside
 SIGTERM or Ctrl-C drains: requests taken in are answered, then the server ends.
 ${EXIT_CODE_HELP}`,
     )
-    .action(async (repository: string, options: ServeOptions) => {
+    .action(async (repository: string, options: ServeOptions, self: Command) => {
       const context = processContext(options);
       const logger = stderrLogger(options.logLevel);
       if (options.cpus !== undefined) checkCpus(options.cpus);
@@ -197,10 +216,14 @@ ${EXIT_CODE_HELP}`,
       const loading = loadingOf(options);
       const credentials = await readCredentials(options);
       // A policy that cannot be should show before anything is loaded.
-      const policy =
-        options.policy === undefined
-          ? undefined
-          : policyByName(options.policy, { timeScale: options.timeScale });
+      const policy = options.policy === undefined ? undefined : await policyOf(options.policy, options);
+      const names = await listTasks(repository).catch(() => undefined);
+      const objectives = await readTaskObjectives(self, names);
+      const told = administrators({
+        logger,
+        clock: context.clock,
+        webhook: await webhookOf(options.noticeWebhook),
+      });
       if (loading.mustServe) await checkServable(repository);
       const server = await startServer({
         repository,
@@ -227,7 +250,9 @@ ${EXIT_CODE_HELP}`,
         ...loading,
         isReadinessStrict: options.strictReadiness,
         logsRequests: options.requestLog,
+        moreMetrics: policy === undefined ? undefined : () => told.metricsText(),
       });
+      server.plane.setObjectives(objectives);
       const stopFollowing = followCredentials(options, server, logger);
       const letParentGo = options.exitWithParent ? endWithParent() : undefined;
       endWithLauncher();
@@ -247,8 +272,12 @@ ${EXIT_CODE_HELP}`,
         else {
           // Most servers have no policy of their own: its client of HTTP and what it needs are not loaded then.
           const { followPolicy } = await import('./serve-policy.ts');
+          const tasks = await manifestsOf(repository);
           await followPolicy(server, policy, {
-            objective: { tasks: await manifestsOf(repository), sloMs: options.slo },
+            objective: { tasks, sloMs: options.slo, byTask: Object.fromEntries(objectives) },
+            // A policy that names one version per task would have others for nothing.
+            residency: policy.dispatch === undefined ? 1 : (options.residency ?? residencyOf(tasks.length)),
+            administrators: told,
             context,
             logger,
             token: (credentials.tokens.administration ?? credentials.tokens.inference)?.[0],
@@ -261,6 +290,15 @@ ${EXIT_CODE_HELP}`,
         letParentGo?.();
       }
     });
+}
+
+async function policyOf(spec: string, { timeScale }: ServeOptions): Promise<Policy> {
+  return isPolicyFile(spec) ? await readPolicyFile(spec) : dispatchPolicyByName(spec, { timeScale });
+}
+
+/** Versions of each of so many tasks, with room for the one that replaces another. */
+function residencyOf(taskCount: number): number {
+  return Math.max(1, Math.floor((DEFAULT_LIMITS.maxResidentVersions - 1) / Math.max(1, taskCount)));
 }
 
 /** CPUs given: those named, or all that this process may use; never more than its quota. */

@@ -5,7 +5,7 @@ import { InvalidArgumentError } from '../base/errors.ts';
 import { type DemandProfile, demandSteps, durationMsOf } from '../load/arrivals.ts';
 import { readTrace, traceProfile, traceWindow } from '../load/trace.ts';
 import type { Policy } from '../policy/policy.ts';
-import { DISPATCH_POLICY_NAMES, POLICY_NAMES, simulatedPolicyByName } from '../policy/registry.ts';
+import { DISPATCH_POLICY_NAMES, dispatchPolicyByName, POLICY_NAMES } from '../policy/registry.ts';
 import { COMPARE_COLUMNS, renderCompareReport } from '../report/compare-report.ts';
 import { renderRunReport } from '../report/html.ts';
 import type { RunReport } from '../report/report-types.ts';
@@ -40,6 +40,7 @@ import { jsonOption, seedOption } from './options.ts';
 import { parseDurationMs, parseInteger, parseNumber } from './parse.ts';
 import { isPolicyFile, readPolicyFile } from './policy-file.ts';
 import { parseDemand } from './stress.ts';
+import { readTaskObjectives } from './task-objectives.ts';
 
 interface SimulateOptions {
   readonly repository?: string;
@@ -57,6 +58,7 @@ interface SimulateOptions {
   readonly cpus: number;
   readonly servers: number;
   readonly routing: Scenario['routing'];
+  readonly admission: Scenario['admission'];
   readonly discipline?: Scenario['discipline'];
   readonly residency?: number | 'all';
   readonly loaderWeight?: number;
@@ -155,6 +157,14 @@ export function simulateCommand(): Command {
     )
     .addOption(
       new Option(
+        '--admission <rule>',
+        'all: every request is queued; feasible: refused at once where not all could be in time, as bonsai serve does',
+      )
+        .choices(['all', 'feasible'])
+        .default('all'),
+    )
+    .addOption(
+      new Option(
         '--discipline <kind>',
         "ps: a queue and a share of the CPU for each task; edf: one queue by deadline for each CPU (default: the policy's usual one)",
       ).choices(['ps', 'edf']),
@@ -219,12 +229,12 @@ Examples:
 Violations count requests that were late, shed or failed, over all that were offered.
 ${EXIT_CODE_HELP}`,
     )
-    .action(async (options: SimulateOptions) => {
+    .action(async (options: SimulateOptions, self: Command) => {
       if (options.policy === undefined && options.compare === undefined) {
         throw new InvalidArgumentError('Say what decides: --policy NAME, --policy FILE, or --compare all.');
       }
       const context = processContext(options);
-      const setting = await settingOf(options);
+      const setting = await settingOf(options, self);
       const contestants =
         options.compare === undefined
           ? [await contestantOf(options.policy!, options)]
@@ -258,10 +268,10 @@ interface Setting {
   readonly told: readonly (readonly [string, string])[];
 }
 
-async function settingOf(options: SimulateOptions): Promise<Setting> {
+async function settingOf(options: SimulateOptions, self: Command): Promise<Setting> {
   const { cpus, servers, routing, discipline, residency, loaderWeight, slo, target } = options;
   const stored =
-    options.repository === undefined ? undefined : await storedTasks(options.repository, options);
+    options.repository === undefined ? undefined : await storedTasks(options.repository, options, self);
   const demand = await demandOf(options, stored?.length);
   const variants = stored === undefined ? parseChain(options.chain) : [];
   const tasks =
@@ -280,6 +290,7 @@ async function settingOf(options: SimulateOptions): Promise<Setting> {
     servers,
     routing,
     profileFactor: options.wrongProfile,
+    admission: options.admission,
     fingerprint: target,
     failures: options.fail ?? [],
   });
@@ -304,13 +315,25 @@ async function settingOf(options: SimulateOptions): Promise<Setting> {
   return { scenario, fixed, demand, workload, seeds, told };
 }
 
-async function storedTasks(repository: string, { slo }: SimulateOptions): Promise<SimulatedTask[]> {
+async function storedTasks(
+  repository: string,
+  { slo }: SimulateOptions,
+  self: Command,
+): Promise<SimulatedTask[]> {
   const names = await listTasks(repository);
   if (names.length === 0) throw new InvalidArgumentError(`There is no task in the repository ${repository}.`);
+  const objectives = await readTaskObjectives(self, names);
   return Promise.all(
-    names.map(async (name) => {
+    names.map(async (name): Promise<SimulatedTask> => {
       const { task, sloMs, variants } = await readManifest(repository, name);
-      return { task, sloMs: slo ?? sloMs ?? SIMULATED_SLO_MS, weight: 1, variants };
+      const own = objectives.get(task);
+      return {
+        task,
+        sloMs: slo ?? own?.sloMs ?? sloMs ?? SIMULATED_SLO_MS,
+        weight: own?.weight ?? 1,
+        variants,
+        ...(own?.minAccuracy !== undefined && { minAccuracy: own.minAccuracy }),
+      };
     }),
   );
 }
@@ -377,7 +400,7 @@ async function contestantOf(spec: string, { target }: SimulateOptions): Promise<
   let policy: Policy | undefined;
   if (isPolicyFile(spec)) policy = await readPolicyFile(spec);
   else if (known === undefined || target !== undefined)
-    policy = simulatedPolicyByName(spec, { fingerprint: target });
+    policy = dispatchPolicyByName(spec, { fingerprint: target });
   if (policy === undefined) return known!;
   const chosen = served(policy);
   const kind = CONTESTANTS.find(({ name }) => spec.startsWith(`${name}:`) || name.startsWith(`${spec}:`));

@@ -1,7 +1,7 @@
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import type { Policy } from '../policy/policy.ts';
+import type { Decision, Policy, TaskState } from '../policy/policy.ts';
 import { policyByName } from '../policy/registry.ts';
 import { makeFrontier } from '../policy/variants.fixture.ts';
 import type { TaskManifest } from '../repository/types.ts';
@@ -25,6 +25,10 @@ const manifest: TaskManifest = {
  */
 class FakeServer {
   readonly loads: { version: number; atMs: number; authorization?: string }[] = [];
+  /** Selections of several versions. */
+  readonly selections: (readonly number[])[] = [];
+  /** Versions in memory where there are several; the page of metrics then names them. */
+  resident: readonly number[] = [];
   kind: 'bonsai' | 'triton' = 'bonsai';
   demandRps = 0;
   /** The version that serves; 0: none. */
@@ -93,7 +97,10 @@ class FakeServer {
             : `process_cpu_seconds_total ${this.cpuSeconds}\nbonsai_cpu_budget_cores 1\n` +
               `bonsai_requests_total{model="digits",outcome="ok"} ${0.75 * this.answered}\n` +
               `bonsai_requests_total{model="digits",outcome="refused"} ${0.25 * this.answered}\n` +
-              (this.version === 0 ? '' : `bonsai_serving_version{model="digits"} ${this.version}\n`),
+              (this.version === 0 ? '' : `bonsai_serving_version{model="digits"} ${this.version}\n`) +
+              this.resident
+                .map((v) => `bonsai_planned_service_seconds{model="digits",version="${v}"} ${v / 100}\n`)
+                .join(''),
         };
       case 'POST /v2/repository/index': {
         this.indexLooks += 1;
@@ -108,11 +115,14 @@ class FakeServer {
       }
       case 'POST /v2/repository/models/digits/load': {
         const config = JSON.parse(JSON.parse(body).parameters.config);
-        const [version] = config.version_policy.specific.versions;
+        const { versions } = config.version_policy.specific;
+        const version = versions.at(-1);
+        if (versions.length > 1) this.selections.push(versions);
         this.loads.push({ version, atMs: this.clock.nowMs(), ...(authorization ? { authorization } : {}) });
         await this.loadGate;
         if (this.failLoad !== undefined) return this.failLoad;
         this.version = version;
+        this.resident = versions.length > 1 ? versions : [];
         return { status: 200, body: '' };
       }
       default:
@@ -391,6 +401,113 @@ describe('the loop', () => {
       'The repository has no version 99 of digits.',
     ]);
     expect(fake.loads).toEqual([]);
+  });
+
+  describe('where a policy chooses what is in memory', () => {
+    /** What the policy saw at each look, and the moves it made at the second of some. */
+    function residing(moves: Readonly<Record<number, Decision['residency']>>) {
+      const seen: Pick<TaskState, 'resident' | 'loading' | 'residencyLimit' | 'planned'>[] = [];
+      const policy: Policy = {
+        name: 'residing',
+        decide: ({ tasks: [task] }) => {
+          const { resident, loading, residencyLimit, planned } = task!;
+          seen.push({ resident, loading, residencyLimit, planned });
+          return { actions: [], residency: moves[seen.length], reason: 'As the test wants.' };
+        },
+      };
+      return { policy, seen };
+    }
+    const load = (version: number) => ({ kind: 'load', task: 'digits', version }) as const;
+    const unload = (version: number) => ({ kind: 'unload', task: 'digits', version }) as const;
+
+    test('a server that keeps several gets one change for a load and an unload', async () => {
+      fake.version = 4;
+      const { policy, seen } = residing({ 1: [load(2)], 3: [load(3), unload(2)] });
+      const { of } = await run({ policy, seconds: 5, options: { residency: 3 } });
+      expect(fake.selections).toEqual([
+        [2, 4],
+        [3, 4],
+      ]);
+      expect(seen[0]).toMatchObject({ resident: [4], loading: [], residencyLimit: 3 });
+      expect(seen.at(-1)).toMatchObject({
+        resident: [3, 4],
+        planned: [
+          { version: 3, serviceMs: 30 },
+          { version: 4, serviceMs: 40 },
+        ],
+      });
+      expect(of('info').map(({ message }) => message)).toContain(
+        'fake has in memory versions 3, 4 of digits.',
+      );
+      expect(of('error')).toEqual([]);
+    });
+
+    test('a version on its way is seen as such, and the task keeps that change', async () => {
+      fake.version = 4;
+      let release = () => {};
+      fake.loadGate = new Promise((resolve) => {
+        release = resolve;
+      });
+      const { policy, seen } = residing({ 1: [load(2)], 2: [load(1)] });
+      await run({
+        policy,
+        seconds: 6,
+        overlap: true,
+        options: { residency: 3 },
+        script: (second) => second === 4 && release(),
+      });
+      expect(seen.slice(0, 3).map(({ loading }) => loading)).toEqual([[], [2], [2]]);
+      expect(fake.selections).toEqual([[2, 4]]);
+    });
+
+    test('where one version is held, a load is a switch', async () => {
+      fake.version = 4;
+      const { policy, seen } = residing({ 2: [load(3), unload(4)] });
+      await run({ policy, seconds: 4 });
+      expect(fake.loads.map(({ version }) => version)).toEqual([3]);
+      expect(fake.selections).toEqual([]);
+      expect(seen[0]).toMatchObject({ resident: [4], residencyLimit: 1 });
+      expect(seen.at(-1)).toMatchObject({ resident: [3] });
+    });
+
+    test('versions that the repository lacks are refused by name', async () => {
+      const { policy } = residing({ 1: [load(9)] });
+      const { of } = await run({ policy, seconds: 2, options: { residency: 3 } });
+      expect(of('error').map(({ message }) => message)).toEqual([
+        'The repository has no version 9 of digits.',
+      ]);
+      expect(fake.loads).toEqual([]);
+    });
+
+    test('bonsai moves a task along its family on a server that holds one version', async () => {
+      const { of } = await run({
+        policy: 'bonsai',
+        seconds: 90,
+        script: (second) => {
+          fake.demandRps = second < 40 ? 1 : 50;
+        },
+      });
+      // 50 req/s are more than versions 1 to 3 (10, 20, 40 req/s) can do; at 1 req/s the most accurate is in time.
+      expect(fake.loads.at(-1)!.version).toBe(4);
+      expect(fake.version).toBe(4);
+      expect(of('error')).toEqual([]);
+    });
+  });
+
+  test('a floor and an objective of one task count more than its manifest', async () => {
+    const states: TaskState[] = [];
+    const policy: Policy = {
+      name: 'looking',
+      decide: ({ tasks: [task] }) => {
+        states.push(task!);
+        return { actions: [], reason: 'Looks.' };
+      },
+    };
+    const byTask = { digits: { weight: 2, sloMs: 50, minAccuracy: 0.96 } };
+    await run({ policy, seconds: 1, options: { objective: { tasks: [manifest], byTask } } });
+    expect(states[0]).toMatchObject({ weight: 2, sloMs: 50 });
+    // Of 0.95, 0.94, 0.92 and 0.88, over 0.95: 1, 0.989, 0.968 and 0.926.
+    expect(states[0]!.frontier.map(({ version }) => version)).toEqual([1, 2, 3]);
   });
 
   test('hands the memory back and keeps bounded histories', async () => {

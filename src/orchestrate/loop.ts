@@ -1,11 +1,22 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Clock } from '../base/clock.ts';
 import { BonsaiError, type ErrorCode, messageOf } from '../base/errors.ts';
-import type { Action, CpuSample, Decision, DemandSample, Policy, PolicyState } from '../policy/policy.ts';
-import { frontierOf } from '../repository/frontier.ts';
+import type {
+  Action,
+  CpuSample,
+  Decision,
+  DemandSample,
+  Policy,
+  PolicyState,
+  TaskObjective,
+} from '../policy/policy.ts';
+import { acceptableOf, frontierOf } from '../repository/frontier.ts';
 import type { TaskManifest, Variant } from '../repository/types.ts';
+import { type Administrators, administrators } from './administrators.ts';
 import { type BoundedList, boundedList } from './bounded-list.ts';
-import { observationBetween, type Scrape } from './observe.ts';
+import { type Logger, silentLogger } from './logger.ts';
+import { type Observation, observationBetween, type Scrape } from './observe.ts';
+import { type ResidentVersions, wantedVersions } from './resident-versions.ts';
 import type { ServerAdapter } from './server-adapter.ts';
 
 export interface LoopOptions {
@@ -18,6 +29,13 @@ export interface LoopOptions {
   readonly signal: AbortSignal;
   readonly onDecision?: (record: DecisionRecord) => void;
   readonly logger?: Logger;
+  /** Who is told when observation and model part; by default the logger. */
+  readonly administrators?: Administrators;
+  /**
+   * How many versions of each task a server may have in memory, for policies that choose them. 1 (the default): the one
+   * that serves, which is switched. More need a server that can keep several and a dispatch that chooses among them.
+   */
+  readonly residency?: number;
   /** Time between looks; by default the policy's, else `loopDefaults.periodMs`. */
   readonly periodMs?: number;
   /** Keeps the latest decisions of all servers for whoever shows them; see `decisionLog`. */
@@ -30,9 +48,9 @@ export interface LoopOptions {
 export interface Objective {
   /** The tasks to decide about, as their repository describes them. */
   readonly tasks: readonly TaskManifest[];
-  /** By task; 1 where absent. */
-  readonly weights?: Readonly<Record<string, number>>;
-  /** For tasks whose manifest has none. */
+  /** What is asked of single tasks, by name; it counts more than their manifests. */
+  readonly byTask?: Readonly<Record<string, TaskObjective>>;
+  /** For tasks of which neither their manifest nor `byTask` has one. */
   readonly sloMs?: number;
   /** The target whose profiles count; by default a variant's most recent one. */
   readonly fingerprint?: string;
@@ -41,14 +59,6 @@ export interface Objective {
 export interface DecisionRecord extends Decision {
   readonly server: string;
   readonly atMs: number;
-}
-
-/** What the loop says of its doings; a pino logger fits. */
-export interface Logger {
-  debug(fields: object, message: string): void;
-  info(fields: object, message: string): void;
-  warn(fields: object, message: string): void;
-  error(fields: object, message: string): void;
 }
 
 export const loopDefaults = {
@@ -60,8 +70,6 @@ export const loopDefaults = {
   decisionCapacity: 900,
   /** A switch that failed is not tried again sooner, however often the policy asks. */
   retryAfterMs: 5_000,
-  /** A notice that was not repeated for this long is over; the next one is told again. */
-  noticeClearMs: 60_000,
   /** A manifest without an objective, nor one given: the thesis' 400 ms. */
   sloMs: 400,
 } as const;
@@ -86,7 +94,7 @@ async function control(watch: Watch, settings: Settings): Promise<void> {
   for (let tick = 1; !signal.aborted; tick++) {
     if (await observe(watch, settings)) {
       const decision = decide(watch, settings);
-      if (decision !== undefined) act(watch, decision.actions, settings);
+      if (decision !== undefined) act(watch, decision, settings);
     }
     // On a fixed grid, so that the time a look takes does not add up; grid points that were missed are left out.
     tick = Math.max(tick, Math.floor((clock.nowMs() - startMs) / periodMs) + 1);
@@ -96,27 +104,32 @@ async function control(watch: Watch, settings: Settings): Promise<void> {
   await watch.acting;
 }
 
+/** One change of a server: a task's serving version, or all that it has in memory. */
+type Change =
+  | { readonly kind: 'switch'; readonly task: string; readonly toVersion: number }
+  | { readonly kind: 'reside'; readonly task: string; readonly versions: readonly number[] };
+
 /** All that the loop remembers of one server. */
 interface Watch {
   readonly server: ServerAdapter;
   readonly cpu: BoundedList<CpuSample>;
   readonly demand: Map<string, BoundedList<DemandSample>>;
   scrape?: Scrape;
+  seen?: Observation;
   lastChangeMs?: number;
   memory?: unknown;
-  /** Switches decided and not yet done, by task. */
-  readonly pending: Map<string, number>;
-  /** Settles when the switches decided so far are done; they run one after another. */
+  /** Changes decided and not yet done, by task. */
+  readonly pending: Map<string, Change>;
+  /** Settles when the changes decided so far are done; they run one after another. */
   acting: Promise<void>;
   /** By task: what succeeded last, and when; truer than a look that began before. */
-  readonly done: Map<string, { readonly toVersion: number; readonly atMs: number }>;
+  readonly done: Map<string, { readonly change: Change; readonly atMs: number }>;
   /** By task: what failed last, and when. */
-  readonly failed: Map<string, { readonly toVersion: number; readonly atMs: number }>;
+  readonly failed: Map<string, { readonly change: Change; readonly atMs: number }>;
   /** Tasks not ready yet at the last look; see `tellWaiting`. */
   waiting: ReadonlySet<string>;
   /** Troubles that were reported and are not over. */
   readonly troubles: Set<'unreachable' | 'policy' | 'cpu'>;
-  noticeMs?: number;
 }
 
 function newWatch(server: ServerAdapter): Watch {
@@ -162,6 +175,7 @@ async function observe(watch: Watch, { signal, logger, tasks }: Settings): Promi
   }
   const seen = watch.scrape && observationBetween(watch.scrape, scrape);
   watch.scrape = scrape;
+  watch.seen = seen;
   if (seen === undefined) return true;
   const { atMs } = scrape;
   for (const { task } of tasks) {
@@ -175,7 +189,7 @@ async function observe(watch: Watch, { signal, logger, tasks }: Settings): Promi
 
 /** Asks the policy and records what it says; undefined if it threw, or if there is nothing to ask about yet. */
 function decide(watch: Watch, settings: Settings): Decision | undefined {
-  const { policy, logger, decisions, onDecision } = settings;
+  const { policy, logger, decisions, onDecision, administrators: told } = settings;
   const server = watch.server.name;
   const waiting = tellWaiting(watch, settings);
   const state = stateOf(watch, settings, waiting);
@@ -197,10 +211,10 @@ function decide(watch: Watch, settings: Settings): Decision | undefined {
   watch.memory = decision.memory;
   const record: DecisionRecord = { server, atMs: state.nowMs, ...decision };
   decisions.push(record);
-  const { actions, reason } = decision;
-  if (actions.length > 0) logger.info({ server, actions }, reason);
+  const { actions, residency = [], reason } = decision;
+  if (actions.length + residency.length > 0) logger.info({ server, actions, residency }, reason);
   else logger.debug({ server }, reason);
-  tellAdministrators(watch, decision.notice, state.nowMs, logger);
+  told.hear(server, decision.notice);
   onDecision?.(record);
   return decision;
 }
@@ -229,72 +243,95 @@ function tellWaiting(watch: Watch, { tasks, logger }: Settings): ReadonlySet<str
   return waiting;
 }
 
-/** Logs a notice when its episode begins. */
-function tellAdministrators(watch: Watch, notice: string | undefined, nowMs: number, logger: Logger): void {
-  if (notice === undefined) return;
-  const isNew = watch.noticeMs === undefined || nowMs - watch.noticeMs > loopDefaults.noticeClearMs;
-  watch.noticeMs = nowMs;
-  if (isNew) logger.warn({ server: watch.server.name, notice: true }, notice);
-}
-
-/** Puts switches behind those under way. A task that is being switched already keeps that one. */
-function act(watch: Watch, actions: readonly Action[], settings: Settings): void {
+/** Puts changes behind those under way. A task that is being changed already keeps that one. */
+function act(watch: Watch, { actions, residency = [] }: Decision, settings: Settings): void {
   const nowMs = settings.clock.nowMs();
-  const accepted = actions.filter((action) => isDue(watch, action, nowMs, settings));
+  const accepted = [...actions.map(switchOf), ...residencyChanges(watch, residency, settings)].filter(
+    (change) => isDue(watch, change, nowMs, settings),
+  );
   if (accepted.length === 0) return;
   watch.lastChangeMs = nowMs;
-  for (const { task, toVersion } of accepted) watch.pending.set(task, toVersion);
+  for (const change of accepted) watch.pending.set(change.task, change);
   watch.acting = watch.acting.then(async () => {
-    for (const action of accepted) await perform(watch, action, settings);
+    for (const change of accepted) await perform(watch, change, settings);
   });
 }
 
-function isDue(
+function switchOf({ task, toVersion }: Action): Change {
+  return { kind: 'switch', task, toVersion };
+}
+
+/** On a server that holds one version of each task, to have another one in memory is to switch to it. */
+function residencyChanges(
   watch: Watch,
-  { task, toVersion }: Action,
-  nowMs: number,
-  { tasks, logger }: Settings,
-): boolean {
+  actions: NonNullable<Decision['residency']>,
+  { residency }: Settings,
+): Change[] {
+  const wanted = wantedVersions(actions, (task) => residentVersionsOf(watch, task).resident);
+  const keepsSeveral = residency > 1 && watch.server.setResident !== undefined;
+  return [...wanted].map(([task, versions]): Change => {
+    if (keepsSeveral) return { kind: 'reside', task, versions };
+    const loaded = actions.find((action) => action.task === task && action.kind === 'load')?.version;
+    return { kind: 'switch', task, toVersion: loaded ?? versions.at(-1)! };
+  });
+}
+
+function isDue(watch: Watch, change: Change, nowMs: number, { tasks, logger }: Settings): boolean {
+  const { task } = change;
   if (watch.pending.has(task)) return false;
   // Somebody else's load: a second one would only queue behind it, and undo it.
   if (watch.scrape?.loading.has(task) === true && servingVersionOf(watch, task) === undefined) return false;
   const failure = watch.failed.get(task);
-  if (failure?.toVersion === toVersion && nowMs - failure.atMs < loopDefaults.retryAfterMs) return false;
-  const isKnown = tasks.some((known) => known.task === task && known.versions.has(toVersion));
-  if (!isKnown) {
-    logger.error(
-      { server: watch.server.name, task, toVersion },
-      `The repository has no version ${toVersion} of ${task}.`,
-    );
-    watch.failed.set(task, { toVersion, atMs: nowMs });
-  }
-  return isKnown;
+  const isRetry = failure !== undefined && isSame(failure.change, change);
+  if (isRetry && nowMs - failure.atMs < loopDefaults.retryAfterMs) return false;
+  const known = tasks.find((candidate) => candidate.task === task)?.versions;
+  const unknown = versionsOf(change).filter((version) => known?.has(version) !== true);
+  if (unknown.length === 0) return true;
+  logger.error(
+    { server: watch.server.name, task, versions: unknown },
+    `The repository has no version ${unknown.join(', ')} of ${task}.`,
+  );
+  watch.failed.set(task, { change, atMs: nowMs });
+  return false;
 }
 
 /** Never rejects. */
-async function perform(watch: Watch, { task, toVersion }: Action, settings: Settings): Promise<void> {
+async function perform(watch: Watch, change: Change, settings: Settings): Promise<void> {
   const { signal, clock, logger } = settings;
+  const { task } = change;
   const server = watch.server.name;
   const beginMs = clock.nowMs();
   try {
     signal.throwIfAborted();
-    await watch.server.switchVersion(task, toVersion, signal);
+    if (change.kind === 'switch') await watch.server.switchVersion(task, change.toVersion, signal);
+    else await watch.server.setResident!(task, change.versions, undefined, signal);
     const tookMs = Math.round(clock.nowMs() - beginMs);
-    logger.info({ server, task, toVersion, tookMs }, `${server} serves version ${toVersion} of ${task}.`);
+    const versions = versionsOf(change);
+    const what = change.kind === 'switch' ? 'serves version' : 'has in memory versions';
+    logger.info({ server, task, versions, tookMs }, `${server} ${what} ${versions.join(', ')} of ${task}.`);
     watch.failed.delete(task);
-    watch.done.set(task, { toVersion, atMs: clock.nowMs() });
+    watch.done.set(task, { change, atMs: clock.nowMs() });
   } catch (error) {
     if (!signal.aborted) {
-      watch.failed.set(task, { toVersion, atMs: clock.nowMs() });
-      logger.error({ server, task, toVersion, ...described(error) }, messageOf(error));
+      watch.failed.set(task, { change, atMs: clock.nowMs() });
+      logger.error({ server, task, versions: versionsOf(change), ...described(error) }, messageOf(error));
     }
   } finally {
     watch.pending.delete(task);
   }
 }
 
-function stateOf(watch: Watch, { clock, tasks }: Settings, waiting: ReadonlySet<string>): PolicyState {
-  const scrape = watch.scrape;
+function versionsOf(change: Change): readonly number[] {
+  return change.kind === 'switch' ? [change.toVersion] : change.versions;
+}
+
+function isSame(a: Change, b: Change): boolean {
+  return a.kind === b.kind && versionsOf(a).join() === versionsOf(b).join();
+}
+
+function stateOf(watch: Watch, settings: Settings, waiting: ReadonlySet<string>): PolicyState {
+  const { scrape, seen } = watch;
+  const { clock, tasks, residency } = settings;
   const present = tasks.filter(({ task }) => !waiting.has(task));
   return {
     nowMs: clock.nowMs(),
@@ -304,9 +341,13 @@ function stateOf(watch: Watch, { clock, tasks }: Settings, waiting: ReadonlySet<
       sloMs,
       frontier,
       servingVersion: servingVersionOf(watch, task),
-      loadingVersion: watch.pending.get(task) ?? loadingVersionOf(watch, task),
+      loadingVersion: loadingVersionOf(watch, task),
       demand: watch.demand.get(task)?.items() ?? [],
       queued: scrape?.queued.get(task),
+      ...residentVersionsOf(watch, task),
+      residencyLimit: Math.min(residency, frontier.length),
+      planned: scrape?.planned?.get(task),
+      violations: seen?.violations.get(task),
     })),
     cpu: watch.cpu.items(),
     lastChangeMs: watch.lastChangeMs,
@@ -315,19 +356,39 @@ function stateOf(watch: Watch, { clock, tasks }: Settings, waiting: ReadonlySet<
   };
 }
 
-function servingVersionOf({ scrape, done }: Watch, task: string): number | undefined {
-  const latest = done.get(task);
-  if (latest !== undefined && (scrape === undefined || scrape.atMs <= latest.atMs)) return latest.toVersion;
-  return scrape?.serving.get(task);
+function residentVersionsOf(watch: Watch, task: string): ResidentVersions {
+  const pending = watch.pending.get(task);
+  const serving = servingVersionOf(watch, task);
+  const done = doneSince(watch, task);
+  const seen = watch.scrape?.resident?.get(task) ?? [];
+  const known = done?.kind === 'reside' ? done.versions : done === undefined ? seen : [];
+  const resident = known.length > 0 ? known : serving === undefined ? [] : [serving];
+  const loading = pending === undefined ? [] : versionsOf(pending).filter((v) => !resident.includes(v));
+  return { resident, loading };
 }
 
-/** A version that the server loads on its own account or somebody else's. */
-function loadingVersionOf({ scrape, done }: Watch, task: string): number | undefined {
-  const version = scrape?.loading.get(task);
+function servingVersionOf(watch: Watch, task: string): number | undefined {
+  const done = doneSince(watch, task);
+  // Of several versions in memory the highest number serves those that name none.
+  return done === undefined ? watch.scrape?.serving.get(task) : versionsOf(done).at(-1);
+}
+
+/** What was changed after the last look, which does not show it. */
+function doneSince({ scrape, done }: Watch, task: string): Change | undefined {
   const latest = done.get(task);
-  // A look from before our own switch was done saw that switch.
-  const isPast = latest !== undefined && scrape !== undefined && scrape.atMs <= latest.atMs;
-  return version === 'unnamed' || isPast ? undefined : version;
+  return latest !== undefined && (scrape === undefined || scrape.atMs <= latest.atMs)
+    ? latest.change
+    : undefined;
+}
+
+/** The version that a switch brings, or one that the server loads on its own account or somebody else's. */
+function loadingVersionOf(watch: Watch, task: string): number | undefined {
+  const pending = watch.pending.get(task);
+  if (pending !== undefined) return pending.kind === 'switch' ? pending.toVersion : undefined;
+  // A look from before our own change was done saw that change.
+  if (doneSince(watch, task) !== undefined) return undefined;
+  const version = watch.scrape?.loading.get(task);
+  return version === 'unnamed' ? undefined : version;
 }
 
 function described(error: unknown): { code?: ErrorCode } {
@@ -343,6 +404,8 @@ interface Settings {
   readonly periodMs: number;
   readonly decisions: BoundedList<DecisionRecord>;
   readonly onDecision: LoopOptions['onDecision'];
+  readonly administrators: Administrators;
+  readonly residency: number;
   readonly sleep: (durationMs: number, signal: AbortSignal) => Promise<void>;
   readonly tasks: readonly {
     readonly task: string;
@@ -354,27 +417,35 @@ interface Settings {
 }
 
 function settingsOf(options: LoopOptions): Settings {
-  const { policy, objective } = options;
+  const { policy, objective, logger = silentLogger } = options;
   return {
     policy,
     clock: options.clock,
     signal: options.signal,
-    logger: options.logger ?? silent,
+    logger,
+    administrators: options.administrators ?? administrators({ logger, clock: options.clock }),
+    residency: options.residency ?? 1,
     periodMs: options.periodMs ?? policy.periodMs ?? loopDefaults.periodMs,
     decisions: options.decisions ?? decisionLog(),
     onDecision: options.onDecision,
     sleep: options.sleep ?? realSleep,
-    tasks: objective.tasks.map((manifest) => ({
-      task: manifest.task,
-      weight: objective.weights?.[manifest.task] ?? 1,
-      sloMs: manifest.sloMs ?? objective.sloMs ?? loopDefaults.sloMs,
-      frontier: frontierOf(manifest.variants, policy.metric ?? 'inverseThroughput', objective.fingerprint),
-      versions: new Set(manifest.variants.map((variant) => variant.version)),
-    })),
+    tasks: objective.tasks.map((manifest) => {
+      const own = objective.byTask?.[manifest.task];
+      const frontier = frontierOf(
+        manifest.variants,
+        policy.metric ?? 'inverseThroughput',
+        objective.fingerprint,
+      );
+      return {
+        task: manifest.task,
+        weight: own?.weight ?? 1,
+        sloMs: own?.sloMs ?? manifest.sloMs ?? objective.sloMs ?? loopDefaults.sloMs,
+        frontier: acceptableOf(frontier, own?.minAccuracy),
+        versions: new Set(manifest.variants.map((variant) => variant.version)),
+      };
+    }),
   };
 }
-
-const silent: Logger = { debug() {}, info() {}, warn() {}, error() {} };
 
 async function realSleep(durationMs: number, signal: AbortSignal): Promise<void> {
   // An abort only means that there is nothing more to wait for.

@@ -46,3 +46,21 @@ test('utilization is CPU used over the budget, and unknown without CPU', () => {
   expect(observationBetween(at(0, undefined), at(1000, 1))?.utilization).toBeUndefined();
   expect(observationBetween(at(0, 1), at(0, 2))).toBeUndefined();
 });
+
+test('requests without deadline are no demand, and refusals, give-ups and late answers are violations', () => {
+  const scrape = (atMs: number, all: number, batch: number, late: number): Scrape => ({
+    atMs,
+    requests: new Map([['digits', new Map([['accepted', all]])]]),
+    batchRequests: new Map([['digits', batch]]),
+    violations: new Map([['digits', new Map([['late', late]])]]),
+    countedAt: 'arrival',
+    serving: new Map(),
+    loading: new Map(),
+    queued: new Map(),
+    cpuBudget: 1,
+  });
+  const seen = observationBetween(scrape(0, 100, 40, 3), scrape(2000, 160, 80, 5));
+  // 60 more of which 40 are of the batch class: 20 in 2 s.
+  expect(seen?.demandRps.get('digits')).toBe(10);
+  expect(seen?.violations.get('digits')).toBe(2);
+});

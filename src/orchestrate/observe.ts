@@ -1,3 +1,5 @@
+import type { PlannedService } from '../policy/policy.ts';
+
 /** What one look at a server gives: counters since its start, and its state now. */
 export interface Scrape {
   readonly atMs: number;
@@ -14,6 +16,14 @@ export interface Scrape {
   readonly loading: ReadonlyMap<string, number | 'unnamed'>;
   /** Requests that wait, by task, where the server tells. */
   readonly queued: ReadonlyMap<string, number>;
+  /** Of `requests`, those without deadline (the batch class), by task; where the server tells. */
+  readonly batchRequests?: ReadonlyMap<string, number>;
+  /** By task, by series: requests that were refused, given up or answered late; where the server tells. */
+  readonly violations?: ReadonlyMap<string, ReadonlyMap<string, number>>;
+  /** All versions that can answer, ascending, where the server tells. */
+  readonly resident?: ReadonlyMap<string, readonly number[]>;
+  /** What the server itself expects of one inference by each version in memory, where it tells. */
+  readonly planned?: ReadonlyMap<string, readonly PlannedService[]>;
   /** CPU seconds used by the server; undefined where nobody can tell. */
   readonly cpuSeconds?: number;
   /** Cores given to the server. */
@@ -22,8 +32,10 @@ export interface Scrape {
 
 /** What happened between two looks. */
 export interface Observation {
-  /** Arrivals per second. */
+  /** Arrivals per second of requests that have an objective: the batch class waits for idle time, and is no demand. */
   readonly demandRps: ReadonlyMap<string, number>;
+  /** Requests refused, given up or late, by task. */
+  readonly violations: ReadonlyMap<string, number>;
   /** CPU used over the CPU budget; undefined where either look has no CPU. */
   readonly utilization?: number;
 }
@@ -42,15 +54,24 @@ export function observationBetween(before: Scrape, after: Scrape): Observation |
   if (elapsedS <= 0) return undefined;
   const demandRps = new Map<string, number>();
   for (const [task, series] of after.requests) {
-    let arrivals = 0;
-    for (const [key, count] of series) arrivals += increase(before.requests.get(task)?.get(key) ?? 0, count);
+    let arrivals = growth(before.requests.get(task), series);
+    arrivals -= increase(before.batchRequests?.get(task) ?? 0, after.batchRequests?.get(task) ?? 0);
     if (after.countedAt === 'end') arrivals += (after.queued.get(task) ?? 0) - (before.queued.get(task) ?? 0);
     // A queue that was dropped by a restart looks like departures.
     demandRps.set(task, Math.max(0, arrivals) / elapsedS);
   }
-  if (before.cpuSeconds === undefined || after.cpuSeconds === undefined) return { demandRps };
+  const violations = new Map<string, number>();
+  for (const [task, series] of after.violations ?? [])
+    violations.set(task, growth(before.violations?.get(task), series));
+  if (before.cpuSeconds === undefined || after.cpuSeconds === undefined) return { demandRps, violations };
   const utilization = increase(before.cpuSeconds, after.cpuSeconds) / (elapsedS * after.cpuBudget);
-  return { demandRps, utilization };
+  return { demandRps, violations, utilization };
+}
+
+function growth(before: ReadonlyMap<string, number> | undefined, after: ReadonlyMap<string, number>): number {
+  let sum = 0;
+  for (const [key, count] of after) sum += increase(before?.get(key) ?? 0, count);
+  return sum;
 }
 
 function increase(before: number, after: number): number {

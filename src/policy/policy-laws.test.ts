@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { frontierOf } from '../repository/frontier.ts';
 import type { CpuSample, DemandSample, Policy, PolicyState } from './policy.ts';
-import { simulatedPolicyByName } from './registry.ts';
+import { dispatchPolicyByName } from './registry.ts';
 import { makeFrontier, makeVariant } from './variants.fixture.ts';
 
 /** Every policy keeps these laws; a new one is added by its name. */
@@ -26,7 +26,7 @@ const policies = [
   'blind-split',
   'slackfit',
   'bonsai',
-].map((name) => simulatedPolicyByName(name));
+].map((name) => dispatchPolicyByName(name));
 
 /** These go one version up after 300 or 600 s; 8 steps take up to 4,900. */
 const SLOW = new Set(['hpa', 'ray']);

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { BonsaiError } from '../base/errors.ts';
-import { policyByName, simulatedPolicyByName } from './registry.ts';
+import { dispatchPolicyByName, policyByName } from './registry.ts';
 import { makeFrontier, makeState, makeTask } from './variants.fixture.ts';
 
 const frontier = makeFrontier([0.9, 10], [0.8, 20], [0.7, 40]);
@@ -55,17 +55,17 @@ test('unknown names list the known ones', () => {
   expect(codeOf(() => policyByName('static:digits=1,=2'))).toBe('invalid_argument');
 });
 
-test('the names of baselines give them; what needs a dispatch is known to the simulator alone', () => {
+test('the names of baselines give them; what needs several versions in memory is known by another function', () => {
   for (const name of ['model-switching', 'infaas', 'infaas:published', 'hpa', 'kpa', 'ray']) {
     expect(policyByName(name).name).toBe(name);
     expect(policyByName(name).dispatch).toBeUndefined();
   }
   for (const name of ['proteus', 'infadapter', 'slackfit', 'slackfit:queue-aware', 'blind-split:0.7']) {
     expect(codeOf(() => policyByName(name))).toBe('unknown_policy');
-    expect(simulatedPolicyByName(name).name).toBe(name);
-    expect(simulatedPolicyByName(name).dispatch).toBeDefined();
+    expect(dispatchPolicyByName(name).name).toBe(name);
+    expect(dispatchPolicyByName(name).dispatch).toBeDefined();
   }
-  expect(() => simulatedPolicyByName('slackfitt')).toThrow(/static:largest.*slackfit:queue-aware/);
+  expect(() => dispatchPolicyByName('slackfitt')).toThrow(/static:largest.*slackfit:queue-aware/);
 });
 
 test('limits of maximal-metric are numbers above 0, for all tasks or by task', () => {

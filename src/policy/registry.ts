@@ -16,7 +16,7 @@ import { bonsaiPolicy } from './work-mdp/bonsai.ts';
 /** Constants that replace the defaults of a policy; `timeScale` < 1 shortens every time constant. */
 export type PolicyOptions = Omit<TrivialOptions, 'metric'>;
 
-/** What `policyByName` understands, as help texts and errors show it: policies that name one version per task. */
+/** What `policyByName` understands, as help texts and errors show it: policies for servers that hold one version per task. */
 export const POLICY_NAMES = [
   'static:largest',
   'static:smallest',
@@ -33,11 +33,11 @@ export const POLICY_NAMES = [
   'hpa',
   'kpa',
   'ray',
+  'bonsai',
 ] as const;
 
-/** What `simulatedPolicyByName` understands as well: policies that choose request by request. */
+/** What `dispatchPolicyByName` understands as well: policies that choose request by request. */
 export const DISPATCH_POLICY_NAMES = [
-  'bonsai',
   'proteus',
   'infadapter',
   'blind-split[:UTILIZATION]',
@@ -58,10 +58,11 @@ export function policyByName(spec: string, options: PolicyOptions = {}): Policy 
 }
 
 /**
- * The same with the policies that need a dispatch of their own, which the simulator has.
+ * The same with the policies that need several versions in memory and a dispatch of their own, which Bonsai's server and
+ * the simulator have.
  * @throws BonsaiError `unknown_policy`, InvalidArgumentError
  */
-export function simulatedPolicyByName(spec: string, options: PolicyOptions = {}): Policy {
+export function dispatchPolicyByName(spec: string, options: PolicyOptions = {}): Policy {
   const policy = switchingPolicy(spec, options) ?? dispatchingPolicy(spec, options);
   if (policy !== undefined) return policy;
   const known = [...POLICY_NAMES, ...DISPATCH_POLICY_NAMES].join(', ');
@@ -71,6 +72,8 @@ export function simulatedPolicyByName(spec: string, options: PolicyOptions = {})
 function switchingPolicy(spec: string, options: PolicyOptions): Policy | undefined {
   const { fingerprint, timeScale = 1 } = options;
   switch (spec) {
+    case 'bonsai':
+      return bonsaiPolicy({ fingerprint });
     case 'static:largest':
       return staticPolicy('largest');
     case 'static:smallest':
@@ -110,8 +113,6 @@ function switchingPolicy(spec: string, options: PolicyOptions): Policy | undefin
 
 function dispatchingPolicy(spec: string, { fingerprint }: PolicyOptions): Policy | undefined {
   switch (spec) {
-    case 'bonsai':
-      return bonsaiPolicy({ fingerprint });
     case 'proteus':
       return proteusPolicy({ fingerprint });
     case 'infadapter':

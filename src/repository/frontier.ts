@@ -32,6 +32,20 @@ export function paretoOf<V extends Pick<Variant, 'accuracy'>>(
   return frontier;
 }
 
+/**
+ * The variants whose accuracy, over that of the most accurate one, is at least `minAccuracy`.
+ * @param frontier most accurate first
+ * @param minAccuracy in [0, 1]; undefined: all will do
+ */
+export function acceptableOf<V extends Pick<Variant, 'accuracy'>>(
+  frontier: readonly V[],
+  minAccuracy: number | undefined,
+): readonly V[] {
+  if (minAccuracy === undefined) return frontier;
+  const best = frontier[0]?.accuracy.test ?? 0;
+  return frontier.filter(({ accuracy }) => accuracy.test >= minAccuracy * best);
+}
+
 /** The variants that are on the frontier of any metric, in the given order. */
 export function onAnyFrontier<V extends Omit<Variant, 'version'>>(
   variants: readonly V[],

@@ -1,6 +1,7 @@
 import type { Clock } from '../base/clock.ts';
 import { BonsaiError, messageOf } from '../base/errors.ts';
 import type { Tensor } from '../base/tensor.ts';
+import type { Promised } from '../policy/admission.ts';
 import type {
   Dispatch,
   DispatchDecision,
@@ -9,6 +10,8 @@ import type {
   ResidentVersion,
   ShedReason,
 } from '../policy/dispatch.ts';
+import type { TaskObjective } from '../policy/policy.ts';
+import { leastCommitted, type Place } from '../policy/routing.ts';
 import { ByteBudget } from './byte-budget.ts';
 import { BATCH_CLASS_SLO_RATIO, defaultDispatch, type SharesPlan } from './default-dispatch.ts';
 import { InvalidRequestError, NotReadyError, RefusedError, WorkerLostError } from './errors.ts';
@@ -16,7 +19,7 @@ import { type NamedTensor, orderedInputs, rowsOf } from './input-check.ts';
 import type { Lane, RunResult } from './lane.ts';
 import type { Limits } from './limits.ts';
 import type { LiveVersion } from './live-version.ts';
-import { DeadlineQueue, type Waiting } from './queue.ts';
+import { DeadlineQueue } from './queue.ts';
 import type { ServedModel } from './served-model.ts';
 import { countExecution, countFailure, countSuccess, type FailureReason } from './statistics.ts';
 import { checkWishes, type Wishes } from './wishes.ts';
@@ -79,7 +82,7 @@ export const LATENCY_GUARD_RATIO = 0.05;
 /** Times that a request is given to a worker: a second one only if the first was lost with its worker. */
 export const MAX_ATTEMPTS = 2;
 
-interface Ticket extends QueuedRequest, Waiting {
+interface Ticket extends QueuedRequest, Promised {
   readonly request: InferRequest;
   /** The version it is bound to, where the request named one. */
   readonly bound: LiveVersion | undefined;
@@ -131,6 +134,7 @@ export class DataPlane {
   readonly #numbers = new Map<ServedModel, number>();
   #dispatch: Dispatch = defaultDispatch;
   #plan: unknown;
+  #objectives: ReadonlyMap<string, TaskObjective> = new Map();
   #waiting = 0;
   #whenIdle: (() => void) | undefined;
   #isDraining = false;
@@ -158,12 +162,18 @@ export class DataPlane {
     }));
   }
 
-  /** Requests that wait, of one model or of all. */
+  /** Requests that wait: of all models, or those of one that have a deadline. */
   queued(model?: ServedModel): number {
     if (model === undefined) return this.#waiting;
     let count = 0;
-    for (const ticket of this.#waitingTickets()) if (ticket.request.model === model) count++;
+    for (const { queue } of this.#slots)
+      for (const ticket of queue.items) if (ticket.request.model === model) count++;
     return count;
+  }
+
+  /** Requests of a model that wait for idle time. */
+  queuedBatch(model: ServedModel): number {
+    return this.#idleWork.filter((ticket) => ticket.request.model === model).length;
   }
 
   /** Whether requests wait or none is taken any more: only then `checkAdmission` may refuse. */
@@ -182,6 +192,12 @@ export class DataPlane {
     this.setPlan(undefined);
   }
 
+  /** What is asked of single tasks, by name; a request's own wishes count more. */
+  setObjectives(objectives: ReadonlyMap<string, TaskObjective>): void {
+    this.#objectives = objectives;
+    this.refresh();
+  }
+
   /** What the dispatch is to go by from now on; counts of dispatched requests begin anew. */
   setPlan(plan: unknown): void {
     this.#plan = plan;
@@ -194,6 +210,7 @@ export class DataPlane {
    * The answer rejects with the same kinds, and with `worker_lost`, `engine_failure` or `cancelled`.
    */
   submit(request: InferRequest): Submission {
+    if (request.priority === 'batch' && !request.isUncounted) request.model.batchArrivals++;
     try {
       const submission = this.#admit(request);
       if (!request.isUncounted) request.model.arrivals.accepted++;
@@ -220,11 +237,14 @@ export class DataPlane {
   #checkAdmission(head: InferHead): void {
     if (this.#isDraining) throw shuttingDown();
     if (this.#waiting === 0 || head.priority === 'batch') return;
-    const { model, version, weight = 1 } = head;
+    const { model, version } = head;
+    const objective = this.#objectives.get(model.name);
+    const weight = head.weight ?? objective?.weight ?? 1;
+    const minAccuracy = relative(head.minAccuracy, model) ?? objective?.minAccuracy;
     const live = model.resolve(version);
     checkWishes(model, head, version === undefined ? undefined : live);
     const nowMs = this.#clock.nowMs();
-    const serviceMs = fastestMs(head, model, live, relative(head.minAccuracy, model), 1);
+    const serviceMs = fastestMs(head, model, live, minAccuracy, 1);
     const deadlineMs = this.#deadlineOf(head, nowMs, serviceMs);
     const slot = this.#leastCommitted(nowMs, version === undefined ? undefined : live);
     if (this.#waiting >= this.#limits.maxQueueLength && slot.queue.leastImportant(weight) === undefined)
@@ -274,12 +294,13 @@ export class DataPlane {
     const inputs = orderedInputs(model.name, request.inputs, request.outputs, live);
     const rows = rowsOf(inputs, live.inputs);
     const task = this.#numberOf(model);
-    const minAccuracy = relative(request.minAccuracy, model);
+    const objective = this.#objectives.get(model.name);
+    const minAccuracy = relative(request.minAccuracy, model) ?? objective?.minAccuracy;
     const serviceMs = fastestMs(request, model, live, minAccuracy, rows);
     const nowMs = this.#clock.nowMs();
     const isBatchClass = request.priority === 'batch';
     const deadlineMs = isBatchClass ? Number.POSITIVE_INFINITY : this.#deadlineOf(request, nowMs, serviceMs);
-    const weight = request.weight ?? 1;
+    const weight = request.weight ?? objective?.weight ?? 1;
     const slot = this.#leastCommitted(nowMs, request.version === undefined ? undefined : live);
     if (isBatchClass) this.#checkBatchClass(model, serviceMs, rows);
     this.#makeRoom(weight, slot, nowMs);
@@ -348,7 +369,7 @@ export class DataPlane {
 
   /** When the answer is due, for a dispatch: the objective less what service times leave out, or the end of the wait. */
   #deadlineOf(request: InferHead, nowMs: number, serviceMs: number): number {
-    const limitMs = request.maxLatencyMs ?? this.#limits.maxLatencyMs ?? Number.POSITIVE_INFINITY;
+    const limitMs = this.#latencyLimitOf(request) ?? Number.POSITIVE_INFINITY;
     const waitMs = Math.min(this.#limits.maxQueueWaitMs, request.timeoutMs ?? Number.POSITIVE_INFINITY);
     const deadlineMs = nowMs + Math.min(limitMs * (1 - LATENCY_GUARD_RATIO), waitMs + serviceMs);
     // An idle server tries even what it expects to be too slow: the expectation may be out of date.
@@ -368,16 +389,12 @@ export class DataPlane {
   #leastCommitted(nowMs: number, live: LiveVersion | undefined): Slot {
     const [first] = this.#slots;
     if (this.#slots.length === 1) return first!;
-    let best: Slot | undefined;
-    let bestMs = Number.POSITIVE_INFINITY;
-    for (const slot of this.#slots) {
-      if (live !== undefined && live.lane(slot.index) === undefined) continue;
-      const workMs = committedMs(slot, nowMs);
-      if (workMs >= bestMs) continue;
-      best = slot;
-      bestMs = workMs;
-    }
-    return best ?? first!;
+    const places = this.#slots.map((slot): Place & { slot: Slot } => ({
+      slot,
+      committedMs: committedMs(slot, nowMs),
+      residentVersions: live === undefined || live.lane(slot.index) !== undefined ? 1 : 0,
+    }));
+    return leastCommitted(places)!.slot;
   }
 
   #startAll(): void {
@@ -544,7 +561,7 @@ export class DataPlane {
     for (const ticket of tickets) {
       const totalMs = nowMs - ticket.arrivalMs;
       const queueMs = Math.max(0, totalMs - computeMs);
-      const objectiveMs = ticket.request.maxLatencyMs ?? this.#limits.maxLatencyMs;
+      const objectiveMs = this.#latencyLimitOf(ticket.request);
       if (!ticket.request.isUncounted) {
         countSuccess(live.statistics, {
           rows: ticket.rows,
@@ -684,11 +701,6 @@ export class DataPlane {
     return this.#waiting === 0 && this.#running.size === 0;
   }
 
-  *#waitingTickets(): Iterable<Ticket> {
-    for (const { queue } of this.#slots) yield* queue.items;
-    yield* this.#idleWork;
-  }
-
   #numberOf(model: ServedModel): number {
     let number = this.#numbers.get(model);
     if (number === undefined) {
@@ -713,14 +725,20 @@ export class DataPlane {
           .sort((a, b) => b.accuracy - a.accuracy || b.version - a.version),
         servingVersion: model.current?.version,
         sloMs: this.#sloOf(model),
-        weight: 1,
+        weight: this.#objectives.get(model.name)?.weight ?? 1,
       };
     });
     slot.isDegraded = isDegraded;
   }
 
+  /** Within what an answer is to be there; undefined: nobody said. */
+  #latencyLimitOf({ maxLatencyMs, model }: InferHead): number | undefined {
+    return maxLatencyMs ?? this.#objectives.get(model.name)?.sloMs ?? this.#limits.maxLatencyMs;
+  }
+
   #sloOf(model: ServedModel): number {
-    return this.#limits.maxLatencyMs ?? model.stored?.manifest?.sloMs ?? this.#limits.maxQueueWaitMs;
+    const own = this.#objectives.get(model.name)?.sloMs;
+    return own ?? this.#limits.maxLatencyMs ?? model.stored?.manifest?.sloMs ?? this.#limits.maxQueueWaitMs;
   }
 
   #sharesPlan(): SharesPlan {

@@ -109,6 +109,17 @@ export function createMetrics(sources: MetricSources): Registry {
     (statistics) => statistics.slackSeconds,
   );
   new Gauge({
+    name: 'bonsai_planned_service_seconds',
+    help: 'Time of one inference that dispatching reckons with, measured as requests come',
+    labelNames,
+    registers,
+    collect() {
+      this.reset();
+      for (const { model, live } of versionsOf(sources))
+        this.set(labelsOf(model, live), live.resident.serviceMs / 1000);
+    },
+  });
+  new Gauge({
     name: 'bonsai_version_accuracy_ratio',
     help: 'Accuracy of the version on its test data',
     labelNames,
@@ -154,6 +165,16 @@ export function createMetrics(sources: MetricSources): Registry {
     },
   });
   new Counter({
+    name: 'bonsai_batch_requests_total',
+    help: 'Arrivals of the batch class, which has no deadline; part of bonsai_requests_total',
+    labelNames: ['model'],
+    registers,
+    collect() {
+      this.reset();
+      for (const model of loadedModels(sources)) this.inc({ model: model.name }, model.batchArrivals);
+    },
+  });
+  new Counter({
     name: 'bonsai_requests_refused_total',
     help: 'Requests refused: at once (queue_full, deadline_exceeded, memory), after waiting in vain (expired), for others (overload)',
     labelNames: ['model', 'reason'],
@@ -167,12 +188,23 @@ export function createMetrics(sources: MetricSources): Registry {
   });
   new Gauge({
     name: 'bonsai_queue_length',
-    help: 'Requests that wait for a slot',
+    help: 'Requests with a deadline that wait for a slot',
     labelNames: ['model'],
     registers,
     collect() {
       this.reset();
       for (const model of loadedModels(sources)) this.set({ model: model.name }, sources.plane.queued(model));
+    },
+  });
+  new Gauge({
+    name: 'bonsai_batch_queue_length',
+    help: 'Requests of the batch class that wait for idle time',
+    labelNames: ['model'],
+    registers,
+    collect() {
+      this.reset();
+      for (const model of loadedModels(sources))
+        this.set({ model: model.name }, sources.plane.queuedBatch(model));
     },
   });
   new Gauge({

@@ -1,21 +1,12 @@
+import { admit, leastImportant, type Promised, positionIn } from '../policy/admission.ts';
 import { RefusedError } from './errors.ts';
-
-/** What waits: when its answer is due, how long its inference takes at least, and how much it matters. */
-export interface Waiting {
-  /** The answer must be there by then. */
-  readonly deadlineMs: number;
-  /** Time of its inference by the fastest version that may answer it, as far as known. */
-  readonly serviceMs: number;
-  /** Importance: under overload the least important one is given up first. */
-  readonly weight: number;
-}
 
 /**
  * The requests that wait for one slot, the most urgent first (earliest deadline; equals in order of arrival). It takes
  * in nothing that cannot be in time even by the fastest version, so that under overload it stays as short as the
  * deadlines are, and what it has taken in is not made late by what comes after, unless that is more important.
  */
-export class DeadlineQueue<T extends Waiting> {
+export class DeadlineQueue<T extends Promised> {
   readonly #items: T[] = [];
   #workMs = 0;
 
@@ -47,13 +38,13 @@ export class DeadlineQueue<T extends Waiting> {
   }
 
   /** Whether `add` would take it in, without doing so. @throws RefusedError as `add` */
-  check(item: Waiting, nowMs: number, busyMs: number): void {
+  check(item: Promised, nowMs: number, busyMs: number): void {
     this.#victimsFor(item, nowMs, busyMs);
   }
 
   /** Puts in, or back, whatever the deadlines. */
   restore(item: T): void {
-    this.#items.splice(this.#positionOf(item.deadlineMs), 0, item);
+    this.#items.splice(positionIn(this.#items, item.deadlineMs), 0, item);
     this.#workMs += item.serviceMs;
   }
 
@@ -86,67 +77,19 @@ export class DeadlineQueue<T extends Waiting> {
     return this.#items.splice(0);
   }
 
-  #victimsFor(item: Waiting, nowMs: number, busyMs: number): readonly T[] {
-    const position = this.#positionOf(item.deadlineMs);
-    const victims = new Set<T>();
-    for (;;) {
-      if (this.#isFeasible(item, position, nowMs + busyMs, victims)) return [...victims];
-      const victim = this.leastImportant(item.weight, victims);
-      if (victim === undefined) throw refusal(item, nowMs, this.#aheadMs(position) + busyMs);
-      victims.add(victim);
-    }
-  }
-
-  /** Whether the new one is in time and, through it, none behind it becomes late. */
-  #isFeasible(item: Waiting, position: number, freeMs: number, victims: ReadonlySet<T>): boolean {
-    let finishMs = freeMs;
-    const isLast = position === this.#items.length && victims.size === 0;
-    if (isLast) finishMs += this.#workMs;
-    else
-      for (let i = 0; i < position; i++)
-        if (!victims.has(this.#items[i]!)) finishMs += this.#items[i]!.serviceMs;
-    finishMs += item.serviceMs;
-    if (finishMs > item.deadlineMs) return false;
-    for (let i = position; i < this.#items.length; i++) {
-      const behind = this.#items[i]!;
-      if (victims.has(behind)) continue;
-      finishMs += behind.serviceMs;
-      // What is late without the new one is not late because of it.
-      if (finishMs > behind.deadlineMs && finishMs - item.serviceMs <= behind.deadlineMs) return false;
-    }
-    return true;
+  #victimsFor(item: Promised, nowMs: number, busyMs: number): readonly T[] {
+    const admission = admit(this.#items, item, { nowMs, busyMs, queueMs: this.#workMs });
+    if (!admission.isAdmitted) throw refusal(item, nowMs, admission.waitMs);
+    return admission.victims;
   }
 
   /** The waiting one of the least weight below `weight`, of equals the latest to be due. */
-  leastImportant(weight: number, except: ReadonlySet<T> = new Set()): T | undefined {
-    let least: T | undefined;
-    for (const item of this.#items) {
-      if (item.weight >= weight || except.has(item)) continue;
-      if (least === undefined || item.weight <= least.weight) least = item;
-    }
-    return least;
-  }
-
-  #aheadMs(position: number): number {
-    let sum = 0;
-    for (let i = 0; i < position; i++) sum += this.#items[i]!.serviceMs;
-    return sum;
-  }
-
-  /** After all that are as urgent. */
-  #positionOf(deadlineMs: number): number {
-    let low = 0;
-    let high = this.#items.length;
-    while (low < high) {
-      const middle = (low + high) >>> 1;
-      if (this.#items[middle]!.deadlineMs <= deadlineMs) low = middle + 1;
-      else high = middle;
-    }
-    return low;
+  leastImportant(weight: number): T | undefined {
+    return leastImportant(this.#items, weight);
   }
 }
 
-function refusal({ deadlineMs, serviceMs }: Waiting, nowMs: number, waitMs: number): RefusedError {
+function refusal({ deadlineMs, serviceMs }: Promised, nowMs: number, waitMs: number): RefusedError {
   const allowedMs = Math.max(0, deadlineMs - serviceMs - nowMs);
   const message =
     waitMs > allowedMs

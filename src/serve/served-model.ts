@@ -72,6 +72,8 @@ interface GivenUp {
 export class ServedModel {
   readonly name: string;
   readonly arrivals: Arrivals = { accepted: 0, refused: 0, invalid: 0 };
+  /** Of all arrivals, those of the batch class. */
+  batchArrivals = 0;
   readonly refusals = new Map<string, number>();
   readonly #options: ServedModelOptions;
   #live: ReadonlyMap<number, LiveVersion> = new Map();

@@ -64,6 +64,8 @@ export interface ServerOptions {
   readonly isReadinessStrict?: boolean;
   /** Refuses to start if nothing of what is to be loaded can be; by default such a server waits for loads. */
   readonly mustServe?: boolean;
+  /** More of the metrics page, in Prometheus' text format: of what runs beside the server in this process. */
+  readonly moreMetrics?: () => string;
   /** Writes a line for each REST request to the log. Default false. */
   readonly logsRequests?: boolean;
   /**
@@ -173,7 +175,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const rest = createRestServer(context);
   const grpc = options.grpcPort === undefined ? undefined : createGrpcServer(context);
   const registry = createMetrics({ models, plane, cpuBudgetCores: budgetCores });
-  const metrics = createMetricsServer(registry, limits, options.tls);
+  const metrics = createMetricsServer(registry, limits, options);
 
   const stopGuard =
     limits.maxMemoryBytes === undefined
@@ -303,7 +305,11 @@ function poll(
   };
 }
 
-function createMetricsServer(registry: Registry, limits: Limits, tls: TlsIdentity | undefined): Server {
+function createMetricsServer(
+  registry: Registry,
+  limits: Limits,
+  { tls, moreMetrics }: Pick<ServerOptions, 'tls' | 'moreMetrics'>,
+): Server {
   const options = { headersTimeout: limits.headersTimeoutMs, requestTimeout: limits.requestTimeoutMs };
   const server: Server =
     tls === undefined ? createServer(options) : createTlsServer({ ...options, cert: tls.cert, key: tls.key });
@@ -314,7 +320,10 @@ function createMetricsServer(registry: Registry, limits: Limits, tls: TlsIdentit
       return;
     }
     registry.metrics().then(
-      (text) => response.writeHead(200, { 'Content-Type': registry.contentType }).end(text),
+      (text) =>
+        response
+          .writeHead(200, { 'Content-Type': registry.contentType })
+          .end(moreMetrics === undefined ? text : `${text}${moreMetrics()}`),
       (thrown: unknown) => response.writeHead(500).end(messageOf(thrown)),
     );
   });

@@ -103,6 +103,12 @@ export const CONTESTANTS: readonly Contestant[] = [
     { ...RESIDENT, residency: 3 },
     () => bonsaiPolicy(),
   ),
+  {
+    name: 'bonsai:1-resident',
+    meaning: 'the same where a server holds one version of each task, which answers',
+    plumbing: LOADING,
+    makePolicy: () => served({ ...bonsaiPolicy(), dispatch: undefined }),
+  },
   fixed('hpa', 'Kubernetes HPA, versions for replicas', LOADING, () => replicaAutoscalerPolicy('hpa')),
   fixed('kpa', 'Knative KPA, versions for replicas', LOADING, () => replicaAutoscalerPolicy('kpa')),
   fixed('ray', 'Ray Serve, versions for replicas', LOADING, () => replicaAutoscalerPolicy('ray')),

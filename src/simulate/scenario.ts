@@ -9,6 +9,7 @@ export interface Scenario {
   readonly servers: number;
   readonly routing: Routing;
   readonly discipline: Discipline;
+  readonly admission: Admission;
   /** How many versions of each task may be resident; the smallest is from the start. */
   readonly residency: number | 'all';
   /** Share of the CPU of a version that loads, relative to a request's. */
@@ -33,7 +34,7 @@ export interface SimulatedTask {
   readonly sloMs: number;
   readonly weight: number;
   readonly variants: readonly Variant[];
-  /** The least normalised accuracy that its clients accept. */
+  /** The least normalised accuracy that its clients accept; policies do not see versions below. */
   readonly minAccuracy?: number;
   /** `batch`: no deadline, fills idle time. */
   readonly priority?: 'realtime' | 'batch';
@@ -48,6 +49,12 @@ export interface SimulatedTask {
  * computation.
  */
 export type Discipline = 'ps' | 'edf';
+
+/**
+ * `all`: every request is queued. `feasible`: one that cannot be in time, or would make others late, is refused at once
+ * as our runtime does, or takes the place of those of less weight.
+ */
+export type Admission = 'all' | 'feasible';
 
 /** `leastWork`: to the queue with the least work committed; `roundRobin`: to the servers in turn. */
 export type Routing = 'leastWork' | 'roundRobin';
@@ -64,6 +71,7 @@ export const scenarioDefaults = {
   servers: 1,
   routing: 'leastWork',
   discipline: 'edf',
+  admission: 'all',
   residency: 'all',
   /** nice 19 against 0 is 15 to 1024. */
   loaderWeight: 0.015,

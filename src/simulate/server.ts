@@ -1,4 +1,5 @@
 import { BonsaiError } from '../base/errors.ts';
+import { admit, positionIn } from '../policy/admission.ts';
 import {
   accepts,
   batchServiceMs,
@@ -15,7 +16,8 @@ import type {
   ServiceSample,
   TaskState,
 } from '../policy/policy.ts';
-import { frontierOf } from '../repository/frontier.ts';
+import { leastCommitted } from '../policy/routing.ts';
+import { acceptableOf, frontierOf } from '../repository/frontier.ts';
 import type { Variant } from '../repository/types.ts';
 import { type Job, Processor } from './processor.ts';
 import { OUTCOME, type SimulationRun } from './run.ts';
@@ -122,7 +124,10 @@ export class SimulatedServer {
       return {
         versions,
         byNumber: new Map(versions.map((version) => [version.version, version])),
-        frontier: frontierOf(task.variants, policy.metric ?? 'inverseThroughput', scenario.fingerprint),
+        frontier: acceptableOf(
+          frontierOf(task.variants, policy.metric ?? 'inverseThroughput', scenario.fingerprint),
+          task.minAccuracy,
+        ),
         view: { task: task.task, versions: [], sloMs: task.sloMs, weight: task.weight },
         demand: [],
         arrivals: 0,
@@ -142,10 +147,6 @@ export class SimulatedServer {
   /** No request waits or is computed. */
   get isIdle(): boolean {
     return this.#lanes.every((lane) => lane.running === undefined && lane.queue.length === 0);
-  }
-
-  has(task: number): boolean {
-    return this.residentCount(task) > 0;
   }
 
   residentCount(task: number): number {
@@ -176,9 +177,13 @@ export class SimulatedServer {
     const lane = this.#laneOf(request.task, nowMs);
     const task = this.#tasks[request.task]!;
     this.#options.run.server[request.id] = this.#options.index;
-    task.arrivals++;
-    request.expectedMs = fastestMs(task);
-    lane.queuedMs += request.expectedMs;
+    // What has no deadline fills idle time: it is neither demand nor work that others wait for.
+    if (request.priority === 'realtime') {
+      task.arrivals++;
+      request.serviceMs = fastestMs(task);
+      if (!this.#admits(lane, request, nowMs)) return;
+      lane.queuedMs += request.serviceMs;
+    }
     this.#enqueue(lane, request);
     this.#dispatch(lane, nowMs);
   }
@@ -252,17 +257,28 @@ export class SimulatedServer {
 
   #laneOf(task: number, nowMs: number): Lane {
     if (this.#options.scenario.discipline === 'ps') return this.#lanes[task]!;
-    let best = this.#lanes[0]!;
-    for (const lane of this.#lanes) if (workOf(lane, nowMs) < workOf(best, nowMs)) best = lane;
-    return best;
+    if (this.#lanes.length === 1) return this.#lanes[0]!;
+    const residentVersions = this.residentCount(task);
+    const places = this.#lanes.map((lane) => ({ lane, committedMs: workOf(lane, nowMs), residentVersions }));
+    return leastCommitted(places)!.lane;
+  }
+
+  /** Gives up requests of less weight for the new one, or refuses it, where not all can be in time. */
+  #admits(lane: Lane, request: SimulatedRequest, nowMs: number): boolean {
+    if (this.#options.scenario.admission === 'all') return true;
+    const admission = admit(lane.queue, request, { nowMs, busyMs: workOf(lane, nowMs) - lane.queuedMs });
+    if (!admission.isAdmitted) {
+      this.#refuse(request, nowMs);
+      return false;
+    }
+    for (const victim of admission.victims) this.#shed(lane, lane.queue.indexOf(victim), nowMs);
+    return true;
   }
 
   /** In order of deadline, behind those with the same; with `ps` in order of arrival. */
   #enqueue({ queue }: Lane, request: SimulatedRequest): void {
-    let at = queue.length;
-    if (this.#options.scenario.discipline === 'edf') {
-      while (at > 0 && queue[at - 1]!.deadlineMs > request.deadlineMs) at--;
-    }
+    const isByDeadline = this.#options.scenario.discipline === 'edf';
+    const at = isByDeadline ? positionIn(queue, request.deadlineMs) : queue.length;
     if (at === queue.length) queue.push(request);
     else queue.splice(at, 0, request);
   }
@@ -293,12 +309,16 @@ export class SimulatedServer {
   }
 
   #shed(lane: Lane, index: number, nowMs: number): void {
-    const { run } = this.#options;
     const [request] = lane.queue.splice(index, 1);
-    lane.queuedMs -= request!.expectedMs;
-    run.outcome[request!.id] = OUTCOME.shed;
-    run.latencyMs[request!.id] = nowMs - request!.arrivalMs;
-    this.#tasks[request!.task]!.violations++;
+    lane.queuedMs -= request!.serviceMs;
+    this.#refuse(request!, nowMs);
+  }
+
+  #refuse({ id, arrivalMs, task }: SimulatedRequest, nowMs: number): void {
+    const { run } = this.#options;
+    run.outcome[id] = OUTCOME.shed;
+    run.latencyMs[id] = nowMs - arrivalMs;
+    this.#tasks[task]!.violations++;
   }
 
   #run(lane: Lane, index: number, number: number, batch: number, nowMs: number): void {
@@ -341,7 +361,7 @@ export class SimulatedServer {
       const request = queue[i]!;
       if (request.task === task && (i === index || accepts(request, version))) {
         taken.push(request);
-        lane.queuedMs -= request.expectedMs;
+        lane.queuedMs -= request.serviceMs;
         if (i === 0) queue.shift();
         else queue.splice(i, 1);
       } else i++;
@@ -401,7 +421,8 @@ export class SimulatedServer {
 
   #queued(task: number): number {
     let queued = 0;
-    for (const { queue } of this.#lanes) for (const request of queue) if (request.task === task) queued++;
+    for (const { queue } of this.#lanes)
+      for (const request of queue) if (request.task === task && request.priority === 'realtime') queued++;
     return queued;
   }
 
@@ -421,7 +442,7 @@ export class SimulatedServer {
       this.#lastChangeMs = nowMs;
       this.#switchTo(task, version, nowMs);
     }
-    for (const task of this.#tasks) this.#settle(task);
+    for (const task of this.#tasks) this.#settle(task, nowMs);
     for (const lane of this.#lanes) this.#dispatch(lane, nowMs);
   }
 
@@ -483,7 +504,7 @@ export class SimulatedServer {
       task.switchingTo = undefined;
       this.#serve(task, version, nowMs);
     }
-    this.#settle(task);
+    this.#settle(task, nowMs);
     for (const lane of this.#lanes) this.#dispatch(lane, nowMs);
   }
 
@@ -501,7 +522,7 @@ export class SimulatedServer {
   }
 
   /** Lets go what is unwanted or beyond the limit (the least recently used first), but never the last version. */
-  #settle(task: Task): void {
+  #settle(task: Task, nowMs: number): void {
     if (!task.versions.some(({ isLoading }) => isLoading)) {
       const resident = () => task.versions.filter(({ isResident }) => isResident);
       for (const version of task.versions) {
@@ -514,6 +535,10 @@ export class SimulatedServer {
           .sort((a, b) => a.lastUsedMs - b.lastUsedMs);
         oldest!.isResident = false;
       }
+      // As on our server: where the serving version was let go, the smallest that is left serves.
+      const left = resident();
+      const isServed = left.some(({ version }) => version === task.view.servingVersion);
+      if (!isServed && left.length > 0) this.#serve(task, left.at(-1)!, nowMs);
     }
     this.#show(task);
   }

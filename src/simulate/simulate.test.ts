@@ -228,6 +228,77 @@ describe('queues', () => {
   });
 });
 
+describe('admission', () => {
+  // 100 ms each, due 250 ms after arrival: of four at once two can be in time.
+  const tasks = [
+    makeTask({ sloMs: 250 }, [10, 1]),
+    makeTask({ task: 'signs', sloMs: 250, weight: 2 }, [10, 1]),
+  ];
+  const dispatch = servingDispatch();
+
+  test('of work that cannot all be in time a part is refused as it comes, and the rest is in time', () => {
+    const outcomesOf = (admission: 'all' | 'feasible') => {
+      const scenario = makeScenario({ tasks, admission });
+      const run = simulate({ scenario, workload: requestsAt([0, 0, 0, 0]), policy: { ...idle, dispatch } });
+      return { outcome: Array.from(run.outcome), summary: summarizeSimulation(run) };
+    };
+    const { answered, shed } = OUTCOME;
+    expect(outcomesOf('all')).toMatchObject({
+      outcome: [answered, answered, answered, answered],
+      summary: { late: 2, shed: 0 },
+    });
+    expect(outcomesOf('feasible')).toMatchObject({
+      outcome: [answered, answered, shed, shed],
+      summary: { late: 0, shed: 2 },
+    });
+  });
+
+  test('what weighs more takes the place of what waits and weighs less', () => {
+    const scenario = makeScenario({ tasks, admission: 'feasible' });
+    const workload = requestsAt([0, 1, 2], [0, 0, 1]);
+    const run = simulate({ scenario, workload, policy: { ...idle, dispatch } });
+    expect(Array.from(run.outcome)).toEqual([OUTCOME.answered, OUTCOME.shed, OUTCOME.answered]);
+  });
+});
+
+test('requests without deadline are neither demand nor work that others are routed around', () => {
+  const tasks = [makeTask({}, [100, 1]), makeTask({ task: 'nightly', priority: 'batch' }, [100, 1])];
+  const seen: [demandRps: number | undefined, queued: number | undefined][][] = [];
+  const policy: Policy = {
+    name: 'looking',
+    decide: (state) => {
+      seen.push(state.tasks.map(({ demand, queued }) => [demand.at(-1)?.demandRps, queued]));
+      return { actions: [], reason: 'Looks.' };
+    },
+  };
+  // Fifty of each within the first second; the batch class waits its turn behind those with deadlines.
+  const times = Array.from({ length: 100 }, (_, i) => 900 + i);
+  const workload = requestsAt(
+    times,
+    times.map((_, i) => i % 2),
+  );
+  const run = simulate({ scenario: makeScenario({ tasks }), workload, policy });
+  expect(seen[0]!.map(([demandRps]) => demandRps)).toEqual([50, 0]);
+  expect(seen[0]![0]![1]).toBeGreaterThan(0);
+  expect(seen[0]![1]![1]).toBe(0);
+  expect(summarizeSimulation(run).tasks.map(({ offered }) => offered)).toEqual([50, 50]);
+});
+
+test('policies do not see versions that are too inaccurate for the task', () => {
+  const frontiers: number[][] = [];
+  const policy: Policy = {
+    name: 'looking',
+    decide: ({ tasks: [task] }) => {
+      frontiers.push(task!.frontier.map(({ version }) => version));
+      return { actions: [], reason: 'Looks.' };
+    },
+  };
+  const scenario = makeScenario({ tasks: [makeTask({ minAccuracy: 0.8 }, [10, 0.9], [20, 0.8], [40, 0.5])] });
+  simulate({ scenario, workload: requestsAt([2000]), policy });
+  // 0.8 / 0.9 = 0.89 and 0.5 / 0.9 = 0.56.
+  expect(frontiers[0]).toEqual([1, 2]);
+});
+
 describe('versions', () => {
   const task = makeTask({}, [5, 1], [20, 0.8], [50, 0.5]);
   const steady = requestsAt(Array.from({ length: 40 }, (_, i) => 100 * i));

@@ -1,5 +1,6 @@
 import { BonsaiError } from '../base/errors.ts';
 import type { Policy } from '../policy/policy.ts';
+import { leastCommitted } from '../policy/routing.ts';
 import { servingDispatch } from '../policy/serving-dispatch.ts';
 import { OUTCOME, type SimulationRun } from './run.ts';
 import type { Scenario } from './scenario.ts';
@@ -113,19 +114,18 @@ function router(
   }
   let turn = 0;
   return (task, nowMs) => {
-    const able = servers.filter((server) => server.isUp && server.has(task));
-    const open = able.length > 0 ? able : servers.filter((server) => server.isUp);
-    if (open.length === 0) return undefined;
-    if (routing === 'roundRobin') return open[turn++ % open.length];
-    let best = open[0]!;
-    let least = best.committedMs(task, nowMs);
-    for (const server of open) {
-      const committed = server.committedMs(task, nowMs);
-      const isBetter =
-        committed < least || (committed === least && server.residentCount(task) > best.residentCount(task));
-      if (isBetter) [best, least] = [server, committed];
+    const up = servers.filter((server) => server.isUp);
+    if (routing === 'roundRobin') {
+      const able = up.filter((server) => server.residentCount(task) > 0);
+      const open = able.length > 0 ? able : up;
+      return open.length === 0 ? undefined : open[turn++ % open.length];
     }
-    return best;
+    const places = up.map((server) => ({
+      server,
+      committedMs: server.committedMs(task, nowMs),
+      residentVersions: server.residentCount(task),
+    }));
+    return leastCommitted(places)?.server;
   };
 }
 

@@ -1,8 +1,9 @@
+import type { Promised } from '../policy/admission.ts';
 import type { QueuedRequest } from '../policy/dispatch.ts';
 import type { SimulatedTask } from './scenario.ts';
 
 /** A request on its way through a simulated server. */
-export class SimulatedRequest implements QueuedRequest {
+export class SimulatedRequest implements QueuedRequest, Promised {
   /** Its place in the workload. */
   readonly id: number;
   readonly task: number;
@@ -13,8 +14,8 @@ export class SimulatedRequest implements QueuedRequest {
   readonly priority: 'realtime' | 'batch';
   /** Service time / mean service time of whatever version computes it. */
   readonly multiplier: number;
-  /** Work that routing expected when it was queued. */
-  expectedMs = 0;
+  /** Time that routing and admission reckon with: of the fastest version in memory when it came. */
+  serviceMs = 0;
 
   constructor(id: number, index: number, task: SimulatedTask, arrivalMs: number, multiplier: number) {
     this.id = id;

@@ -86,7 +86,7 @@ export function v2Server(options: V2ServerOptions): ServerAdapter {
         ? await options.cpu.cpuSeconds()
         : gaugeOf(samples, 'process_cpu_seconds_total');
       const measured = positive(byModel(samples, 'bonsai_serving_version'));
-      let listed: Listed = { serving: new Map(), loading: new Map() };
+      let listed: Listed = { serving: new Map(), loading: new Map(), resident: new Map() };
       if (measured.size === 0 || tasks.some((task) => !measured.has(task))) {
         const path = '/v2/repository/index';
         const index = await send(api, { method: 'POST', path, body: '{}', timeoutMs, signal });
@@ -94,11 +94,19 @@ export function v2Server(options: V2ServerOptions): ServerAdapter {
         listed = listedIn(index.body, name);
       }
       const waiting = byModel(samples, 'bonsai_queue_length');
+      // Bonsai has a series of this for each version in memory, and none for others; of other servers the index tells.
+      const loaded = versionsByModel(samples, 'bonsai_planned_service_seconds');
       return {
         atMs,
         ...requestsOf(samples),
         serving: new Map([...listed.serving, ...measured]),
         loading: listed.loading,
+        resident: loaded.size > 0 ? mapped(loaded, (versions) => [...versions.keys()]) : listed.resident,
+        planned: mapped(loaded, (versions) =>
+          [...versions].map(([version, seconds]) => ({ version, serviceMs: 1000 * seconds })),
+        ),
+        batchRequests: byModel(samples, 'bonsai_batch_requests_total'),
+        violations: violationsOf(samples),
         queued: waiting.size > 0 ? waiting : byModel(samples, 'nv_inference_pending_request_count'),
         cpuSeconds,
         cpuBudget: options.cpuBudget ?? gaugeOf(samples, 'bonsai_cpu_budget_cores') ?? 1,
@@ -224,6 +232,40 @@ function requestsOf(samples: readonly MetricSample[]): Pick<Scrape, 'requests' |
   return { requests, countedAt: own.length > 0 ? 'arrival' : 'end' };
 }
 
+/** Requests refused or given up, and those answered after their objective, by model and series. */
+function violationsOf(samples: readonly MetricSample[]): Map<string, Map<string, number>> {
+  const violations = new Map<string, Map<string, number>>();
+  for (const sample of samples) {
+    const isRefusal = sample.name === 'bonsai_requests_refused_total';
+    const isLate = sample.name === 'bonsai_deadline_slack_seconds_bucket' && Number(sample.labels.le) === 0;
+    const { model } = sample.labels;
+    if (model === undefined || !(isRefusal || isLate)) continue;
+    const series = violations.get(model) ?? new Map<string, number>();
+    series.set(seriesKey(sample), sample.value);
+    violations.set(model, series);
+  }
+  return violations;
+}
+
+/** A gauge by model and version, ascending. */
+function versionsByModel(samples: readonly MetricSample[], name: string): Map<string, Map<number, number>> {
+  const values = new Map<string, Map<number, number>>();
+  const own = samples
+    .filter((sample) => sample.name === name)
+    .sort((a, b) => Number(a.labels.version) - Number(b.labels.version));
+  for (const { labels, value } of own) {
+    const version = Number(labels.version);
+    if (labels.model === undefined || !Number.isInteger(version)) continue;
+    const versions = values.get(labels.model) ?? new Map<number, number>();
+    values.set(labels.model, versions.set(version, value));
+  }
+  return values;
+}
+
+function mapped<A, B>(map: ReadonlyMap<string, A>, transform: (value: A) => B): Map<string, B> {
+  return new Map([...map].map(([key, value]) => [key, transform(value)]));
+}
+
 /** A gauge by model, summed over its other labels. */
 function byModel(samples: readonly MetricSample[], name: string): Map<string, number> {
   const values = new Map<string, number>();
@@ -246,10 +288,10 @@ function gaugeOf(samples: readonly MetricSample[], name: string): number | undef
 }
 
 /** What a repository index says of each model. */
-type Listed = Pick<Scrape, 'serving' | 'loading'>;
+type Listed = Pick<Scrape, 'serving' | 'loading'> & { readonly resident: Map<string, number[]> };
 
 /**
- * The highest READY version of each model, and those that come or go: LOADING with its version where it has one,
+ * The READY versions of each model and the highest of them, and those that come or go: LOADING with its version where it has one,
  * UNLOADING as unnamed (what follows is not known yet). UNAVAILABLE, UNKNOWN and a name alone are neither: such a model
  * is absent. KServe's own servers write "Ready".
  */
@@ -265,6 +307,7 @@ function listedIn(body: string, name: string): Listed {
   if (!Array.isArray(entries)) throw fail();
   const serving = new Map<string, number>();
   const loading = new Map<string, number | 'unnamed'>();
+  const resident = new Map<string, number[]>();
   for (const entry of entries as unknown[]) {
     if (typeof entry !== 'object' || entry === null || !('name' in entry)) throw fail();
     // A model that was never loaded has only a name.
@@ -272,10 +315,14 @@ function listedIn(body: string, name: string): Listed {
     const task = String(entry.name);
     const number = 'version' in entry ? Number(entry.version) : Number.NaN;
     const version = Number.isInteger(number) && number > 0 ? number : undefined;
-    if (state === 'READY' && version !== undefined)
+    if (state === 'READY' && version !== undefined) {
       serving.set(task, Math.max(version, serving.get(task) ?? 0));
-    else if (state === 'LOADING') loading.set(task, version ?? loading.get(task) ?? 'unnamed');
+      resident.set(
+        task,
+        [...(resident.get(task) ?? []), version].sort((a, b) => a - b),
+      );
+    } else if (state === 'LOADING') loading.set(task, version ?? loading.get(task) ?? 'unnamed');
     else if (state === 'UNLOADING' && !loading.has(task)) loading.set(task, 'unnamed');
   }
-  return { serving, loading };
+  return { serving, loading, resident };
 }

@@ -1,0 +1,131 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { float32Tensor } from '../src/base/tensor.ts';
+import { GraphBuilder, modelOf } from '../src/graph/build.ts';
+import { writeModel } from '../src/graph/onnx/write.ts';
+import { makeVariant } from '../src/policy/variants.fixture.ts';
+import { digestOf } from '../src/repository/digest.ts';
+import { writeTask } from '../src/repository/store.ts';
+import { MANIFEST_SCHEMA_VERSION } from '../src/repository/types.ts';
+
+const main = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
+
+/** logits = version, for any image. */
+function network(version: number): Uint8Array {
+  const b = new GraphBuilder('constant');
+  const image = b.input('image', 'float32', ['N', 1]);
+  const zero = b.op('Mul', [image, b.constant(float32Tensor([1], [0]))]);
+  b.output(b.op('Add', [zero, b.scalar(version)], {}, { outputs: ['logits'] }), 'float32', ['N', 1]);
+  return writeModel(modelOf(b.finish()));
+}
+
+/** [accuracy, throughput] of versions 1, 2, … */
+const FAMILY = [
+  [0.9, 10],
+  [0.8, 20],
+  [0.7, 40],
+  [0.5, 80],
+] as const;
+
+let root: string;
+let child: ChildProcess | undefined;
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), 'bonsai-serve-policy-'));
+  const models = new Map(FAMILY.map((_, i) => [i + 1, network(i + 1)]));
+  const variants = FAMILY.map(([accuracy, throughputRps], i) => ({
+    ...makeVariant({ version: i + 1, accuracy, throughputRps }),
+    digest: digestOf(models.get(i + 1)!),
+    sizeBytes: models.get(i + 1)!.byteLength,
+  }));
+  const tensor = { dtype: 'float32', shape: [-1, 1] } as const;
+  const [inputs, outputs] = [[{ name: 'image', ...tensor }], [{ name: 'logits', ...tensor }]];
+  await writeTask(
+    root,
+    { schemaVersion: MANIFEST_SCHEMA_VERSION, task: 'digits', inputs, outputs, variants },
+    models,
+  );
+});
+afterEach(async () => {
+  if (child !== undefined && child.exitCode === null) {
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+  }
+  await rm(root, { recursive: true, force: true });
+});
+
+/** Starts `bonsai serve` in a process of its own. @returns its addresses */
+async function serve(...args: string[]): Promise<{ http: string; metrics: string }> {
+  const ports = ['--port', '0', '--grpc-port', 'off', '--metrics-port', '0'];
+  child = spawn(
+    process.execPath,
+    [main, 'serve', root, '--json', '--log-level', 'error', ...ports, ...args],
+    {
+      cwd: root,
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  );
+  const [line] = await once(createInterface(child.stdout!), 'line');
+  return JSON.parse(line);
+}
+
+/** The versions in memory, by the metrics. */
+async function resident(metrics: string): Promise<number[]> {
+  const page = await (await fetch(metrics)).text();
+  return [...page.matchAll(/^bonsai_planned_service_seconds\{model="digits",version="(\d+)"\}/gm)]
+    .map(([, version]) => Number(version))
+    .sort((a, b) => a - b);
+}
+
+async function ask(http: string): Promise<{ version: string; logits: number[] }> {
+  const inputs = [{ name: 'image', datatype: 'FP32', shape: [1, 1], data: [0.5] }];
+  const response = await fetch(`${http}/v2/models/digits/infer`, {
+    method: 'POST',
+    body: JSON.stringify({ inputs }),
+  });
+  // biome-ignore lint/suspicious/noExplicitAny: bodies of answers are examined freely in tests.
+  const body = (await response.json()) as any;
+  expect(body, JSON.stringify(body)).toHaveProperty('outputs');
+  return { version: body.model_version, logits: body.outputs[0].data };
+}
+
+test('the policy bonsai loads what it wants to have in memory, and chooses among it', async () => {
+  const { http, metrics } = await serve(
+    '--policy',
+    'bonsai',
+    '--residency',
+    '2',
+    '--initial',
+    'smallest',
+    '--slo',
+    '400ms',
+  );
+  expect(await ask(http)).toEqual({ version: '4', logits: [4] });
+  // Hardly any demand: beside the smallest, which stays, the most accurate is worth most.
+  await vi.waitFor(async () => expect(await resident(metrics)).toEqual([1, 4]), {
+    timeout: 50_000,
+    interval: 200,
+  });
+  await vi.waitFor(async () => expect(await ask(http)).toEqual({ version: '1', logits: [1] }), {
+    timeout: 20_000,
+    interval: 200,
+  });
+  expect(await (await fetch(metrics)).text()).toMatch(/^bonsai_notice_active\{server=".*"\} [01]$/m);
+  child!.kill('SIGTERM');
+  const [code] = await once(child!, 'exit');
+  expect(code).toBe(0);
+}, 120_000);
+
+test('a policy that names one version per task has only that one in memory', async () => {
+  const { http, metrics } = await serve('--policy', 'static:digits=2', '--initial', 'smallest');
+  await vi.waitFor(async () => expect(await resident(metrics)).toEqual([2]), {
+    timeout: 50_000,
+    interval: 200,
+  });
+  expect(await ask(http)).toEqual({ version: '2', logits: [2] });
+}, 120_000);
