@@ -37,6 +37,7 @@ import {
 } from './checkpoint.ts';
 import type { HistoryEntry, TrainingEvent } from './history.ts';
 import { learningRateAt, planPhases, type TrainingRecipe } from './recipe.ts';
+import { openStepSession } from './step-session.ts';
 import { openTeacher, type Teacher } from './teacher.ts';
 
 /** What the worker thread is given. */
@@ -129,7 +130,7 @@ async function runSteps(
     const isLast = phaseIndex === phases.length - 1;
     const step = stepOf(model, recipe, shape, phase.resolution);
     const lowered = lowerTrainingStep(step.model, { block });
-    const session = await Session.create(writeModel(lowered), { intraOpThreads: job.threads });
+    const session = await openStepSession(writeModel(lowered), job.threads);
     const stream = openExamples(train, shape, trainingRequests(job, order, stepsPerEpoch, at.step, phase.to));
     try {
       while (at.step < phase.to && !stopsEarly) {
