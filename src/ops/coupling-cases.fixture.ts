@@ -241,7 +241,8 @@ export const COUPLING_CASES: Partial<Record<OperatorName, readonly CouplingCase[
   LogSoftmax: [couple('over channels', { attributes: { axis: 1 }, isFrozen: true })],
   LpNormalization: [
     couple('over space', { attributes: { axis: 3 } }),
-    couple('over channels', { attributes: { axis: 1 }, isFrozen: true }),
+    couple('over channels', { attributes: { axis: 1 } }),
+    couple('over channels, by absolute values', { attributes: { axis: -3, p: 1 } }),
   ],
   LpPool: [couple('pass', { attributes: { kernel_shape: [2, 2], strides: [2, 2] } })],
   MatMul: [
@@ -308,9 +309,9 @@ export const COUPLING_CASES: Partial<Record<OperatorName, readonly CouplingCase[
     couple('a scale for each channel', { others: [floats([6]), integers([6])], attributes: { axis: -3 } }),
     couple('a scale for each row', { others: [floats([4]), integers([4])], attributes: { axis: 2 } }),
   ],
-  ReduceL1: reducing(),
-  ReduceL2: reducing(),
-  ReduceLogSum: [couple('over channels', { attributes: { axes: [1] }, isFrozen: true })],
+  ReduceL1: summing(),
+  ReduceL2: summing(),
+  ReduceLogSum: summing(),
   ReduceLogSumExp: reducing(),
   ReduceMax: reducing(),
   ReduceMean: [
@@ -321,9 +322,10 @@ export const COUPLING_CASES: Partial<Record<OperatorName, readonly CouplingCase[
   ReduceProd: reducing(),
   ReduceSum: [
     couple('over space', { others: [int64Tensor([2, 3])], attributes: { keepdims: 0 } }),
-    couple('over channels', { others: [int64Tensor([1])], isFrozen: true }),
+    couple('over channels', { others: [int64Tensor([1])] }),
+    couple('over all but the batch', { others: [int64Tensor([1, 2, 3])], attributes: { keepdims: 0 } }),
   ],
-  ReduceSumSquare: reducing(),
+  ReduceSumSquare: summing(),
   Reshape: [
     couple('flatten', { batch: 2, others: [int64Tensor([2, 96])] }),
     couple('flatten, copied batch', { others: [int64Tensor([0, -1])] }),
@@ -486,6 +488,13 @@ function reducing(): CouplingCase[] {
   return [
     couple('over space', { attributes: { axes: [2, 3], keepdims: 0 } }),
     couple('over channels', { attributes: { axes: [1] }, isFrozen: true }),
+  ];
+}
+
+function summing(): CouplingCase[] {
+  return [
+    couple('over space', { attributes: { axes: [2, 3], keepdims: 0 } }),
+    couple('over channels', { attributes: { axes: [1] } }),
   ];
 }
 

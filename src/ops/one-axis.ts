@@ -3,12 +3,13 @@ import type { Dim, ValueType } from '../graph/model.ts';
 import { axisOf, requiredType } from './dims.ts';
 import { expand, reduceSum } from './emit.ts';
 import { MissingRuleError } from './errors.ts';
+import { labelledAxes } from './label-tensor.ts';
 import { type CouplingContext, defineOp, type ShapeContext } from './op.ts';
 import { elementsAt, integersAt } from './partial.ts';
 
 /*
  * Operators that compute along one axis (or some) and keep the others apart: channels pass where they lie on another
- * axis, and are frozen on it, because each of its positions depends on all of them.
+ * axis, and are frozen on it, because each of its positions depends on all of them (but where zeros change nothing).
  */
 
 export const ArgMax = argument('ArgMax');
@@ -89,7 +90,18 @@ export const LpNormalization = defineOp({
     const rest = build.op('Sub', [dy[0], build.op('Mul', [slope, along])]);
     return [build.op('Div', [rest, norm])];
   },
-  coupling: (context) => coupleOneAxis(context, intAttribute(context.node, 'axis', -1)),
+  // Channels that are gone add as little to the norm as zeros would.
+  coupling: (context) => {
+    const axis = intAttribute(context.node, 'axis', -1);
+    const labels = context.labels(0);
+    const [only, ...more] = labels === undefined ? [] : labelledAxes(labels);
+    if (labels === undefined || more.length > 0 || only !== (axis < 0 ? axis + labels.shape.length : axis)) {
+      coupleOneAxis(context, axis);
+      return;
+    }
+    context.mixes(0);
+    context.produce(0, labels);
+  },
 });
 
 /** Less the mean and divided by the deviation over some axes, by default all but the channels'. */

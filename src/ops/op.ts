@@ -159,6 +159,11 @@ export interface CouplingContext {
   /** Sets the labels of an output. Outputs that are not set carry none. */
   produce(output: number, labels: Labels): void;
   /**
+   * Says that the channels of an input pass, but each made of all of them (divided by their norm): exact where those that
+   * go are zeros before, as the masked network then makes them.
+   */
+  mixes(input: number): void;
+  /**
    * Says that these labels may go, but that what stays then computes something else (a mean over the channels has
    * fewer terms): such groups are pruned, and left out of the comparison with the masked network.
    */

@@ -2,6 +2,7 @@ import type { Dim } from '../graph/model.ts';
 import { requiredType } from './dims.ts';
 import { expand, reshape } from './emit.ts';
 import { checkAxes, foldReduction, type Reduction } from './fold-reduction.ts';
+import { labelledAxes } from './label-tensor.ts';
 import {
   type CouplingContext,
   defineOp,
@@ -13,11 +14,13 @@ import { keepsAxes, reduced, reducedAxes, writeReduction } from './reduced-axes.
 
 /*
  * Reductions other than the mean, one row each: the versions in which they changed, the gradient before it is spread
- * over the axes again, and the function of two numbers where sizes are reduced by it. Over the axis of channels they
- * compute something else once channels are gone, hence those are frozen; along other axes channels pass.
+ * over the axes again, the function of two numbers where sizes are reduced by it, and whether they sum. A sum over the
+ * axis of channels reads them as a convolution does: those that are gone add as little as zeros would, so x / ‖x‖ prunes.
+ * The others compute something else once channels are gone, hence those are frozen. Along other axes channels pass.
  */
 
 export const ReduceSum = reduction('ReduceSum', [1, 11, 13], {
+  isSum: true,
   dx: ({ dy }) => dy,
   // In a training graph (opset 17) its axes are an input, and only its; before opset 13 they were an attribute.
   training: ({ node, build, x, xShape }) => {
@@ -46,23 +49,27 @@ export const ReduceProd = reduction('ReduceProd', [1, 11, 13, 18], {
 });
 
 export const ReduceL1 = reduction('ReduceL1', [1, 11, 13, 18], {
+  isSum: true,
   dx: ({ build, x, dy }) => build.op('Mul', [dy, build.op('Sign', [x])]),
   fold: { start: 0, step: (a, b) => a + Math.abs(b) },
 });
 
 /** d/dx = x / y. */
 export const ReduceL2 = reduction('ReduceL2', [1, 11, 13, 18], {
+  isSum: true,
   dx: ({ build, x, dy, y }) => build.op('Mul', [build.op('Div', [dy, y]), x]),
   fold: { start: 0, step: (a, b) => a + b * b, finish: Math.sqrt },
 });
 
 export const ReduceSumSquare = reduction('ReduceSumSquare', [1, 11, 13, 18], {
+  isSum: true,
   dx: ({ build, x, dy }) => build.op('Mul', [build.op('Mul', [dy, build.scalar(2)]), x]),
   fold: { start: 0, step: (a, b) => a + b * b },
 });
 
 /** d/dx = 1 / Σx = e⁻ʸ. */
 export const ReduceLogSum = reduction('ReduceLogSum', [1, 11, 13, 18], {
+  isSum: true,
   dx: ({ build, dy, y }) => build.op('Mul', [dy, build.op('Exp', [build.op('Neg', [y])])]),
 });
 
@@ -81,6 +88,8 @@ interface Row {
   }) => string;
   readonly training?: (context: TrainingContext) => void;
   readonly fold?: Reduction;
+  /** Whether elements that are 0 change nothing. */
+  readonly isSum?: boolean;
 }
 
 function atResult({ build, x, y, dy }: Parameters<NonNullable<Row['dx']>>[0]): string {
@@ -88,7 +97,7 @@ function atResult({ build, x, y, dy }: Parameters<NonNullable<Row['dx']>>[0]): s
 }
 
 function reduction<const Name extends string>(name: Name, since: readonly number[], row: Row = {}) {
-  const { dx, fold, training } = row;
+  const { dx, fold, training, isSum = false } = row;
   return defineOp({
     schema: { name, since, inputs: [1, 2], outputs: [1, 1] },
     shape: (context) => {
@@ -113,19 +122,21 @@ function reduction<const Name extends string>(name: Name, since: readonly number
       },
     }),
     training: training ?? ((context: TrainingContext) => writeReduction(name, context)),
-    coupling: coupleReduction,
+    coupling: (context: CouplingContext) => coupleReduction(context, isSum),
     ...(fold !== undefined && { fold: (context: ShapeContext) => foldReduction(context, fold) }),
   });
 }
 
-function coupleReduction(context: CouplingContext): void {
+function coupleReduction(context: CouplingContext, isSum: boolean): void {
   const { node } = context;
   const labels = context.labels(0);
   if (labels === undefined) return;
   const axes = reducedAxes(node, labels.shape.length, context.constant(1));
-  if (axes === undefined || labels.data.length === 1 || !axes.every((axis) => labels.shape[axis] === 1)) {
-    context.freeze(labels.data, `${node.opType} reduces over these channels`);
+  const isOne = labels.data.length === 1;
+  if (axes !== undefined && !isOne && axes.every((axis) => labels.shape[axis] === 1)) {
+    context.produce(0, { shape: reduced(labels.shape, axes, keepsAxes(node)), data: labels.data });
     return;
   }
-  context.produce(0, { shape: reduced(labels.shape, axes, keepsAxes(node)), data: labels.data });
+  const endsHere = axes !== undefined && labelledAxes(labels).every((axis) => axes.includes(axis));
+  if (!isSum || isOne || !endsHere) context.freeze(labels.data, `${node.opType} reduces over these channels`);
 }

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { float32Tensor, int64Tensor } from '../../base/tensor.ts';
-import { modelOf } from '../../graph/build.ts';
+import { type GraphBuilder, modelOf } from '../../graph/build.ts';
 import type { Model } from '../../graph/model.ts';
 import { maskEquivalence } from '../../port/verify/mask-equivalence.ts';
 import { foldConstants } from '../passes/fold-constants.ts';
@@ -27,6 +27,36 @@ test('a gate that is expanded as what it scales keeps no channel', async () => {
   expect(channels).toEqual([8, 6]);
   // The one channel of the mask lies over all others.
   expect(frozen).toEqual(['mask', 'logits']);
+});
+
+test.each<[string, (build: GraphBuilder, x: string) => string]>([
+  ['ReduceL2', (build, x) => build.op('ReduceL2', [x], { axes: [1], keepdims: 1 })],
+  [
+    'ReduceSum of squares',
+    (build, x) => {
+      const squares = build.op('Pow', [x, build.scalar(2)]);
+      return build.op('Sqrt', [build.op('ReduceSum', [squares, build.constant(int64Tensor([1]))])]);
+    },
+  ],
+  [
+    'ReduceSum of integers',
+    (build, x) => {
+      const positive = build.op('Cast', [build.op('Greater', [x, build.scalar(0)])], { to: 7 });
+      const count = build.op('ReduceSum', [positive, build.constant(int64Tensor([1]))]);
+      return build.op('Cast', [count], { to: 1 });
+    },
+  ],
+])('channels divided by their norm keep none, and are compared: %s', async (_, norm) => {
+  const net = new Net();
+  const { build } = net;
+  const x = net.conv(net.image([3, 6, 6]), 3, 8);
+  const above = build.op('Clip', [norm(build, x), build.scalar(0.01)]);
+  const unit = build.op('Div', [x, build.op('Expand', [above, build.op('Shape', [x])])]);
+  const scale = build.constant(net.random(2, [1, 8, 1, 1]));
+  const model = net.close(net.conv(build.op('Mul', [unit, scale]), 8, 6), 6);
+  const { channels, frozen } = await pruned(model);
+  expect(channels).toEqual([8, 6]);
+  expect(frozen).toEqual(['logits']);
 });
 
 test('tensors of zeros and ones like another keep no channel, whatever the batch', async () => {

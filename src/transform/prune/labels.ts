@@ -105,6 +105,7 @@ function walkedTwice(
   const freezes: Freeze[] = [];
   const inexact: Freeze[] = [];
   const unions: Union[] = [];
+  const mixing = new Set<string>();
   const asked: (Rewrite & { readonly by: number })[] = [];
   const quantized = quantizedWeights(model, constants);
   const constantOf = (name: string) =>
@@ -213,6 +214,7 @@ function walkedTwice(
       },
       freeze: (labels, reason) => freeze(name, labels, reason),
       inexact: (labels, reason) => inexact.push({ node: name, labels, reason }),
+      mixes: (input) => mixing.add(`${index}:${input}`),
       factorAxis: () => factorAxes.get(node.outputs[0] ?? ''),
       readers: (value) => ({ nodes: consumersOf.get(value) ?? [], isExposed: exposed.has(value) }),
       lengthOf(value) {
@@ -284,6 +286,7 @@ function walkedTwice(
     inexact: firstByClass(inexact, roots),
     unions,
     rewrites,
+    mixing,
     quantized,
     values: channels,
     crossing,
@@ -337,6 +340,8 @@ export interface Propagation {
   /** Classes that may go without the rest computing what the masked network computes, with the first reason found. */
   readonly inexact: ReadonlyMap<number, Freeze>;
   readonly rewrites: readonly Rewrite[];
+  /** `node:input` where channels pass, each made of all of them (`CouplingContext.mixes`). */
+  readonly mixing: ReadonlySet<string>;
   /** Weights that are stored as integers, by the value that DequantizeLinear makes of them. */
   readonly quantized: ReadonlyMap<string, QuantizedWeight>;
   /** Labels of each value that carries some. */

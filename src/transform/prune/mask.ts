@@ -101,7 +101,8 @@ interface MaskPoint {
 /**
  * Where removed channels may end: labels of an input that none of the node's outputs carries. Labels that were only
  * united with those of an output (a second part of Concat) count as ended too, which is harmless: what is masked there
- * is removed, and masked again where it really ends.
+ * is removed, and masked again where it really ends. Where channels pass that are each made of all (`Propagation.mixing`),
+ * they are masked too.
  */
 function maskPoints({ values, crossing, ...rest }: Propagation): MaskPoint[] {
   return [values, crossing].flatMap((labelled) => maskPointsOf(labelled, rest));
@@ -109,7 +110,7 @@ function maskPoints({ values, crossing, ...rest }: Propagation): MaskPoint[] {
 
 function maskPointsOf(
   values: Propagation['values'],
-  { model, roots, frozen }: Pick<Propagation, 'model' | 'roots' | 'frozen'>,
+  { model, roots, frozen, mixing }: Pick<Propagation, 'model' | 'roots' | 'frozen' | 'mixing'>,
 ): MaskPoint[] {
   return model.graph.nodes.flatMap((node, index) => {
     // Element by element all operands' channels go on; a masked divisor would make what nobody can mask any more.
@@ -119,8 +120,9 @@ function maskPointsOf(
     return node.inputs.flatMap((value, input) => {
       const labels = values.get(value);
       if (labels === undefined) return [];
+      const isMixed = mixing.has(`${index}:${input}`);
       const ended = labels.data.map((label) =>
-        label >= 0 && !leaving.has(label) && !frozen.has(roots[label]!) ? label : -1,
+        label >= 0 && (isMixed || !leaving.has(label)) && !frozen.has(roots[label]!) ? label : -1,
       );
       if (ended.every((label) => label < 0)) return [];
       return [{ node: index, input, value, labels: { shape: labels.shape, data: ended } }];
@@ -189,6 +191,10 @@ function maskTensor(
         shape,
         Uint16Array.from({ length }, (_, i) => HALF_ONE * keeps(_, i)),
       );
+    case 'int32':
+      return tensorOf('int32', shape, Int32Array.from({ length }, keeps));
+    case 'int64':
+      return int64Tensor(Array.from({ length }, keeps), shape);
     default:
       throw new BonsaiError(
         'unsupported',
