@@ -1,9 +1,11 @@
-import { numbersOf } from '../base/tensor.ts';
+import { numbersOf, type Tensor } from '../base/tensor.ts';
 import { floatAttribute } from '../graph/attributes.ts';
 import { passLabels } from './broadcast.ts';
 import { requiredType } from './dims.ts';
 import { ShapeError } from './errors.ts';
-import { defineOp, type GradientContext } from './op.ts';
+import { foldElementWise } from './fold-element-wise.ts';
+import { defineOp, type GradientContext, type ShapeContext } from './op.ts';
+import type { PartialTensor } from './partial.ts';
 
 /** Limits to [min, max]; the limits are attributes before opset 11 and optional scalar inputs since. */
 export const Clip = defineOp({
@@ -35,7 +37,24 @@ export const Clip = defineOp({
     );
   },
   coupling: passLabels,
+  fold,
 });
+
+function fold(context: ShapeContext): Tensor | PartialTensor | undefined {
+  const { node, opset, constant } = context;
+  const limits =
+    opset < 11
+      ? limitAttributes(node)
+      : [1, 2].map((input) => {
+          const limit = node.inputs[input] ? constant(input) : undefined;
+          return limit && numbersOf(limit)[0];
+        });
+  if (opset >= 11 && [1, 2].some((input) => node.inputs[input] && limits[input - 1] === undefined))
+    return undefined;
+  const [min = Number.NEGATIVE_INFINITY, max = Number.POSITIVE_INFINITY] = limits;
+  const clipped = { ...context, node: { ...node, inputs: node.inputs.slice(0, 1) } };
+  return foldElementWise(clipped, (x) => (typeof x === 'number' ? Math.min(Math.max(x, min), max) : null));
+}
 
 /** dy where min < x < max, else 0. */
 function passInside(context: GradientContext): string {

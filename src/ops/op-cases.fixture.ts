@@ -83,6 +83,7 @@ export const LAW_CASES: Readonly<Record<OperatorName, readonly OpCase[]>> = {
     op('both limits', [away([0.5, -0.5]), scalar(-0.5), scalar(0.5)]),
     op('only max', [away([0.4]), absent(), scalar(0.4)]),
     op('as attributes', [away([0.5, -0.25])], { min: float(-0.25), max: float(0.5) }, { opset: 8 }),
+    shapeArithmetic('norms', [float32Tensor([3], [0, 0.3, 2]), float32Tensor([], [0.1])]),
   ],
   Concat: [
     op('channels', [data([2, 3, 2, 2]), data([2, 1, 2, 2], 1), data([2, 2, 2, 2], 2)], { axis: 1 }),

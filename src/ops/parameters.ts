@@ -64,6 +64,11 @@ const STORED_INPUTS: Readonly<Record<string, readonly number[]>> = {
   QuantizeLinear: [0],
 };
 
+/** Whether a node's weights are stored as integers that it computes on itself, without DequantizeLinear before it. */
+export function computesOnIntegers({ opType }: Node): boolean {
+  return Object.hasOwn(STORED_INPUTS, opType) && !opType.endsWith('tizeLinear');
+}
+
 function isFloat(dtype: DType): boolean {
   return dtype.startsWith('float') || dtype === 'bfloat16';
 }

@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { seededRandom } from '../../base/random.ts';
-import { elementCount, float32Tensor, floatsOf } from '../../base/tensor.ts';
+import { elementCount, float32Tensor, floatsOf, tensorOf } from '../../base/tensor.ts';
 import { Session } from '../../engine/session.ts';
 import { GraphBuilder, modelOf } from '../../graph/build.ts';
 import type { Model } from '../../graph/model.ts';
@@ -157,6 +157,24 @@ test('what cannot be gathered is a typed error; an abort stops it', async () => 
   await expect(gather('taylor', split, { signal: AbortSignal.abort() })).rejects.toMatchObject({
     code: 'aborted',
   });
+});
+
+test('of weights in integers it says that the float network is to be scored', async () => {
+  const build = new GraphBuilder('int8');
+  const weight = (shape: readonly number[]) => {
+    const stored = Int8Array.from({ length: elementCount(shape) }, (_, i) => (i % 7) - 3);
+    return build.op('DequantizeLinear', [build.constant(tensorOf('int8', shape, stored)), build.scalar(0.1)]);
+  };
+  const image = build.input('image', 'float32', ['N', CHANNELS, 2, 2]);
+  const hidden = build.op('Conv', [image, weight([HIDDEN, CHANNELS, 1, 1])], {}, { name: 'conv' });
+  const flat = build.op('Flatten', [build.op('GlobalAveragePool', [hidden])]);
+  const bias = build.initializer('bias', float32Tensor([CLASSES], new Float32Array(CLASSES)));
+  build.output(build.op('Gemm', [flat, weight([HIDDEN, CLASSES]), bias]), 'float32', ['N', CLASSES]);
+  const model = modelOf(build.finish());
+  const criterion = await gatherCriterion('taylor', model, split, { ...RAW, batch: 4 });
+  expect(() => criterion.scores(groupOf(model))).toThrow(
+    /weight of conv: they are integers behind DequantizeLinear.*the float network, and quantise after/,
+  );
 });
 
 function noise(count: number): Split {

@@ -59,6 +59,22 @@ test.each<[string, (build: GraphBuilder, x: string) => string]>([
   expect(frozen).toEqual(['logits']);
 });
 
+test('features and class weights that are normalised before their product (ArcFace) leave the features to prune', async () => {
+  const net = new Net();
+  const { build } = net;
+  const unit = (x: string): string => {
+    const norm = build.op('ReduceL2', [x], { axes: [1], keepdims: 1 });
+    const above = build.op('Clip', [norm, build.scalar(1e-4)]);
+    return build.op('Div', [x, build.op('Expand', [above, build.op('Shape', [x])])]);
+  };
+  const x = build.op('Flatten', [build.op('GlobalAveragePool', [net.conv(net.image([3, 6, 6]), 3, 8)])]);
+  const classes = build.op('Transpose', [unit(net.matrix([5, 8]))], { perm: [1, 0] });
+  build.output(build.op('MatMul', [unit(x), classes], {}, { outputs: ['logits'] }), 'float32', ['N', 5]);
+  const { channels, frozen } = await pruned(modelOf(build.finish()));
+  expect(channels).toEqual([8]);
+  expect(frozen).toEqual(['logits']);
+});
+
 test('tensors of zeros and ones like another keep no channel, whatever the batch', async () => {
   const net = new Net();
   const { build } = net;

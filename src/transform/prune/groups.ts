@@ -1,5 +1,7 @@
 import type { Tensor } from '../../base/tensor.ts';
 import type { Model } from '../../graph/model.ts';
+import { computesOnIntegers } from '../../ops/parameters.ts';
+import { recordFor } from '../../ops/table.ts';
 import { nameOf, type Propagation, propagateLabels } from './labels.ts';
 
 /**
@@ -29,6 +31,9 @@ export function groupsOf(propagation: Propagation): DependencyGroups {
   const draftOf: (Draft | undefined)[] = [];
   const positionOf = new Int32Array(roots.length);
   const stuck = new Map<string, FrozenProducer>();
+  for (const { node, reason } of withoutRule(propagation)) stuck.set(`${node}\n${reason}`, { node, reason });
+  const made = new Map<number, number>();
+  for (const producer of producers) made.set(producer, (made.get(producer) ?? 0) + 1);
   for (let root = 0; root < roots.length; root++) {
     const indices = producersOfClass[root];
     if (indices === undefined) continue;
@@ -36,7 +41,9 @@ export function groupsOf(propagation: Propagation): DependencyGroups {
     if (freeze !== undefined) {
       for (const index of indices) {
         const node = nameOf(nodes[index]!);
-        const reason = `${freeze.node}: ${freeze.reason}`;
+        const reason = indices.every((each) => made.get(each) === 1)
+          ? 'there is a single channel, which has to stay'
+          : `${freeze.node}: ${freeze.reason}`;
         stuck.set(`${node}\n${reason}`, { node, reason });
       }
       continue;
@@ -83,6 +90,7 @@ export function groupsOf(propagation: Propagation): DependencyGroups {
         input: binding.input,
         parameter: binding.parameter,
         tensor: binding.tensor,
+        isInteger: propagation.quantized.has(binding.parameter),
         axis: binding.axis,
         direction: binding.consumes ? 'in' : 'out',
         indices: Int32Array.from(indices),
@@ -103,6 +111,18 @@ export function groupsOf(propagation: Propagation): DependencyGroups {
   return { groups, frozen: [...stuck.values()] };
 }
 
+/** Nodes that read weights, but of whose channels nothing is known. */
+function withoutRule({ model: { graph } }: Propagation): FrozenProducer[] {
+  const isWeight = (name: string) =>
+    (graph.initializers.get(name)?.shape.filter((size) => size > 1).length ?? 0) > 1;
+  return graph.nodes
+    .filter((node) => recordFor(node)?.coupling === undefined && node.inputs.some(isWeight))
+    .map((node) => {
+      const advice = computesOnIntegers(node) ? '; prune the float network and quantise after' : '';
+      return { node: nameOf(node), reason: `${node.opType} has no pruning rule${advice}` };
+    });
+}
+
 interface Draft {
   readonly producers: number[];
   readonly units: number[];
@@ -119,7 +139,7 @@ export interface DependencyGroups {
 export interface FrozenProducer {
   /** A node that makes channels. */
   readonly node: string;
-  /** Why (some of) them must stay: what they meet, and its reason. */
+  /** Why (some of) them must stay: what they meet, and its reason; or what is special about the node itself. */
   readonly reason: string;
 }
 
@@ -156,6 +176,8 @@ export interface Member {
   readonly input: number;
   readonly parameter: string;
   readonly tensor: Tensor;
+  /** Whether the file holds integers, of which DequantizeLinear makes the parameter. */
+  readonly isInteger: boolean;
   readonly axis: number;
   /** 'in': the channels are consumed here; 'out': they are made here or flow through. */
   readonly direction: 'in' | 'out';

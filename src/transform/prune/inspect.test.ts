@@ -37,6 +37,43 @@ describe('inspecting', () => {
     expect(frozen.map(({ reason }) => reason).join()).toMatch(/"tied"/);
   });
 
+  test('names operators that read weights but have no rule, and what to do about quantised ones', () => {
+    const build = new GraphBuilder('quantised');
+    const scale = build.scalar(0.1);
+    const zero = build.constant(tensorOf('int8', [], new Int8Array(1)));
+    let x = build.op('QuantizeLinear', [build.input('image', 'float32', ['N', 4, 4, 4]), scale, zero]);
+    for (const name of ['first', 'second']) {
+      const w = build.constant(tensorOf('int8', [4, 4, 1, 1], new Int8Array(16).fill(3)));
+      x = build.op('QLinearConv', [x, scale, zero, w, scale, zero, scale, zero], {}, { name });
+    }
+    build.output(build.op('DequantizeLinear', [x, scale, zero]), 'float32');
+    const model = modelOf(build.finish());
+    const reason = 'QLinearConv has no pruning rule; prune the float network and quantise after';
+    expect(inspect(model).frozen).toEqual([
+      { node: 'first', reason },
+      { node: 'second', reason },
+    ]);
+    expect(() => prune(model, { ratio: 0.5 })).toThrow(
+      /first \(QLinearConv has no pruning rule; prune the float/,
+    );
+  });
+
+  test('of a single channel it says that it stays, not what it happens to meet', () => {
+    const build = new GraphBuilder('narrow');
+    const image = build.input('image', 'float32', ['N', 1, 4, 4]);
+    const ones = (shape: number[]) =>
+      build.constant(float32Tensor(shape, new Float32Array(shape.reduce((a, b) => a * b)).fill(1)));
+    const narrow = build.op('Conv', [image, ones([1, 1, 1, 1])], {}, { name: 'narrow' });
+    const wide = build.op('Conv', [narrow, ones([4, 1, 1, 1])], {}, { name: 'wide' });
+    const most = [narrow, wide].map((x) => build.op('ReduceMax', [x], { axes: [1] }));
+    build.output(build.op('Add', most), 'float32');
+    const reasons = new Map(
+      inspect(modelOf(build.finish())).frozen.map(({ node, reason }) => [node, reason]),
+    );
+    expect(reasons.get('narrow')).toBe('there is a single channel, which has to stay');
+    expect(reasons.get('wide')).toMatch(/ReduceMax reduces over these channels/);
+  });
+
   test('counts the work of each node, and the share that pruning can reach', () => {
     // Conv 1 → 4 of 3 × 3 on 4 × 4 without padding: 4·9·4 = 144 MACs; Gemm 4 → 2: 8.
     const { nodes, macs, parameters, prunable } = inspect(chain());

@@ -60,6 +60,14 @@ function strict(criterion: Criterion, squares: Accumulated): Criterion {
     name: criterion.name,
     scores(group) {
       if (isKnown(group)) return criterion.scores(group);
+      if (group.members.some((member) => member.isInteger)) {
+        throw new BonsaiError(
+          'unsupported',
+          `The criterion "${criterion.name}" has no gradient for any weight of ${group.producers.join(', ')}: they are ` +
+            'integers behind DequantizeLinear, which are not trained. Score and prune the float network, and quantise ' +
+            'after; or use a criterion of the weights alone, such as l2.',
+        );
+      }
       throw new BonsaiError(
         'unsupported',
         `The criterion "${criterion.name}" has no gradient for any weight of ${group.producers.join(', ')}: they are ` +
