@@ -1,3 +1,4 @@
+import { execFileSync, spawn } from 'node:child_process';
 import {
   mkdirSync,
   mkdtempSync,
@@ -345,6 +346,19 @@ describe('files of models', () => {
       code: 'unwritable_path',
     });
     expect(readdirSync(folder).filter((name) => name.endsWith('.tmp'))).toEqual([]);
+  });
+
+  it('that a device or a pipe does not take say what fits: space, or a reader', async () => {
+    if (process.platform !== 'linux') return;
+    await expect(writeModelFile(smallModel(), '/dev/full')).rejects.toThrow(/ENOSPC.*Free some space/);
+    const pipe = path.join(folder, 'pipe');
+    execFileSync('mkfifo', [pipe]);
+    const large = { ...smallModel(), metadata: new Map([['filling', 'x'.repeat(2 ** 20)]]) };
+    // The reader opens the pipe, takes ten bytes, and goes.
+    const reader = spawn('head', ['-c', '10', pipe], { stdio: 'ignore' });
+    const gone = new Promise((resolve) => reader.once('exit', resolve));
+    await expect(writeModelFile(large, pipe)).rejects.toThrow(/EPIPE.*closed it before the end/);
+    await gone;
   });
 
   it('that are compressed are to be unpacked first', async () => {

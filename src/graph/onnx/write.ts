@@ -1,6 +1,6 @@
 import { create, type DescMessage, type MessageShape, toBinary } from '@bufbuild/protobuf';
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
-import { BonsaiError, messageOf, systemReason } from '../../base/errors.ts';
+import { BonsaiError, messageOf, systemCodeOf, systemReason } from '../../base/errors.ts';
 import { replaceFile } from '../../base/replace-file.ts';
 import { hasConsistentSize, type Tensor } from '../../base/tensor.ts';
 import { InvalidGraphError } from '../errors.ts';
@@ -71,7 +71,7 @@ export function writeModel(model: Model): Uint8Array {
 /**
  * Writes the model to a file: a regular one holds either what it held before or the whole model, symbolic links are
  * followed, devices and pipes are written into.
- * @throws BonsaiError `unwritable_path` if the folder is missing or refuses; else as writeModel
+ * @throws BonsaiError `unwritable_path` if the folder is missing or refuses, the disk is full or a pipe's reader gone; else as writeModel
  */
 export async function writeModelFile(model: Model, file: string): Promise<void> {
   const bytes = writeModel(model);
@@ -80,9 +80,22 @@ export async function writeModelFile(model: Model, file: string): Promise<void> 
   } catch (cause) {
     throw new BonsaiError(
       'unwritable_path',
-      `Cannot write the model to ${file === '' ? 'a file without a name' : file}: ${systemReason(cause)}. Check that the folder exists and may be written to.`,
+      `Cannot write the model to ${file === '' ? 'a file without a name' : file}: ${systemReason(cause)}. ${hintFor(cause)}`,
       { cause },
     );
+  }
+}
+
+/** What to do about a file that could not be written. */
+function hintFor(cause: unknown): string {
+  switch (systemCodeOf(cause)) {
+    case 'EPIPE':
+      return 'Whoever read from the pipe closed it before the end; let it read all of the file, or write to a file.';
+    case 'ENOSPC':
+    case 'EDQUOT':
+      return 'Free some space there, or choose a path on another disk.';
+    default:
+      return 'Check that the folder exists and may be written to.';
   }
 }
 
