@@ -64,8 +64,12 @@ it('says in plain words whether integers pay', async () => {
 it('refuses nodes that do not exist, and networks that are quantised already, before any long work', async () => {
   const unknown = await bonsai('quantize', 'digits.onnx', ...QUICK, '--out', 'x.onnx', '--exclude', 'nobody');
   expect(unknown.code).toBe(2);
-  expect(unknown.stderr).toMatch(/No node is called "nobody"/);
+  // Alone: no data were loaded and nothing was calibrated before it.
+  expect(unknown.stderr).toMatch(/^bonsai: .*No node is called "nobody"/);
   const twice = await bonsai('quantize', 'small.onnx', ...QUICK, '--out', 'x.onnx');
   expect(twice.code).toBe(2);
-  expect(twice.stderr).toMatch(/quantised already/);
+  expect(twice.stderr).toMatch(/^bonsai: .*quantised already/);
+  const idle = await bonsai('quantize', 'digits.onnx', ...QUICK, '--out', 'x.onnx', '--percentile', '99');
+  expect(idle.stderr).toMatch(/^bonsai: .*--percentile does something only with --method percentile/);
+  expect(idle.code).toBe(2);
 });

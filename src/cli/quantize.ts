@@ -15,8 +15,10 @@ import { compareLatency, comparisonDefaults } from '../port/profile/compare-late
 import { alignedTable } from '../report/table.ts';
 import { digestOf } from '../repository/digest.ts';
 import type { Measurement } from '../repository/types.ts';
+import { checkQuantizable } from '../transform/quantize/quantize.ts';
 import { type Context, interruptible, processContext } from './context.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
+import { checkIdleOptions, isChosen } from './idle-options.ts';
 import { readNetworkFiles } from './network.ts';
 import { dataOption, jsonOption, loadData, seedOption, threadsOption, workOption } from './options.ts';
 import { parseInteger, parseNumber } from './parse.ts';
@@ -92,9 +94,18 @@ Examples:
 Both networks are scored on the test split and timed in turns, with one thread.
 ${EXIT_CODE_HELP}`,
     )
-    .action(async (file: string, options: QuantizeCommandOptions) => {
+    .action(async (file: string, options: QuantizeCommandOptions, command: Command) => {
       const context = processContext(options);
+      checkIdleOptions([
+        {
+          flag: '--percentile',
+          isGiven: isChosen(command, 'percentile'),
+          need: '--method percentile',
+          isMet: options.method === 'percentile',
+        },
+      ]);
       const { model, reads } = await readNetworkFiles(file);
+      checkQuantizable(model, { exclude: options.exclude });
       const parent = digestOf(await readFile(file));
       await checkWritableFile(options.out, { reads, force: options.force });
       const dataset = await loadData(context, options);

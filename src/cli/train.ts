@@ -24,6 +24,7 @@ import { transferTo } from '../port/transfer.ts';
 import { adamDefaults, type Optimizer } from '../transform/autodiff/optimizer.ts';
 import { type Context, interruptible, processContext } from './context.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
+import { checkIdleOptions, type DependentOption } from './idle-options.ts';
 import { readNetworkFiles } from './network.ts';
 import {
   augmentOption,
@@ -118,26 +119,26 @@ export const trainDefaults = {
   distillation: { temperature: 4, weight: 0.9 },
 } as const;
 
-/** @throws InvalidArgumentError for an option that does nothing without another one that is not given */
-function checkIdleOptions(options: TrainOptions): void {
+/** The options that do nothing without another one. */
+function dependentOptions(options: TrainOptions): DependentOption[] {
   const { optimizer, teacher, from } = options;
-  const needs: readonly (readonly [key: keyof TrainOptions, flag: string, need: string, isGiven: boolean])[] =
-    [
-      ['momentum', '--momentum', '--optimizer sgd', optimizer === 'sgd'],
-      ['beta1', '--beta1', '--optimizer adamw', optimizer === 'adamw'],
-      ['beta2', '--beta2', '--optimizer adamw', optimizer === 'adamw'],
-      ['epsilon', '--epsilon', '--optimizer adamw', optimizer === 'adamw'],
-      ['newHead', '--new-head', '--from FILE', from !== undefined],
-      ['normalizeInput', '--normalize-input', '--from FILE', from !== undefined],
-      ['teacherNormalizeInput', '--teacher-normalize-input', '--teacher FILE', teacher !== undefined],
-      ['distillTemperature', '--distill-temperature', '--teacher FILE', teacher !== undefined],
-      ['distillWeight', '--distill-weight', '--teacher FILE', teacher !== undefined],
-    ];
-  for (const [key, flag, need, isGiven] of needs) {
-    if (options[key] !== undefined && !isGiven) {
-      throw new InvalidArgumentError(`${flag} does something only with ${need}; give both or neither.`);
-    }
-  }
+  const needs: readonly (readonly [key: keyof TrainOptions, flag: string, need: string, isMet: boolean])[] = [
+    ['momentum', '--momentum', '--optimizer sgd', optimizer === 'sgd'],
+    ['beta1', '--beta1', '--optimizer adamw', optimizer === 'adamw'],
+    ['beta2', '--beta2', '--optimizer adamw', optimizer === 'adamw'],
+    ['epsilon', '--epsilon', '--optimizer adamw', optimizer === 'adamw'],
+    ['newHead', '--new-head', '--from FILE', from !== undefined],
+    ['normalizeInput', '--normalize-input', '--from FILE', from !== undefined],
+    ['teacherNormalizeInput', '--teacher-normalize-input', '--teacher FILE', teacher !== undefined],
+    ['distillTemperature', '--distill-temperature', '--teacher FILE', teacher !== undefined],
+    ['distillWeight', '--distill-weight', '--teacher FILE', teacher !== undefined],
+  ];
+  return needs.map(([key, flag, need, isMet]) => ({
+    flag,
+    isGiven: options[key] !== undefined,
+    need,
+    isMet,
+  }));
 }
 
 /** @throws InvalidArgumentError for a value out of range */
@@ -338,7 +339,7 @@ ${EXIT_CODE_HELP}`,
     .action(async (options: TrainOptions) => {
       const context = processContext(options);
       // What cannot work should show before minutes are spent on it.
-      checkIdleOptions(options);
+      checkIdleOptions(dependentOptions(options));
       const recipe = recipeOf(options);
       const from = options.from === undefined ? undefined : await readNetworkFiles(options.from);
       const taught = options.teacher === undefined ? undefined : await readNetworkFiles(options.teacher);

@@ -32,18 +32,27 @@ export function quantize(
   options: QuantizeOptions = {},
 ): Model {
   const prepared = prepareQuantization(model);
-  const plan = planQuantization(prepared, options);
-  if (plan.nodes.size === 0) {
-    throw new InvalidArgumentError(
-      'Nothing in the network can be quantised: no Conv, Gemm or MatMul with stored float32 weights is left.',
-    );
-  }
+  const plan = fullPlan(prepared, options);
   const quantized = withGraph(
     prepared,
     rewritten(prepared.graph, plan, scalesOf(prepared, plan, ranges), options),
   );
   checkModel(quantized);
   return quantized;
+}
+
+/** What `quantize` refuses whatever the ranges are, before calibrating. @throws as `quantize` does */
+export function checkQuantizable(model: Model, options: PlanOptions = {}): void {
+  fullPlan(prepareQuantization(model), options);
+}
+
+/** @throws InvalidArgumentError for a plan of nothing, and as `planQuantization` */
+function fullPlan(prepared: Model, options: PlanOptions): QuantizationPlan {
+  const plan = planQuantization(prepared, options);
+  if (plan.nodes.size > 0) return plan;
+  throw new InvalidArgumentError(
+    'Nothing in the network can be quantised: no Conv, Gemm or MatMul with stored float32 weights is left.',
+  );
 }
 
 /** The values whose ranges `quantize` needs, by their names in the prepared network. */
