@@ -10,6 +10,7 @@ import { readModel } from '../graph/onnx/read.ts';
 import { writeModel } from '../graph/onnx/write.ts';
 import { countCost } from '../ops/count.ts';
 import type { SpeedGoal } from '../transform/prune/goal.ts';
+import { distanceOf } from '../transform/prune/nearest.ts';
 import { randomNetwork } from '../transform/prune/networks.fixture.ts';
 import { chosen, type GoalIteration, goalBand, pruneToGoal, speedDefaults } from './goal.ts';
 import { openStepCache } from './step-cache.ts';
@@ -117,7 +118,7 @@ test('with alignment auto, of the widths for a share of the work those that meas
   const seen = counters();
   const goal = { kind: 'flops', share: 0.5 } as const;
   const result = await pruneToGoal(chain(), goal, { measure: machine(seen) });
-  expect(result.share).toBeGreaterThanOrEqual(goal.share);
+  expect(distanceOf(result.share!, goal.share)).toBeLessThan(0.2);
   if (result.align === 1) return; // An engine without blocks: nothing to choose.
   expect(seen).toEqual({ segments: 0, networks: result.iterations.length + 1 });
   const fastest = Math.min(...result.iterations.map(({ measuredMs }) => measuredMs));

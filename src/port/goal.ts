@@ -11,11 +11,13 @@ import {
   type GoalOptions,
   type GoalProblem,
   goalProblem,
+  hurryDefaults,
   keptByKey,
   type ShareResult,
   type SpeedGoal,
   solveShare,
 } from '../transform/prune/goal.ts';
+import { distanceOf } from '../transform/prune/nearest.ts';
 import { type PruneResult, prune } from '../transform/prune/prune.ts';
 import { compareLatency } from './profile/compare-latency.ts';
 import { profileLatency } from './profile/latency.ts';
@@ -100,6 +102,8 @@ export interface GoalResult extends PruneResult {
   readonly align: number;
   /** For shares: what is left. */
   readonly share?: number;
+  /** For shares: the nearest one on the other side of the goal that the search found widths for, if any. */
+  readonly acrossShare?: number;
   /** Where something was measured: the result and the network as it came. */
   readonly measured?: MeasuredGoal;
   /** Every network that was measured as a whole, in order. */
@@ -171,12 +175,16 @@ async function fastestOfShare(
     choices.reduce((sum, choice, group) => sum + choice.loss[choice.kept.indexOf(kept[group]!)]!, 0);
   const macsOf = (kept: ArrayLike<number>) => work.nodes.reduce((sum, node) => sum + node.macs(kept), 0);
   const candidates: ShareResult[] = [counted];
-  for (const { kept } of fastAllocations(problem, counted.goal.share)) {
+  const { goal, share: reached } = counted;
+  const farthest = Math.max(distanceOf(reached, goal.share), Math.log(1 + hurryDefaults.excess));
+  const least = Math.min(reached, goal.share);
+  for (const { kept } of fastAllocations(problem, least)) {
     const options = { ratio: 0, align, criterion, kept: keptByKey(choices, kept), inputs };
     const rival = prune(folded, options);
     const share = (rival.macs?.after ?? 0) / (counted.macs?.before ?? Number.POSITIVE_INFINITY);
-    // Where widths were estimated wrongly, a rival may fall short of the share.
-    if (share >= counted.goal.share) candidates.push({ ...rival, goal: counted.goal, share });
+    // Widths may be too coarse for a rival of the same work, and where they were estimated wrongly it may have less.
+    if (share >= least && distanceOf(share, goal.share) <= farthest)
+      candidates.push({ ...rival, goal, share, acrossShare: counted.acrossShare });
   }
   const times = await raceNetworks([folded, ...candidates.map(({ model }) => model)], folded, options);
   const [beforeMs, ...ms] = times;
@@ -328,7 +336,7 @@ async function pruneToSpeed(model: Model, goal: SpeedGoal, options: Settings): P
       'unsupported',
       `The goal ${formatGoal(goal)} was not reached: the fastest of ${iterations.length} networks took ` +
         `${fastest.measuredMs.toFixed(3)} ms (${(1000 / fastest.measuredMs).toFixed(1)}/s), the whole one ` +
-        `${before.measuredMs.toFixed(3)} ms. Ask for less, lower \`align\` (--align), raise \`maxRatio\` (--max-ratio), or prune on a machine that is less busy.`,
+        `${before.measuredMs.toFixed(3)} ms. Ask for less, lower \`align\` (--align), raise \`maxRatio\` (--max-ratio), ${problem.hasWhole ? 'leave fewer groups whole (--skip, --inner), ' : ''}or prune on a machine that is less busy.`,
     );
   }
   return finish(best, before);

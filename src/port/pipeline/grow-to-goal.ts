@@ -107,7 +107,7 @@ export async function growToGoal(
   return { kind: 'grown', candidate: await finish(port, subject, tuned, { ...lineage, pruning }) };
 }
 
-/** Narrower and narrower until no more than the share is left: widths come in blocks, and the search stays above its aim. */
+/** Narrower and narrower until no more than the share is left: widths come in blocks, and the search may end above its aim. */
 async function withinShare(
   goal: ShareGoal,
   search: (aim: ShareGoal) => Promise<GoalResult>,

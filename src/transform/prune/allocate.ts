@@ -222,7 +222,8 @@ function improve(choices: readonly GroupChoices[], costs: Costs, budget: number)
   }
 }
 
-function lossOf(choices: readonly GroupChoices[], positions: readonly number[]): number {
+/** Σ of what the groups lose at the given positions among their choices. */
+export function lossOf(choices: readonly GroupChoices[], positions: readonly number[]): number {
   return positions.reduce((sum, at, group) => sum + choices[group]!.loss[at]!, 0);
 }
 

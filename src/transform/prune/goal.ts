@@ -15,13 +15,14 @@ import { hasten, trafficItems } from './hasten.ts';
 import { type Criterion, scoresOf } from './importance/criterion.ts';
 import { type CriterionName, weightCriterion } from './importance/table.ts';
 import { propagateLabels } from './labels.ts';
+import { allocateNearest, isNearer } from './nearest.ts';
 import { macItems, type NetworkWork, networkWork, type WorkItem } from './network-work.ts';
 import { alignmentOf, type PruneResult, prune, pruneDefaults, pruningOf } from './prune.ts';
 
 /** What a pruned network should reach. */
 export type Goal = ShareGoal | SpeedGoal;
 
-/** A share of the network's multiply-accumulates or parameters that should be left: at least it, and barely more. */
+/** A share of the network's multiply-accumulates or parameters that should be left: as nearly as widths allow. */
 export interface ShareGoal {
   readonly kind: 'flops' | 'params';
   /** In (0, 1). */
@@ -85,8 +86,9 @@ export function formatGoal(goal: Goal): string {
 }
 
 /**
- * Prunes until the wanted share of multiply-accumulates or parameters is left: at least that share, and less than one
- * block of channels more. Which group gives how much follows from saliency lost per work saved (`allocate`).
+ * Prunes until the wanted share of multiply-accumulates or parameters is left: the nearest that the search finds widths
+ * for, on either side, by the ratio of the shares (`allocateNearest`). Which group gives how much follows from saliency
+ * lost per work saved.
  * @throws InvalidArgumentError for options that make no sense, or a share below what the narrowest widths have
  * @throws BonsaiError `empty_group` if nothing can be pruned; `unsupported` where work cannot be counted for want of shapes
  */
@@ -115,7 +117,7 @@ export function solveShare(
   if (narrowest > before * goal.share) {
     throw new InvalidArgumentError(
       `The goal ${formatGoal(goal)} cannot be reached: with the narrowest widths allowed ${(narrowest / before).toFixed(3)} ` +
-        'is left. Ask for more, lower `align` (--align) or raise `maxRatio` (--max-ratio).',
+        `is left. Ask for more, lower \`align\` (--align) or raise \`maxRatio\` (--max-ratio)${problem.hasWhole ? ', or leave fewer groups whole (--skip, --inner)' : ''}.`,
     );
   }
 
@@ -123,15 +125,19 @@ export function solveShare(
   let best: ShareResult | undefined;
   // The estimate is exact for almost all networks, then the first round ends it; else its error is corrected for.
   for (let round = 0; round < goalDefaults.corrections; round++) {
-    const { kept: counts } = allocate(choices, items, budget, 'above');
+    const { kept: counts, across } = allocateNearest(choices, items, budget);
     const kept = keptByKey(choices, counts);
     const pruned = prune(folded, { ratio: 0, align, criterion, kept, inputs: options.inputs });
     const left = count(pruned.model);
     const share = left / before;
-    if (best === undefined || isCloser(share, best.share, goal.share)) best = { ...pruned, goal, share };
     const error = left - costAt(items, counts);
+    if (best === undefined || isNearer(share, best.share, goal.share)) {
+      const acrossShare = across === undefined ? undefined : (across + error) / before;
+      best = { ...pruned, goal, share, acrossShare };
+    }
     if (Math.abs(error) <= goalDefaults.tolerance * before) break;
     budget = before * goal.share - error;
+    if (!(budget > 0)) break;
   }
   return best!; // There is at least one round.
 }
@@ -223,12 +229,6 @@ export const hurryDefaults = {
   ],
 } as const;
 
-/** Whether a share is a better answer than another: at or above the goal first, then as little above as can be. */
-function isCloser(share: number, other: number, goal: number): boolean {
-  if (share >= goal) return other < goal || share < other;
-  return other < goal && share > other;
-}
-
 export interface GoalOptions {
   /** What makes a channel unimportant; default as for `prune`. */
   readonly criterion?: CriterionName | Criterion;
@@ -236,6 +236,8 @@ export interface GoalOptions {
   readonly align?: number;
   /** The largest share of its channels that a group may lose, in (0, 1). */
   readonly maxRatio?: number;
+  /** Keys of groups that lose nothing (`Group.key`, `wholeGroups`). */
+  readonly whole?: ReadonlySet<string>;
   /** Shapes at which to count and to measure, by input name, where the file leaves more than the batch open. */
   readonly inputs?: Readonly<Record<string, Shape>>;
 }
@@ -244,6 +246,8 @@ export interface ShareResult extends PruneResult {
   readonly goal: ShareGoal;
   /** The share that is left. */
   readonly share: number;
+  /** The nearest share on the other side of the goal that the search found widths for, if any. */
+  readonly acrossShare?: number;
 }
 
 export const goalDefaults = {
@@ -255,7 +259,7 @@ export const goalDefaults = {
 
 /** All that a search for widths needs to know about a network. @throws as `pruneToShare` */
 export function goalProblem(model: Model, options: GoalOptions): GoalProblem {
-  const { align = pruneDefaults.align, maxRatio = pruneDefaults.maxRatio } = options;
+  const { align = pruneDefaults.align, maxRatio = pruneDefaults.maxRatio, whole } = options;
   const folded = foldConstants(model);
   const propagation = propagateLabels(folded);
   const { groups, frozen } = groupsOf(propagation);
@@ -271,13 +275,18 @@ export function goalProblem(model: Model, options: GoalOptions): GoalProblem {
   const scores = groups.map((group) => scoresOf(criterion, group));
   const rankings = rankingsOf(propagation, groups, scores);
   const bases = pruningOf(folded)?.channels;
-  const choices = choicesOfGroups(groups, scores, rankings, { align, maxRatio, bases });
+  const choicesAt = (multiple: number) =>
+    choicesOfGroups(groups, scores, rankings, { align: multiple, maxRatio, bases }).map(
+      (choices): GroupChoices =>
+        whole?.has(choices.key) ? { ...choices, kept: choices.kept.slice(-1), loss: [0] } : choices,
+    );
+  const choices = choicesAt(align);
   return {
     folded,
     groups,
     choices,
-    plainChoices:
-      align === 1 ? choices : choicesOfGroups(groups, scores, rankings, { align: 1, maxRatio, bases }),
+    plainChoices: align === 1 ? choices : choicesAt(1),
+    hasWhole: groups.some(({ key }) => whole?.has(key)),
     work: networkWork(propagation, groups, rankings, options.inputs),
     criterion,
     align,
@@ -292,6 +301,8 @@ export interface GoalProblem {
   readonly choices: readonly GroupChoices[];
   /** The same at every width. */
   readonly plainChoices: readonly GroupChoices[];
+  /** Whether some groups were named to stay whole. */
+  readonly hasWhole: boolean;
   readonly work: NetworkWork;
   readonly criterion: Criterion;
   readonly align: number;
