@@ -1,5 +1,8 @@
+import { totalmem } from 'node:os';
 import { Option } from 'commander';
+import { byteLengthOf } from '../base/dtype.ts';
 import { InvalidArgumentError } from '../base/errors.ts';
+import { elementCount } from '../base/tensor.ts';
 import { probeBlockSize } from '../engine/probe-block.ts';
 import { checkModel } from '../graph/check.ts';
 import type { Model, Shape } from '../graph/model.ts';
@@ -27,16 +30,28 @@ export async function readNetworkFiles(
 }
 
 export function shapeOption(): Option {
+  const given = new Set<string>();
   return new Option(
     '--shape <input=sizes>',
     'fix the sizes of an input that the file leaves open, such as image=1,3,224,224; may be repeated',
   )
-    .argParser(parseShape)
+    .argParser((text: string, others?: InputShapes) => {
+      // Without others it is the configuration's or the environment's, which a flag overrides.
+      return others === undefined ? parseShape(text) : parseShape(text, others, given);
+    })
     .default({}, "the file's, an open batch counts as 1");
 }
 
-/** `image=1,3,224,224` after others. @throws InvalidArgumentError for anything else */
-export function parseShape(text: string, others: InputShapes = {}): InputShapes {
+/**
+ * `image=1,3,224,224` after others.
+ * @param given inputs that others were given for on the command line; this one's is added
+ * @throws InvalidArgumentError for anything else, and for an input that was given before
+ */
+export function parseShape(
+  text: string,
+  others: InputShapes = {},
+  given: Set<string> = new Set(),
+): InputShapes {
   const at = text.lastIndexOf('=');
   const name = text.slice(0, Math.max(0, at));
   const sizes = text
@@ -48,6 +63,12 @@ export function parseShape(text: string, others: InputShapes = {}): InputShapes 
       `Expected an input and its sizes such as image=1,3,224,224, got "${text}".`,
     );
   }
+  if (given.has(name)) {
+    throw new InvalidArgumentError(
+      `The sizes of the input "${name}" are given twice: ${others[name]?.join(',')} and ${sizes.join(',')}. Give them once.`,
+    );
+  }
+  given.add(name);
   return { ...others, [name]: sizes };
 }
 
@@ -80,6 +101,38 @@ export function checkShapes(model: Model, shapes: InputShapes): void {
       },
     );
   }
+}
+
+/**
+ * Makes sure that a network can be run at the given sizes before that is tried: the inputs have to be made, and every
+ * value of the network fits the memory.
+ * @param memoryBytes of the machine
+ * @throws InvalidArgumentError naming what is too large, with its size
+ */
+export function checkRunnable(model: Model, shapes: InputShapes, memoryBytes = totalmem()): void {
+  if (Object.keys(shapes).length === 0) return;
+  const inputs = new Set(model.graph.inputs.map(({ name }) => name));
+  for (const [name, { dtype, shape }] of inferTypes(model, { inputs: shapes }).types) {
+    if (shape === undefined || dtype === 'string') continue;
+    // What is open counts as one: the least that it can be.
+    const sizes = shape.map((size) => (typeof size === 'number' ? size : 1));
+    const bytes = byteLengthOf(dtype, elementCount(sizes));
+    const isInput = inputs.has(name);
+    const most = isInput ? Math.min(memoryBytes, MAX_INPUT_BYTES) : memoryBytes;
+    if (bytes <= most) continue;
+    throw new InvalidArgumentError(
+      `The ${isInput ? 'input' : 'value'} "${name}" takes ${gigabytes(bytes)} GB at [${sizes.join(', ')}]; ` +
+        `${most < memoryBytes ? 'an input can have' : 'this machine has'} ${gigabytes(most)} GB. ` +
+        'Give smaller sizes (--shape); bonsai inspect counts at any.',
+    );
+  }
+}
+
+/** The longest buffer of every supported Node.js. */
+const MAX_INPUT_BYTES = 2 ** 32;
+
+function gigabytes(bytes: number): string {
+  return bytes < 1e11 ? (bytes / 1e9).toPrecision(3) : Math.round(bytes / 1e9).toLocaleString('en');
 }
 
 export function alignOption(): Option {

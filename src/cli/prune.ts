@@ -30,6 +30,7 @@ import {
   isDataCriterion,
   weightCriterion,
 } from '../transform/prune/importance/table.ts';
+import { distanceOf } from '../transform/prune/nearest.ts';
 import {
   keptChannels,
   type PruneOptions,
@@ -43,8 +44,10 @@ import { iterationDefaults, type PruningSchedule, SCHEDULES } from '../transform
 import { wholeGroups } from '../transform/prune/whole-groups.ts';
 import { type Context, interruptible, processContext } from './context.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
+import { checkIdleOptions, isChosen } from './idle-options.ts';
 import {
   alignOption,
+  checkRunnable,
   checkShapes,
   compactCount,
   type InputShapes,
@@ -123,12 +126,12 @@ export function pruneCommand(): Command {
     .addOption(
       new Option(
         '--goal <goal>',
-        'instead of a ratio: flops=0.5 or params=0.3 (shares that are left), throughput=40/s or latency=5ms (measured here; ' +
+        'instead of a ratio, scope and schedule, which the search for widths replaces: flops=0.5 or params=0.3 (shares that are left, as nearly as widths allow), throughput=40/s or latency=5ms (measured here; ' +
           'throughput means 1 / latency of the engine alone, on --threads; on one thread the time that it waits for a ' +
           'busy CPU is subtracted)',
       )
         .argParser(parseGoal)
-        .conflicts(['ratio', 'scope', 'inner', 'skip']),
+        .conflicts(['ratio', 'scope']),
     )
     .addOption(
       new Option('--target <machine>', 'where a goal of speed is measured: this machine alone can be (local)')
@@ -158,7 +161,7 @@ export function pruneCommand(): Command {
         .default(iterationDefaults.schedule),
     )
     .addOption(
-      new Option('--iterations <n>', 'rounds of --schedule; bonsai port fine-tunes in between')
+      new Option('--iterations <n>', 'rounds of --schedule linear or agp; bonsai port fine-tunes in between')
         .argParser(parseInteger(1, MAX_ITERATIONS))
         .default(iterationDefaults.iterations),
     )
@@ -219,8 +222,28 @@ The network gets smaller, not retrained: fine-tune it (bonsai port does both). b
 nothing reads these channels; then the same with the network written and the channels that it lost. Beyond a relative error of ${MASK_TOLERANCE} nothing is written.
 ${EXIT_CODE_HELP}`,
     )
-    .action(async (file: string, options: PruneCommandOptions) => {
+    .action(async (file: string, options: PruneCommandOptions, command: Command) => {
       const context = processContext(options);
+      checkIdleOptions([
+        {
+          flag: '--max-ratio',
+          isGiven: isChosen(command, 'maxRatio'),
+          need: '--scope global or --goal',
+          isMet: options.scope === 'global' || options.goal !== undefined,
+        },
+        {
+          flag: '--iterations',
+          isGiven: isChosen(command, 'iterations'),
+          need: '--schedule linear or agp',
+          isMet: options.schedule !== 'one-shot',
+        },
+        {
+          flag: '--normalize-input',
+          isGiven: options.normalizeInput === true,
+          need: '--data',
+          isMet: options.data !== undefined,
+        },
+      ]);
       if (isDataCriterion(options.criterion) && options.data === undefined) {
         throw new InvalidArgumentError(
           `The criterion ${options.criterion} has to see data: give it with --data, such as --data mnist.`,
@@ -233,6 +256,7 @@ ${EXIT_CODE_HELP}`,
       }
       const { model, reads } = await readNetworkFiles(file);
       checkShapes(model, options.shape);
+      if (options.verify !== undefined || isTimed(options)) checkRunnable(model, options.shape);
       await checkWritableFile(options.out, { reads, force: options.force });
       const result = await interruptible(context.signal, 'Nothing was written.', async () => {
         const scoring = await gathered(context, model, options);
@@ -246,6 +270,12 @@ ${EXIT_CODE_HELP}`,
       });
       context.result(pruningJson(result), pruningText(result, options.out), options.out);
     });
+}
+
+/** Whether networks are run to see how fast they are. */
+function isTimed({ goal, align }: Pick<PruneCommandOptions, 'goal' | 'align'>): boolean {
+  if (goal === undefined || goal.kind === 'params') return false;
+  return goal.kind !== 'flops' || align === 'auto';
 }
 
 /** As of porting: more rounds than wide layers have channels. */
@@ -318,8 +348,8 @@ async function prunedBy(
   options: Omit<PruneCommandOptions, 'criterion'> & Gathered,
 ): Promise<Pruned> {
   const { goal, criterion, means, align, maxRatio, ratio, scope, threads, shape: inputs } = options;
+  const kept = wholeGroups(model, options);
   if (goal === undefined) {
-    const kept = wholeGroups(model, options);
     const block = await resolveAlign(align);
     const pruning = { ratio, criterion, scope, maxRatio, align: block, kept, inputs };
     const { schedule, iterations } = options;
@@ -342,6 +372,7 @@ async function prunedBy(
     criterion,
     align,
     maxRatio,
+    whole: new Set(kept.keys()),
     inputs,
     threads,
     cache: openStepCache(join(options.work, 'prune')),
@@ -350,8 +381,11 @@ async function prunedBy(
   });
   bar.done(reachedText(result));
   if (means === undefined) return result;
-  const kept = new Map(result.groups.map((group) => [group.key, group.kept]));
-  return { ...result, ...prune(model, { ratio: 0, criterion, means, align: result.align, kept, inputs }) };
+  const found = new Map(result.groups.map((group) => [group.key, group.kept]));
+  return {
+    ...result,
+    ...prune(model, { ratio: 0, criterion, means, align: result.align, kept: found, inputs }),
+  };
 }
 
 /** Groups that alignment alone kept whole: with single channels the ratio would take some of theirs. */
@@ -485,8 +519,11 @@ function change({ before, after }: { readonly before: number; readonly after: nu
 }
 
 /** What a goal came to. */
-function reachedText({ goal, share, align, measured }: GoalResult): string {
-  const left = share === undefined ? '' : `${share.toFixed(3)} is left${coarsenessText(goal, share, align)}`;
+function reachedText({ goal, share, acrossShare, align, measured }: GoalResult): string {
+  const left =
+    share === undefined
+      ? ''
+      : `${share.toFixed(3)} is left${coarsenessText(goal, share, acrossShare, align)}`;
   if (measured === undefined) return left || 'reached';
   const { latencyMs, throughputPerSecond, before } = measured;
   return (
@@ -495,15 +532,19 @@ function reachedText({ goal, share, align, measured }: GoalResult): string {
   );
 }
 
-/** Why more is left than was asked for, where it is. */
-function coarsenessText(goal: Goal, share: number, align: number): string {
-  if (!('share' in goal) || share <= goal.share * (1 + NOTABLE_EXCESS)) return '';
+/** Why more or less is left than was asked for, where it is. */
+function coarsenessText(goal: Goal, share: number, acrossShare: number | undefined, align: number): string {
+  if (!('share' in goal) || distanceOf(share, goal.share) <= Math.log(1 + NOTABLE_DEVIATION)) return '';
   const widths = align === 1 ? '' : ` in multiples of ${align} channels`;
-  return ` (asked: ${goal.share}; the search found no widths${widths} that come nearer${align === 1 ? '' : '; --align 1 may'})`;
+  const across =
+    acrossShare === undefined
+      ? ''
+      : `, ${acrossShare > share ? 'above' : 'below'} it ${acrossShare.toFixed(3)}`;
+  return ` (asked: ${goal.share}; the nearest that the search found widths for${widths}${across}${align === 1 ? '' : '; --align 1 may come nearer'})`;
 }
 
-/** Of the share asked for. Among networks of less than that, the fastest is chosen (`hurryDefaults.excess`). */
-export const NOTABLE_EXCESS = 0.015;
+/** Of the share asked for. Among networks of nearly as much, the fastest is chosen (`hurryDefaults.excess`). */
+export const NOTABLE_DEVIATION = 0.015;
 
 function verificationText(verification: Verification): string {
   const { groups, inputs, maxRelativeError, skipped, isSensitive, delivered } = verification;
