@@ -1,4 +1,5 @@
 import { InvalidArgumentError } from '../../base/errors.ts';
+import { type OracleOutcome, outcomeOf, type TaskTotal } from './outcome.ts';
 
 /** Everything that will be asked, known in advance. The arrays have one entry per request. */
 export interface OracleWorkload {
@@ -42,21 +43,8 @@ const MAX_VERSIONS = 126;
 const MAX_CELLS = 2 ** 31;
 
 /** The best that could have been done, in hindsight. Ratios in [0, 1], NaN where nothing was answered. */
-export interface OracleResult {
+export interface OracleResult extends OracleOutcome {
   readonly bound: OracleBound;
-  readonly offered: number;
-  readonly dropped: number;
-  /** Normalised accuracy over answered requests. */
-  readonly meanAccuracy: number;
-  /** The same summed over answered requests, over offered ones. */
-  readonly effectiveAccuracy: number;
-  /** Time computed / time until the last arrival. */
-  readonly utilization: number;
-  readonly tasks: readonly {
-    readonly offered: number;
-    readonly dropped: number;
-    readonly meanAccuracy: number;
-  }[];
   /** Chosen version of each request as index into its task's versions, -1: dropped. */
   readonly choice: Int8Array;
 }
@@ -185,7 +173,7 @@ function replay(
   const { bound, stepMs, cells, choices, work } = solved;
   const count = arrivalMs.length;
   const choice = new Int8Array(count);
-  const totals = tasks.map(() => ({ offered: 0, dropped: 0, accuracy: 0 }));
+  const totals = tasks.map((): TaskTotal => ({ offered: 0, dropped: 0, accuracy: 0 }));
   let backlog = 0;
   let usedMs = 0;
   for (let i = 0; i < count; i++) {
@@ -203,20 +191,9 @@ function replay(
     usedMs += serviceMs * multiplier[i]!;
     backlog += work[version]![i]!;
   }
-  const dropped = totals.reduce((sum, task) => sum + task.dropped, 0);
-  const accuracy = totals.reduce((sum, task) => sum + task.accuracy, 0);
   return {
     bound,
-    offered: count,
-    dropped,
-    meanAccuracy: accuracy / (count - dropped),
-    effectiveAccuracy: accuracy / count,
-    utilization: count > 0 ? usedMs / arrivalMs[count - 1]! : 0,
-    tasks: totals.map((task) => ({
-      offered: task.offered,
-      dropped: task.dropped,
-      meanAccuracy: task.accuracy / (task.offered - task.dropped),
-    })),
+    ...outcomeOf(totals, usedMs, arrivalMs.at(-1)),
     choice,
   };
 }

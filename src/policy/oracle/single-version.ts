@@ -1,4 +1,5 @@
 import { check, drain, limitsOf, type OracleTask, type OracleWorkload, shiftOf, workOf } from './oracle.ts';
+import { type OracleOutcome, outcomeOf, type TaskTotal } from './outcome.ts';
 
 export interface SingleVersionOptions {
   /**
@@ -20,20 +21,7 @@ export const singleVersionDefaults = {
   dropPrice: 1e6,
 } as const;
 
-export interface SingleVersionResult {
-  readonly offered: number;
-  readonly dropped: number;
-  /** Normalised accuracy over answered requests. */
-  readonly meanAccuracy: number;
-  /** The same summed over answered requests, over offered ones. */
-  readonly effectiveAccuracy: number;
-  /** Time computed for requests / time until the last arrival. */
-  readonly utilization: number;
-  readonly tasks: readonly {
-    readonly offered: number;
-    readonly dropped: number;
-    readonly meanAccuracy: number;
-  }[];
+export interface SingleVersionResult extends OracleOutcome {
   /** Second by second, the index of the allocation that served. */
   readonly allocation: Uint16Array;
 }
@@ -150,7 +138,7 @@ function replay(
   const count = arrivalMs.length;
   const seconds = chosen.length / (allocations.length * cells);
   const allocation = new Uint16Array(seconds);
-  const totals = tasks.map(() => ({ offered: 0, dropped: 0, accuracy: 0 }));
+  const totals = tasks.map((): TaskTotal => ({ offered: 0, dropped: 0, accuracy: 0 }));
   let current = allocations.length - 1;
   let backlog = 0;
   let usedMs = 0;
@@ -183,19 +171,8 @@ function replay(
       backlog += served;
     }
   }
-  const dropped = totals.reduce((sum, total) => sum + total.dropped, 0);
-  const accuracy = totals.reduce((sum, total) => sum + total.accuracy, 0);
   return {
-    offered: count,
-    dropped,
-    meanAccuracy: accuracy / (count - dropped),
-    effectiveAccuracy: accuracy / count,
-    utilization: count > 0 ? usedMs / arrivalMs[count - 1]! : 0,
-    tasks: totals.map((total) => ({
-      offered: total.offered,
-      dropped: total.dropped,
-      meanAccuracy: total.accuracy / (total.offered - total.dropped),
-    })),
+    ...outcomeOf(totals, usedMs, arrivalMs.at(-1)),
     allocation,
   };
 }
