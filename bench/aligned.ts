@@ -1,16 +1,11 @@
 import { readFileSync } from 'node:fs';
-import { performance } from 'node:perf_hooks';
 import { gunzipSync } from 'node:zlib';
-import { seededRandom } from '../src/base/random.ts';
-import { quantile } from '../src/base/statistics.ts';
-import { float32Tensor, type Tensor } from '../src/base/tensor.ts';
 import { probeBlockSize } from '../src/engine/probe-block.ts';
-import { Session } from '../src/engine/session.ts';
 import type { Model } from '../src/graph/model.ts';
 import { readModel } from '../src/graph/onnx/read.ts';
 import { writeModel } from '../src/graph/onnx/write.ts';
 import { pruneToGoal } from '../src/port/goal.ts';
-import { threadWaitMs } from '../src/port/profile/thread-wait.ts';
+import { compareLatency } from '../src/port/profile/compare-latency.ts';
 import { fillWeights } from '../src/transform/prune/networks.fixture.ts';
 import { prune } from '../src/transform/prune/prune.ts';
 
@@ -18,10 +13,11 @@ import { prune } from '../src/transform/prune/prune.ts';
  * What alignment buys at equal multiply-accumulates, on this machine: networks plainly pruned (every group loses the
  * ratio, any width) against networks pruned to the same share with `align: 'auto'` (`pruneToGoal`), as a user gets them.
  * "MACs" is how many more the aligned one has: never fewer, at most 1 %. Weights are seeded, no saliency beyond plain's is
- * lost (`fastAllocations`). Runs of the three networks take turns, one thread; what others on the machine take from the
- * thread is left out. The gain is that of the medians, "fastest" that of the fastest runs; the spread of the aligned
- * network is its upper quartile over its lower. "On block" is how many of the plain network's groups happen to be
- * multiples of the block: where most are, plain pruning is aligned pruning and there is little to gain.
+ * lost (`fastAllocations`). Runs of the three networks take turns, a few at a time as in a server (`compareLatency`), one
+ * thread; what others on the machine take from the thread is left out. The gain is that of the medians, "fastest" that of
+ * the fastest runs. "On block" is how many of the plain network's groups happen to be multiples of the block: where the
+ * widest are (at ratios that are multiples of a twentieth, those of MobileNetV2), plain pruning is half aligned, and there
+ * is less to gain.
  * `mobilenet_v2.cifar` is the usual form for CIFAR: stride 1 at the first and the last strided layer, and images padded to
  * 34x34, as that form's first convolution does.
  * Run where the shared graphs are:
@@ -34,9 +30,8 @@ const CASES: readonly Case[] = [
   { name: 'densenet121.cifar', file: 'cifar_densenet121.bn', size: 32, wanted: '>= 1.3' },
   { name: 'resnet18', file: 'resnet18.bn', size: 224, wanted: '-' },
 ];
-const RATIOS = [0.3, 0.4, 0.45, 0.5];
-const ROUNDS = 72;
-const WARMUP = 5;
+const RATIOS = [0.3, 0.33, 0.37, 0.4, 0.42, 0.45, 0.5];
+const RUNS = 96;
 /** Strided layers of MobileNetV2 that have stride 1 for images of 32 pixels, by their outputs. */
 const CIFAR_UNSTRIDED = [
   '/features/features.0/features.0.0/Conv_output_0',
@@ -61,10 +56,10 @@ const print = (...cells: readonly string[]) =>
   process.stdout.write(
     `${cells.map((text, i) => (i === 0 ? text.padEnd(28) : text.padStart(11))).join('')}\n`,
   );
-process.stdout.write(`block ${block}, one thread, ${ROUNDS} alternating runs each\n`);
+process.stdout.write(`block ${block}, one thread, ${RUNS} runs each, in turns\n`);
 print(
   ...['network', 'ratio', 'plain M', 'MACs', 'on block', 'whole ms', 'plain ms', 'aligned ms'],
-  ...['gain', 'fastest', 'spread', 'wanted'],
+  ...['gain', 'fastest', 'wanted'],
 );
 
 for (const { name, file, size, wanted, isCifar } of CASES) {
@@ -77,8 +72,8 @@ for (const { name, file, size, wanted, isCifar } of CASES) {
     const plain = prune(model, { ratio, align: 1 });
     const { before, after } = plain.macs!;
     const aligned = await pruneToGoal(model, { kind: 'flops', share: after / before }, { align: 'auto' });
-    const times = await alternate([model, plain.model, aligned.model], size);
-    const [whole, plainMs, alignedMs] = times.map((ms) => quantile(ms, 0.5));
+    const models = [model, plain.model, aligned.model].map((each) => writeModel(each));
+    const [whole, plainTime, alignedTime] = await compareLatency(models, { runs: RUNS, undisturbed: true });
     const onBlock = plain.groups.filter(({ kept }) => kept % block === 0).length;
     print(
       title,
@@ -86,10 +81,9 @@ for (const { name, file, size, wanted, isCifar } of CASES) {
       (after / 1e6).toFixed(1),
       `+${(100 * (aligned.macs!.after / after - 1)).toFixed(2)} %`,
       `${onBlock}/${plain.groups.length}`,
-      ...[whole!, plainMs!, alignedMs!].map((ms) => ms.toFixed(3)),
-      `${(plainMs! / alignedMs!).toFixed(2)} x`,
-      `${(Math.min(...times[1]!) / Math.min(...times[2]!)).toFixed(2)} x`,
-      (quantile(times[2]!, 0.75) / quantile(times[2]!, 0.25)).toFixed(2),
+      ...[whole!, plainTime!, alignedTime!].map(({ median }) => median.toFixed(3)),
+      `${(plainTime!.median / alignedTime!.median).toFixed(2)} x`,
+      `${(plainTime!.min / alignedTime!.min).toFixed(2)} x`,
       wanted,
     );
   }
@@ -112,27 +106,4 @@ function withoutStrides(model: Model, outputs: readonly string[]): Model {
       : node,
   );
   return { ...model, graph: { ...model.graph, nodes } };
-}
-
-async function alternate(models: readonly Model[], size: number): Promise<number[][]> {
-  const random = seededRandom(1);
-  const data = Float32Array.from({ length: 3 * size * size }, () => random.uniform());
-  const sessions: Session[] = [];
-  for (const model of models) sessions.push(await Session.create(writeModel(model), { intraOpThreads: 1 }));
-  const times: number[][] = models.map(() => []);
-  for (let round = -WARMUP; round < ROUNDS; round++) {
-    for (const [i, session] of sessions.entries()) {
-      const feeds: Record<string, Tensor> = {
-        [session.inputNames[0]!]: float32Tensor([1, 3, size, size], data),
-      };
-      const start = performance.now();
-      const waited = threadWaitMs();
-      await session.run(feeds);
-      const lost = threadWaitMs() - waited;
-      const ms = performance.now() - start;
-      if (round >= 0) times[i]!.push(ms - lost);
-    }
-  }
-  for (const session of sessions) await session.release();
-  return times;
 }

@@ -5,8 +5,9 @@ import { seededRandom } from '../../base/random.ts';
 import type { Tensor } from '../../base/tensor.ts';
 import { Session } from '../../engine/session.ts';
 import { serveJob } from '../worker-job.ts';
-import type { ComparisonOrder } from './compare-latency.ts';
+import { type ComparisonOrder, turnRuns } from './compare-latency.ts';
 import { seededInput } from './seeded-input.ts';
+import { threadWaitMs } from './thread-wait.ts';
 
 /** The thread that `compareLatency` starts: runs the networks in turns, answers once, ends. */
 await serveJob<ComparisonOrder, never, Float64Array[]>(parentPort, workerData, ({ input, isStopRequested }) =>
@@ -14,7 +15,7 @@ await serveJob<ComparisonOrder, never, Float64Array[]>(parentPort, workerData, (
 );
 
 async function measure(order: ComparisonOrder, isStopRequested: () => boolean): Promise<Float64Array[]> {
-  const networks: { session: Session; feeds: Record<string, Tensor>; latenciesMs: Float64Array }[] = [];
+  const networks: Contestant[] = [];
   try {
     for (const model of order.models) {
       const session = await Session.create(model, { intraOpThreads: order.threads });
@@ -26,22 +27,38 @@ async function measure(order: ComparisonOrder, isStopRequested: () => boolean): 
         latenciesMs: new Float64Array(order.runs),
       });
     }
-    for (let run = -order.warmup; run < order.runs; run++) {
-      if (isStopRequested()) {
-        throw new BonsaiError(
-          'aborted',
-          `Comparing was stopped after ${Math.max(run, 0)} of ${order.runs} runs.`,
-        );
+    // A thread cannot be given a clock (functions do not cross), and what is measured here is real time.
+    const runTimed = async ({ session, feeds }: Contestant) => {
+      const waitedMs = order.undisturbed ? threadWaitMs() : 0;
+      const startMs = systemClock.nowMs();
+      await session.run(feeds);
+      const endMs = systemClock.nowMs();
+      return endMs - startMs - (order.undisturbed ? threadWaitMs() - waitedMs : 0);
+    };
+    for (let run = -order.warmup; run < order.runs; ) {
+      const end = Math.min(run + turnRuns, run < 0 ? 0 : order.runs);
+      for (const network of networks) {
+        for (let at = run - 1; at < end; at++) {
+          if (isStopRequested()) {
+            throw new BonsaiError(
+              'aborted',
+              `Comparing was stopped after ${Math.max(run, 0)} of ${order.runs} runs.`,
+            );
+          }
+          const latencyMs = await runTimed(network);
+          if (at >= Math.max(run, 0)) network.latenciesMs[at] = latencyMs;
+        }
       }
-      for (const { session, feeds, latenciesMs } of networks) {
-        // A thread cannot be given a clock (functions do not cross), and what is measured here is real time.
-        const startMs = systemClock.nowMs();
-        await session.run(feeds);
-        if (run >= 0) latenciesMs[run] = systemClock.nowMs() - startMs;
-      }
+      run = end;
     }
     return networks.map(({ latenciesMs }) => latenciesMs);
   } finally {
     for (const { session } of networks) await session.release();
   }
+}
+
+interface Contestant {
+  readonly session: Session;
+  readonly feeds: Record<string, Tensor>;
+  readonly latenciesMs: Float64Array;
 }

@@ -6,8 +6,9 @@ import { runJob } from '../worker-job.ts';
 import type { LatencyOptions } from './latency.ts';
 
 /**
- * Latencies of several networks that are to be compared: single inferences at batch 1 that take turns, network by network,
- * in one worker thread, so that whatever else the machine does meets all of them alike.
+ * Latencies of several networks that are to be compared: single inferences at batch 1 in one worker thread. Networks take
+ * turns, so that whatever else the machine does meets all of them alike. A turn is `turnRuns` runs after one that does not
+ * count: it finds the caches full of another network's weights, which a server that runs one network never does.
  * @param models bytes or paths of ONNX files
  * @returns milliseconds of each, in the given order, over all runs after the warm-up
  * @throws what `profileLatency` throws
@@ -38,6 +39,9 @@ export const comparisonDefaults = {
   seed: 1,
 } as const satisfies LatencyOptions;
 
+/** Runs of a network in a row, so many that the one that does not count is little beside them. */
+export const turnRuns = 8;
+
 /** What the worker is asked for; it answers with the latency of each run of each network in ms. */
 export interface ComparisonOrder {
   readonly models: readonly (string | Uint8Array)[];
@@ -46,4 +50,5 @@ export interface ComparisonOrder {
   readonly threads: number;
   readonly seed: number;
   readonly shapes?: Readonly<Record<string, readonly number[]>>;
+  readonly undisturbed?: boolean;
 }

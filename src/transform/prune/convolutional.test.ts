@@ -29,7 +29,7 @@ const TOLERANCE = 1e-4;
 describe('networks of other exporters, half of every group gone', () => {
   // What stays, and what asks for it: nothing else may be frozen.
   const expected: Readonly<Record<string, readonly [node: string, reason: string][]>> = {
-    'unet-small': [['/final_conv/Conv', 'is an output of the graph']],
+    'unet-small': [['/final_conv/Conv', 'there is a single channel']],
     'ultraface-rfb-320': [
       // Two scores and four numbers of a box for each anchor, at four scales.
       ...['317', '363', '403', '435'].map((node) => [node, 'Softmax normalises'] as [string, string]),

@@ -1,5 +1,5 @@
 import { type Allocation, Costs, type GroupChoices } from './allocate.ts';
-import { type NetworkWork, type WorkItem, whatMultiplies } from './network-work.ts';
+import type { WorkItem } from './network-work.ts';
 
 /**
  * Of the allocations that do as much work as the one given, looks for one that takes an engine less time: a group (or
@@ -120,27 +120,4 @@ function bestExchanges(
     }
   }
   return found.sort((a, b) => a.time - b.time).map(({ shifts }) => shifts);
-}
-
-/**
- * Time as work plus traffic, in multiply-accumulates: what can be said without measuring. `activation` and `weight`
- * are how many multiply-accumulates take as long as moving one element of either.
- */
-export function trafficItems(
-  work: NetworkWork,
-  whole: ArrayLike<number>,
-  prices: { readonly activation: number; readonly weight: number },
-): WorkItem[] {
-  const { activation, weight } = prices;
-  return [
-    ...whatMultiplies(work, whole).map(
-      ({ groups, macs, elements }): WorkItem => ({
-        groups,
-        amount: (kept) => macs(kept) + activation * elements(kept),
-      }),
-    ),
-    ...work.parameters.map(
-      ({ groups, amount }): WorkItem => ({ groups, amount: (kept) => weight * amount(kept) }),
-    ),
-  ];
 }

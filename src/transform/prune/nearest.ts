@@ -16,8 +16,6 @@ export function allocateNearest(
   const tried: Allocation[] = [];
   for (const side of ['above', 'below'] as const) tried.push(allocate(choices, items, budget, side));
   if (!tried.some(({ cost }) => distanceOf(cost, budget) <= nearestDefaults.near)) {
-    const level = uniformStarts(choices).map((positions) => costsAt(choices, items, positions));
-    level.sort((a, b) => distanceOf(a.total, budget) - distanceOf(b.total, budget));
     const ends = tried.map(({ kept }) =>
       costsAt(
         choices,
@@ -25,10 +23,11 @@ export function allocateNearest(
         kept.map((count, group) => choices[group]!.kept.indexOf(count)),
       ),
     );
-    for (const costs of [...ends, ...level.slice(0, nearestDefaults.starts)]) {
+    for (const costs of ends) {
       approach(choices, costs, budget);
       tried.push(allocationAt(choices, costs));
     }
+    tried.push(...levelAllocations(choices, items, budget));
   }
   const nearest = tried.reduce((best, other) => (isNearer(other.cost, best.cost, budget) ? other : best));
   const isAbove = nearest.cost >= budget;
@@ -40,6 +39,20 @@ export function allocateNearest(
       undefined,
     );
   return { ...nearest, across };
+}
+
+/** Widths whose cost is near a budget, found from networks whose groups all keep the same share; the level ones first. */
+export function levelAllocations(
+  choices: readonly GroupChoices[],
+  items: readonly WorkItem[],
+  budget: number,
+): Allocation[] {
+  const level = uniformStarts(choices).map((positions) => costsAt(choices, items, positions));
+  level.sort((a, b) => distanceOf(a.total, budget) - distanceOf(b.total, budget));
+  return level.slice(0, nearestDefaults.starts).map((costs) => {
+    approach(choices, costs, budget);
+    return allocationAt(choices, costs);
+  });
 }
 
 export interface NearestAllocation extends Allocation {

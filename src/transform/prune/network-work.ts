@@ -1,5 +1,6 @@
 import { elementCount } from '../../base/tensor.ts';
-import type { Shape } from '../../graph/model.ts';
+import { intAttribute } from '../../graph/attributes.ts';
+import type { Node, Shape } from '../../graph/model.ts';
 import { countedShapes, UncountedError } from '../../ops/count.ts';
 import { knownShape } from '../../ops/dims.ts';
 import { inferTypes } from '../../ops/infer.ts';
@@ -144,6 +145,7 @@ export function networkWork(
         }).macs;
       },
       elements: (kept) => flows.reduce((sum, shape) => sum + elementCount(sizesAt(shape, kept)), 0),
+      ...filtersOf(node, outs[0]),
     };
   });
 
@@ -205,6 +207,8 @@ export interface NodeWork {
   macs(kept: Kept): number;
   /** Elements of activations that it reads and writes. */
   elements(kept: Kept): number;
+  /** Output channels of a convolution in which each of them sees all input channels; absent for other nodes. */
+  filters?(kept: Kept): number;
 }
 
 /** The work of the nodes that multiply, as items of a search. */
@@ -215,6 +219,12 @@ export function macItems(work: NetworkWork, whole: Kept): WorkItem[] {
 /** The nodes that multiply; engines fuse most of the others into them. */
 export function whatMultiplies(work: NetworkWork, whole: Kept): NodeWork[] {
   return work.nodes.filter((node) => node.macs(whole) > 0);
+}
+
+function filtersOf(node: Node, output: readonly Width[] | undefined): Pick<NodeWork, 'filters'> {
+  const channels = output?.[1];
+  if (node.opType !== 'Conv' || intAttribute(node, 'group', 1) !== 1 || channels === undefined) return {};
+  return { filters: (kept) => sizesAt([channels], kept)[0]! };
 }
 
 /** When a channel, or a position that it owns, goes: as the how-manieth of which group. */
