@@ -28,8 +28,8 @@ import { CLASSES, NETS, SIZE } from './training-nets.ts';
 /**
  * How fast is a training step (forward, backward, SGD with momentum), and how much memory does it take, beside
  * PyTorch's on the same network, weights and images? Each side has a process of its own; they take turns of two steps,
- * so that whatever else the machine does meets all of them. PyTorch gets whichever of its two layouts is faster.
- * Prints milliseconds (minimum and median over rounds), images per second, the ratio of medians, and peak memory. Run:
+ * so that whatever else the machine does meets all of them. PyTorch runs in its default layout and with channels last.
+ * Prints milliseconds (minimum and median over rounds), images per second, the ratios of medians, and peak memory. Run:
  * npx tsc -p tsconfig.json --noEmit false --outDir dist/bench && node dist/bench/bench/training.js [options] [net…]
  *   --rounds 12   --batch 64   --threads 2   --python python3 (with torch; 'none' leaves PyTorch out)   --standard
  *   (also: standard operators)
@@ -125,7 +125,6 @@ function report(name: string, sides: Readonly<Record<string, Side>>, batch: numb
   const sorted = (side: Side) => [...side.times].sort((a, b) => a - b);
   const median = (side: Side) => sorted(side)[side.times.length >> 1]!;
   const peers = Object.entries(sides).filter(([key]) => key.startsWith('torch'));
-  const best = peers.map(([, side]) => side).sort((a, b) => median(a) - median(b))[0];
   for (const [key, side] of Object.entries(sides)) {
     const ms = median(side);
     const columns = [
@@ -140,11 +139,8 @@ function report(name: string, sides: Readonly<Record<string, Side>>, batch: numb
       `${side.rssMiB.toFixed(0).padStart(5)} MiB`,
       `loss ${side.losses[0]!.toFixed(4)} … ${side.losses.at(-1)!.toFixed(4)}`,
     ];
-    if (best !== undefined && !key.startsWith('torch')) {
-      columns.push(
-        `${(median(best) / ms).toFixed(2)} × PyTorch (of minima ${(sorted(best)[0]! / sorted(side)[0]!).toFixed(2)})`,
-      );
-    }
+    if (!key.startsWith('torch'))
+      columns.push(...peers.map(([peer, other]) => `${(median(other) / ms).toFixed(2)} × ${peer}`));
     process.stdout.write(`${columns.join('  ')}\n`);
   }
 }
