@@ -14,9 +14,9 @@ import {
   DEFAULT_GRPC_PORT,
   DEFAULT_HOST,
   DEFAULT_HTTP_PORT,
-  DEFAULT_INLINE_BELOW_MS,
   DEFAULT_METRICS_PORT,
   DEFAULT_POLL_MS,
+  inlineBelowDefaults,
   type ServerOptions,
   startServer,
 } from '../serve/server.ts';
@@ -45,7 +45,7 @@ interface ServeOptions extends SafetyOptions {
   readonly cpus?: number[];
   readonly slots?: number;
   readonly threads: number;
-  readonly inlineBelow: number;
+  readonly inlineBelow?: number;
   readonly initial: string;
   readonly policy?: string;
   readonly timeScale: number;
@@ -110,10 +110,8 @@ export function serveCommand(): Command {
     .addOption(
       new Option(
         '--inline-below <duration>',
-        'networks of shorter inferences run in the thread that has the sockets; off for none',
-      )
-        .argParser((text) => (text === 'off' ? 0 : parseDurationMs(text)))
-        .default(DEFAULT_INLINE_BELOW_MS, `${DEFAULT_INLINE_BELOW_MS}ms`),
+        `networks of shorter inferences run in the thread that has the sockets; off for none; by default ${inlineBelowDefaults.oneSlotMs}ms where one inference runs at a time, else ${inlineBelowDefaults.manySlotsMs}ms`,
+      ).argParser((text) => (text === 'off' ? 0 : parseDurationMs(text))),
     )
     .addOption(
       new Option(

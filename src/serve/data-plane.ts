@@ -114,6 +114,8 @@ interface Slot {
   /** When what was begun is expected to end. */
   busyUntilMs: number;
   timer: NodeJS.Timeout | undefined;
+  /** `#fillSoon` will fill it. */
+  isFillDue: boolean;
 }
 
 /** From a decoded request to its answer: deadline → queue → slot → version → worker → answer. Knows no protocol. */
@@ -159,6 +161,7 @@ export class DataPlane {
       lane: undefined,
       busyUntilMs: 0,
       timer: undefined,
+      isFillDue: false,
     }));
   }
 
@@ -333,7 +336,7 @@ export class DataPlane {
     else this.#queueUp(admitted, slot, nowMs);
     this.#waiting++;
     admitted.bound?.hold();
-    this.#fill(slot);
+    this.#fillSoon(slot);
     if (this.#waiting > 0)
       this.#expireAt(isBatchClass ? this.#idleWorkUntilMs(admitted) : deadlineMs - serviceMs);
     if (isBatchClass && this.#idleWork.length > 0) this.#startAll();
@@ -399,6 +402,16 @@ export class DataPlane {
 
   #startAll(): void {
     for (const slot of this.#slots) this.#fill(slot);
+  }
+
+  /** Fills a slot when the sockets that have something by now were read, so that what came together starts together. */
+  #fillSoon(slot: Slot): void {
+    if (slot.isFillDue) return;
+    slot.isFillDue = true;
+    setImmediate(() => {
+      slot.isFillDue = false;
+      this.#fill(slot);
+    });
   }
 
   /** Commits as many jobs to a slot as it may hold. */

@@ -381,6 +381,9 @@ describe('the queue of the server', () => {
     const inThreads = await start(root, { inlineBelowMs: 1e-6 });
     expect(inThreads.models.get('slow').current!.lane(0)).toBeInstanceOf(WorkerHandle);
     await inThreads.close();
+    const withTwoSlots = await start(root, { slots: 2 });
+    expect(withTwoSlots.models.get('slow').current!.lane(0)).toBeInstanceOf(WorkerHandle);
+    await withTwoSlots.close();
   });
 
   it('bounds the bytes of all requests, and counts those that are done no more', async () => {

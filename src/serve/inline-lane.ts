@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import type { Clock } from '../base/clock.ts';
 import type { Tensor } from '../base/tensor.ts';
 import { type PreparedRun, PreparedSession } from '../engine/prepared-session.ts';
@@ -7,7 +8,7 @@ import { joined, type Lane, type RunResult } from './lane.ts';
 import { PreparedRuns, WARMUP_RUNS } from './prepared-runs.ts';
 
 /** The largest file of a network that is opened on the thread with the sockets: they wait some 2 ms for each MB. */
-export const MAX_INLINE_BYTES = 2 * 1024 * 1024;
+export const MAX_INLINE_BYTES = 4 * 1024 * 1024;
 
 /**
  * A network in the thread that has the sockets. To hand a request to another thread and its answer back takes some
@@ -32,7 +33,10 @@ export class InlineLane implements Lane {
   static async open(path: string, inputs: readonly TensorSpec[], clock: Clock): Promise<InlineLane> {
     const session = await PreparedSession.create(path, { optimization: 'disabled' });
     const run = session.prepare(inputs.map(({ shape }) => shape.map((size) => Math.max(size, 1))));
-    for (let i = 0; i < WARMUP_RUNS; i++) await run.run();
+    for (let i = 0; i < WARMUP_RUNS; i++) {
+      await setImmediate(); // Others have their turn in between.
+      await run.run();
+    }
     return new InlineLane(session, clock);
   }
 

@@ -859,7 +859,7 @@ describe('the server', () => {
   });
 
   it('refuses at once what cannot be answered in time', async () => {
-    const server = await start(root);
+    const server = await start(root, { inlineBelowMs: 0 }); // In a thread of its own, so that requests meet others.
     try {
       const hurried = { ...inferBody(), parameters: { max_latency_ms: 0.01 } };
       const replies = await Promise.all([

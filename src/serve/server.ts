@@ -70,7 +70,8 @@ export interface ServerOptions {
   readonly logsRequests?: boolean;
   /**
    * Networks whose inference is measured to be shorter than this when they are loaded run in the thread that has the
-   * sockets, which saves two hand-offs between threads for each request. Default 0: each network has threads of its own.
+   * sockets, which saves two hand-offs between threads for each request; 0: each network has threads of its own. Default:
+   * `inlineBelowDefaults`.
    */
   readonly inlineBelowMs?: number;
   /** Sends requests through each protocol before the server is ready, so that the first ones are not slow. Default true. */
@@ -103,8 +104,13 @@ export const DEFAULT_GRPC_PORT = 8001;
 export const DEFAULT_METRICS_PORT = 8002;
 export const DEFAULT_HOST = '127.0.0.1';
 
-/** For `inlineBelowMs` of a server by itself. */
-export const DEFAULT_INLINE_BELOW_MS = 0;
+/** For `inlineBelowMs`. */
+export const inlineBelowDefaults = {
+  /** One inference at a time: while it runs nobody else would get the CPU, and refusals can wait so long. */
+  oneSlotMs: 5,
+  /** Inferences in the one thread that has the sockets take turns, so only those that are short against a hand-off. */
+  manySlotsMs: 0.1,
+} as const;
 
 /**
  * Starts the inference server with all tasks of the repository loaded.
@@ -135,7 +141,9 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     logger,
     clock,
     isPrivileged: options.isPrivileged,
-    inlineBelowMs: options.inlineBelowMs,
+    inlineBelowMs:
+      options.inlineBelowMs ??
+      (slots === 1 ? inlineBelowDefaults.oneSlotMs : inlineBelowDefaults.manySlotsMs),
   });
   const plane = new DataPlane({
     slots,
