@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { ownValue } from '../base/own-value.ts';
 import { probeBlockSize } from '../engine/probe-block.ts';
 import { alignedTable } from '../report/table.ts';
 import type { Coupling, FrozenProducer } from '../transform/prune/groups.ts';
@@ -98,7 +99,7 @@ function valueText({ name, dtype, shape }: InspectedValue): string {
 
 /** What the work is counted for: sizes that the file fixes are not divided out. */
 function batchText({ inputs }: Inspection, shapes: InputShapes = {}): string {
-  const first = inputs.map(({ name, shape }) => (shapes[name] ?? shape)?.[0]);
+  const first = inputs.map(({ name, shape }) => (ownValue(shapes, name) ?? shape)?.[0]);
   const batches = first.filter((size) => typeof size === 'number' && size > 1);
   return batches.length > 0 ? `inputs of these sizes (first axis: ${batches.join(', ')})` : 'one input';
 }

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { BonsaiError, InvalidArgumentError } from '../base/errors.ts';
+import { ownValue } from '../base/own-value.ts';
 import type { Model } from '../graph/model.ts';
 import { writeModelFile } from '../graph/onnx/write.ts';
 import { DATA_SPECS } from '../port/data/registry.ts';
@@ -404,7 +405,7 @@ function blockedGroups(
   const isBlocked = ({ key, channels, kept: left }: PruneResult['groups'][number]) =>
     left === channels &&
     !kept?.has(key) &&
-    keptChannels(bases?.[key] ?? channels, ratio, 1, 'down') < channels &&
+    keptChannels(ownValue(bases, key) ?? channels, ratio, 1, 'down') < channels &&
     (scope === 'uniform' || channels <= align);
   return groups.filter(isBlocked).length;
 }

@@ -117,11 +117,7 @@ export class PreparedSession {
   }
 
   #feedsOf(inputs: readonly Tensor[]): Native {
-    const feeds: Native = {};
-    this.inputs.forEach(({ name }, i) => {
-      feeds[name] = toNative(inputs[i]!);
-    });
-    return feeds;
+    return Object.fromEntries(this.inputs.map(({ name }, i) => [name, toNative(inputs[i]!)]));
   }
 
   #runOn(feeds: Native): readonly Tensor[] | Promise<readonly Tensor[]> {

@@ -73,15 +73,15 @@ export class Session {
     feeds: Readonly<Record<string, Tensor>>,
     fetches?: readonly string[],
   ): Promise<Record<string, Tensor>> {
-    const native: Record<string, ort.Tensor> = {};
-    for (const [name, tensor] of Object.entries(feeds)) native[name] = toNative(tensor);
+    // Assigned one by one, a name such as "__proto__" would not become a key.
+    const native = Object.fromEntries(
+      Object.entries(feeds).map(([name, tensor]) => [name, toNative(tensor)]),
+    );
     try {
       const results = await (fetches === undefined
         ? this.#session.run(native)
         : this.#session.run(native, [...fetches]));
-      const outputs: Record<string, Tensor> = {};
-      for (const [name, value] of Object.entries(results)) outputs[name] = fromNative(value);
-      return outputs;
+      return Object.fromEntries(Object.entries(results).map(([name, value]) => [name, fromNative(value)]));
     } catch (cause) {
       throw new BonsaiError('engine_failure', `ONNX Runtime failed: ${messageOf(cause)}`, { cause });
     }

@@ -1,4 +1,5 @@
 import { BonsaiError } from '../base/errors.ts';
+import { ownValue } from '../base/own-value.ts';
 import { elementCount } from '../base/tensor.ts';
 import { describeNode } from '../graph/attributes.ts';
 import type { Dim, Graph, Model, Node, Shape } from '../graph/model.ts';
@@ -86,7 +87,7 @@ export function tryCountCost(
     // Of sizes that the file leaves open: a batch that cannot be 1, images that poolings shrink to nothing.
     if (!(error instanceof ShapeError)) throw error;
     const shapes = model.graph.inputs.flatMap(({ name, type }): [string, Shape][] => {
-      const shape = options.inputs?.[name] ?? type?.shape;
+      const shape = ownValue(options.inputs, name) ?? type?.shape;
       return shape === undefined ? [] : [[name, shape]];
     });
     return { uncounted: `${error.message}${openSizesAdvice(Object.fromEntries(shapes))}` };
@@ -104,7 +105,7 @@ export function countedShapes(
 ): Record<string, Shape> {
   checkInputShapes({ inputs }, given);
   const shapes = inputs.flatMap(({ name, type }): [string, Shape][] => {
-    const shape = given[name] ?? type?.shape;
+    const shape = ownValue(given, name) ?? type?.shape;
     return shape === undefined ? [] : [[name, shape]];
   });
   const batches = new Set(shapes.map(([, shape]) => shape[0]).filter((size) => typeof size === 'string'));

@@ -1,3 +1,4 @@
+import { ownValue } from '../base/own-value.ts';
 import type { Tensor } from '../base/tensor.ts';
 import {
   type Dim,
@@ -46,7 +47,7 @@ export function inferTypes(model: Model, options: InferOptions = {}): InferredTy
   for (const output of graph.outputs) if (!stated.has(output.name)) stated.set(output.name, output);
 
   for (const { name, type } of graph.inputs) {
-    const shape = options.inputs?.[name] ?? type?.shape;
+    const shape = ownValue(options.inputs, name) ?? type?.shape;
     if (type !== undefined) types.set(name, { ...type, shape: shape && named(shape.map(plain), name) });
   }
   for (const [name, tensor] of graph.initializers) {

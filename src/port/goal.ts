@@ -1,4 +1,5 @@
 import { BonsaiError } from '../base/errors.ts';
+import { ownValue } from '../base/own-value.ts';
 import { probeBlockSize } from '../engine/probe-block.ts';
 import { describeTarget } from '../engine/target.ts';
 import type { Model } from '../graph/model.ts';
@@ -455,7 +456,7 @@ async function measureWhole(
 function fixedShapes(model: Model, { inputs }: Settings): Record<string, readonly number[]> {
   return Object.fromEntries(
     model.graph.inputs.flatMap(({ name, type }) => {
-      const shape = inputs?.[name] ?? type?.shape;
+      const shape = ownValue(inputs, name) ?? type?.shape;
       if (shape === undefined) return [];
       return [[name, shape.map((size) => (typeof size === 'number' ? size : 1))]];
     }),

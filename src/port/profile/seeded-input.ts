@@ -1,5 +1,6 @@
 import { byteLengthOf } from '../../base/dtype.ts';
 import { InvalidArgumentError } from '../../base/errors.ts';
+import { ownValue } from '../../base/own-value.ts';
 import type { Random } from '../../base/random.ts';
 import { elementCount, float32Tensor, isNumeric, type Tensor } from '../../base/tensor.ts';
 import type { ValueInfo } from '../../graph/model.ts';
@@ -17,7 +18,8 @@ export function seededInput(
 ): Tensor {
   const { name, type } = info;
   const shape =
-    shapes[name] ?? (type?.shape ?? []).map((dim, axis) => (typeof dim !== 'number' && axis === 0 ? 1 : dim));
+    ownValue(shapes, name) ??
+    (type?.shape ?? []).map((dim, axis) => (typeof dim !== 'number' && axis === 0 ? 1 : dim));
   const sizes = shape.map((size) => {
     if (typeof size === 'number') return size;
     throw new InvalidArgumentError(

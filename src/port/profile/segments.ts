@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { ownValue } from '../../base/own-value.ts';
 import { isNumeric } from '../../base/tensor.ts';
 import {
   type Graph,
@@ -59,7 +60,7 @@ export function extractSegments(
   const { types, constants } = inferTypes(model, {
     inputs: Object.fromEntries(
       graph.inputs.flatMap(({ name, type }) => {
-        const shape = inputs[name] ?? type?.shape;
+        const shape = ownValue(inputs, name) ?? type?.shape;
         return shape === undefined ? [] : [[name, shape.map(fixed)]];
       }),
     ),

@@ -10,6 +10,7 @@ import { compensationSites } from '../../transform/prune/compensate.ts';
 import { propagateLabels } from '../../transform/prune/labels.ts';
 import { randomNetwork } from '../../transform/prune/networks.fixture.ts';
 import { prune } from '../../transform/prune/prune.ts';
+import { pruneToGoal } from '../goal.ts';
 import { MASK_TOLERANCE, maskEquivalence, relativeError } from './mask-equivalence.ts';
 import { verify } from './verify.ts';
 
@@ -137,6 +138,37 @@ describe('mask equivalence', () => {
     const { maxRelativeError, isSensitive } = await maskEquivalence(quantised(), { groups: 6, seed: 1 });
     expect(maxRelativeError).toBeLessThan(MASK_TOLERANCE);
     expect(isSensitive).toBe(true);
+  });
+
+  test('is blind to names: inputs and channels may be called like what every object inherits', async () => {
+    for (const [input, layer] of [
+      ['constructor', 'toString'],
+      ['toString', '__proto__'],
+      ['__proto__', 'constructor'],
+    ] as const) {
+      const b = new GraphBuilder('names');
+      const image = b.input(input, 'float32', ['batch', 2, 'height', 'width']);
+      const weight = float32Tensor(
+        [4, 2, 3, 3],
+        Float32Array.from({ length: 72 }, (_, i) => Math.sin(i)),
+      );
+      const wide = b.op('Conv', [image, b.constant(weight)], { pads: [1, 1, 1, 1] }, { outputs: [layer] });
+      const back = float32Tensor(
+        [2, 4, 1, 1],
+        Float32Array.from({ length: 8 }, (_, i) => Math.cos(i)),
+      );
+      b.output(b.op('Conv', [b.op('Relu', [wide]), b.constant(back)]), 'float32');
+      const delivered = prune(modelOf(b.finish()), { ratio: 0.5, align: 1 });
+      expect(delivered.groups.map(({ kept }) => kept)).toEqual([2]);
+      for (const shapes of [undefined, { [input]: [1, 2, 5, 6] }]) {
+        const options = { groups: 2, inputs: 2, seed: 1, delivered, shapes };
+        const { maxRelativeError, ...rest } = await maskEquivalence(delivered.reference, options);
+        expect(maxRelativeError).toBeLessThan(MASK_TOLERANCE);
+        expect(rest.delivered!.maxRelativeError).toBeLessThan(MASK_TOLERANCE);
+      }
+      const goal = { kind: 'params', share: 0.5 } as const;
+      expect((await pruneToGoal(modelOf(b.finish()), goal, { align: 1 })).groups[0]!.kept).toBe(2);
+    }
   });
 
   test('refuses counts that are not positive', async () => {

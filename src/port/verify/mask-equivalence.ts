@@ -1,4 +1,5 @@
 import { BonsaiError, InvalidArgumentError } from '../../base/errors.ts';
+import { ownValue } from '../../base/own-value.ts';
 import { permutation, type Random, seededRandom } from '../../base/random.ts';
 import {
   elementCount,
@@ -124,7 +125,7 @@ async function outputsOf(
   } catch (cause) {
     const open = graph.inputs.filter(
       ({ name, type }) =>
-        given?.[name] === undefined && type?.shape?.some((size) => typeof size !== 'number'),
+        ownValue(given, name) === undefined && type?.shape?.some((size) => typeof size !== 'number'),
     );
     if (open.length === 0 || !(cause instanceof BonsaiError)) throw cause;
     const tried = open.map(({ name }) => `--shape ${name}=${shapes.get(name)!.join(',')}`).join(' ');
@@ -264,7 +265,7 @@ function inputShapes(
   checkInputShapes(graph, given);
   return new Map(
     graph.inputs.map(({ name, type }) => {
-      const shape = given[name] ?? type?.shape;
+      const shape = ownValue(given, name) ?? type?.shape;
       if (shape === undefined) {
         throw new InvalidArgumentError(
           `The file does not tell the shape of the input "${name}"; give one to verify at, such as ${name}=1,3,224,224 (--shape).`,

@@ -72,8 +72,12 @@ function followsBatch(
   before: ReturnType<typeof inferTypes>['types'],
   batch: number,
 ): boolean {
-  const inputs: Record<string, Shape> = {};
-  for (const { name, type } of freed.graph.inputs) inputs[name] = [batch, ...(type?.shape ?? []).slice(1)];
+  const inputs = Object.fromEntries(
+    freed.graph.inputs.map(({ name, type }): [string, Shape] => [
+      name,
+      [batch, ...(type?.shape ?? []).slice(1)],
+    ]),
+  );
   let types: ReturnType<typeof inferTypes>['types'];
   try {
     types = inferTypes(withoutStatedOutputs(freed), { inputs }).types;

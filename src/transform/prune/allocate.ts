@@ -1,4 +1,5 @@
 import { InvalidArgumentError } from '../../base/errors.ts';
+import { ownValue } from '../../base/own-value.ts';
 import type { Group } from './groups.ts';
 import { chooseWithin } from './knapsack.ts';
 import type { Propagation } from './labels.ts';
@@ -136,7 +137,7 @@ export function choicesOfGroups(
       `\`maxRatio\` (--max-ratio) is ${maxRatio}; it should be above 0 and below 1.`,
     );
   return groups.map((group, index) => {
-    const base = Math.max(group.channels, bases?.[group.key] ?? 0);
+    const base = Math.max(group.channels, ownValue(bases, group.key) ?? 0);
     return choicesOf(group, scores[index]!, rankings[index]!, { align, maxRatio, base });
   });
 }
