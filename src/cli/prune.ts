@@ -486,6 +486,7 @@ export function pruningJson({ pruned, seconds, verification }: Pruning) {
 /** The result for people: what each group lost, the totals, where the file is. */
 export function pruningText({ pruned, seconds, verification }: Pruning, file: string): string {
   const { parameters, macs, uncounted, groups, frozen, align, blocked = 0 } = pruned;
+  const stays = new Set(frozen.map(({ node }) => node)).size;
   const table = alignedTable([
     ['group (made by)', 'channels', 'kept'],
     ...groups.map(({ producers, channels, kept }) => [groupName(producers), String(channels), String(kept)]),
@@ -494,10 +495,8 @@ export function pruningText({ pruned, seconds, verification }: Pruning, file: st
     table,
     `parameters  ${change(parameters)}`,
     `MACs        ${macs === undefined ? `unknown: ${uncounted}` : change(macs)}`,
-    ...(frozen.length > 0
-      ? [
-          `frozen      ${frozen.length} layer${frozen.length === 1 ? '' : 's'} whose channels stay; bonsai inspect tells why`,
-        ]
+    ...(stays > 0
+      ? [`frozen      ${stays} layer${stays === 1 ? '' : 's'} whose channels stay; bonsai inspect tells why`]
       : []),
     ...(blocked > 0
       ? [

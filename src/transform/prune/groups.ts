@@ -41,10 +41,11 @@ export function groupsOf(propagation: Propagation): DependencyGroups {
     if (freeze !== undefined) {
       for (const index of indices) {
         const node = nameOf(nodes[index]!);
-        const reason = indices.every((each) => made.get(each) === 1)
-          ? 'there is a single channel, which has to stay'
-          : `${freeze.node}: ${freeze.reason}`;
-        stuck.set(`${node}\n${reason}`, { node, reason });
+        const isSingle = indices.every((each) => made.get(each) === 1);
+        const why = isSingle ? 'there is a single channel, which has to stay' : freeze.reason;
+        // Channels may meet the same at several nodes, each some of them: the first stands for all.
+        const key = `${node}\n${why}`;
+        if (!stuck.has(key)) stuck.set(key, { node, reason: isSingle ? why : `${freeze.node}: ${why}` });
       }
       continue;
     }
@@ -133,6 +134,7 @@ interface Draft {
 
 export interface DependencyGroups {
   readonly groups: readonly Group[];
+  /** One entry for each layer and reason, wherever its channels meet it. */
   readonly frozen: readonly FrozenProducer[];
 }
 

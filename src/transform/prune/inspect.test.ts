@@ -74,6 +74,21 @@ describe('inspecting', () => {
     expect(reasons.get('wide')).toMatch(/ReduceMax reduces over these channels/);
   });
 
+  test('lists a layer once for each reason, at however many nodes its channels meet it', () => {
+    const { frozen } = inspect(
+      chain((build, x) => {
+        const halves = build.ops('Split', [x], { axis: 1 }, { outputs: 2 });
+        const unknown = halves.map((half, i) =>
+          build.op('Mystery', [half], {}, { domain: 'com.example', name: `mystery${i}` }),
+        );
+        return build.op('Concat', unknown, { axis: 1 });
+      }),
+    );
+    expect(frozen.filter(({ node }) => node === 'conv')).toEqual([
+      { node: 'conv', reason: 'mystery0: Mystery has no coupling rule' },
+    ]);
+  });
+
   test('counts the work of each node, and the share that pruning can reach', () => {
     // Conv 1 → 4 of 3 × 3 on 4 × 4 without padding: 4·9·4 = 144 MACs; Gemm 4 → 2: 8.
     const { nodes, macs, parameters, prunable } = inspect(chain());
