@@ -8,6 +8,7 @@ import { reduceSum, reshape } from './emit.ts';
 import { ShapeError } from './errors.ts';
 import { labelledAxes } from './label-tensor.ts';
 import { type CouplingContext, defineOp, type GradientContext } from './op.ts';
+import { isFolded } from './reshape.ts';
 
 /** y = scale · (x − mean) / √(var + ε) + B, with mean and variance over space for each sample and channel. */
 export const InstanceNormalization = defineOp({
@@ -76,9 +77,17 @@ function couple(context: CouplingContext): void {
     context.produce(0, alongAxis(labels.data, 1, labels.shape.length));
   } else if (axes.includes(1) || (axes.length === 0 && size !== 1)) {
     context.freeze(labels.data, 'InstanceNormalization meets channels along its axis 1 and another one');
+  } else if (isFolded(labels, context.xShape(0)) && !isReshaped(context)) {
+    context.freeze(labels.data, 'is normalised in groups of a size unknown here');
   } else {
     if (axes.length > 0)
       context.inexact(labels.data, 'InstanceNormalization takes mean and variance over channels that go');
     context.produce(0, labels);
   }
+}
+
+/** Whether nothing but Reshapes reads the result. */
+function isReshaped({ node, readers }: CouplingContext): boolean {
+  const { nodes, isExposed } = readers(node.outputs[0]!);
+  return !isExposed && nodes.every(({ opType, domain }) => opType === 'Reshape' && domain === '');
 }

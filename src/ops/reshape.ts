@@ -2,7 +2,7 @@ import { elementCount, int64Tensor, numbersOf } from '../base/tensor.ts';
 import { intAttribute } from '../graph/attributes.ts';
 import type { Dim, Node, Shape } from '../graph/model.ts';
 import { uniteLabels } from './broadcast.ts';
-import { describeShape, mergedDim, productOf, requiredType } from './dims.ts';
+import { describeShape, isCompoundDim, mergedDim, productOf, requiredType } from './dims.ts';
 import { ShapeError } from './errors.ts';
 import { alongAxis, contractLabels, expandLabels, labelledAxes, sliceLabels } from './label-tensor.ts';
 import { type CouplingContext, defineOp, type Labels } from './op.ts';
@@ -107,9 +107,37 @@ export function coupleReshape(context: CouplingContext): Labels | undefined {
     context.freeze(labels.data, 'is reshaped in a way that mixes channels with sizes unknown here');
     return undefined;
   }
+  if (isFolded(reshapedLabels, to) && !isUnfoldedAgain(context, reshapedLabels)) {
+    context.freeze(labels.data, 'is reshaped in a way that mixes channels with sizes unknown here');
+    return undefined;
+  }
   const out = rectangular(context, reshapedLabels);
   context.produce(0, out);
   return out;
+}
+
+/**
+ * Whether labels lie on an axis on which each stands for a run of positions whose number is not known: those of [N, 16, h, w]
+ * reshaped to [N, 4, 4·h·w] have 4 along the last axis, each for h·w positions.
+ */
+export function isFolded(labels: Labels, shape: Shape | undefined): boolean {
+  return labelledAxes(labels).some((axis) => isCompoundDim(shape?.[axis] ?? null));
+}
+
+/**
+ * Only a GroupNormalization in its old form, an InstanceNormalization between two Reshapes, hands on folded labels. Other
+ * operators would take them for what they are elsewhere, one for each position.
+ */
+function isUnfoldedAgain(context: CouplingContext, labels: Labels): boolean {
+  const { nodes, isExposed } = context.readers(context.node.outputs[0]!);
+  const target = context.node.opType === 'Reshape' ? targetOf(context) : undefined;
+  return (
+    !isExposed &&
+    nodes.every(({ opType, domain }) => opType === 'InstanceNormalization' && domain === '') &&
+    labelledAxes(labels).every(
+      (axis) => target?.[axis] === -1 || typeof context.yShape(0)![axis] === 'number',
+    )
+  );
 }
 
 /** Axes of the input that become axes of the output, all together: the same elements in the same order. */
@@ -215,6 +243,12 @@ function reshapeLabels(
       filled[block.from[0]!] = shape[block.to[0]!] = labels.shape[block.from[0]!]!;
       continue;
     }
+    const inner = innerSizes(labels, from, to, block);
+    if (inner !== undefined) {
+      for (const [i, axis] of block.from.entries()) filled[axis] = inner.from[i]!;
+      for (const [i, axis] of block.to.entries()) shape[axis] = inner.to[i]!;
+      continue;
+    }
     const [open, ...more] = block.to.filter((axis) => typeof to[axis] !== 'number');
     if (more.length > 0 || block.from.some((axis) => typeof from[axis] !== 'number')) return undefined;
     for (const axis of block.from) filled[axis] = from[axis] as number; // All were just checked to be numbers.
@@ -225,6 +259,32 @@ function reshapeLabels(
   const expanded = expandLabels(labels, filled);
   if (expanded === undefined || elementCount(shape) !== expanded.data.length) return undefined;
   return contractLabels({ shape, data: expanded.data });
+}
+
+/**
+ * The numbers in the sizes of a run whose names all come last and are the same on both sides, so that they are nothing but
+ * positions for each label: [16, h, w] to [4, 4·h·w] is [16, 1, 1] to [4, 4]. Undefined for other runs.
+ */
+function innerSizes(
+  labels: Labels,
+  from: Shape,
+  to: Shape,
+  block: ReshapeBlock,
+): { readonly from: readonly number[]; readonly to: readonly number[] } | undefined {
+  const sizesOf = (shape: Shape, axes: readonly number[]) => {
+    const products = axes.map((axis) => productOf([shape[axis]!]));
+    const first = products.findIndex((product) => product === undefined || product.names.length > 0);
+    const isInner = products.every(
+      (product, i) => product !== undefined && (i <= first || product.count === 1),
+    );
+    if (first < 0 || !isInner) return undefined;
+    const names = products.flatMap((product) => product!.names).sort();
+    return { names, counts: products.map((product) => product!.count) };
+  };
+  const [before, after] = [sizesOf(from, block.from), sizesOf(to, block.to)];
+  if (before === undefined || before.names.join('\n') !== after?.names.join('\n')) return undefined;
+  const isLabelled = (axis: number, i: number) => [1, before.counts[i]].includes(labels.shape[axis]);
+  return block.from.every(isLabelled) ? { from: before.counts, to: after.counts } : undefined;
 }
 
 /** Unites along all labelled axes but one, so that the same positions go everywhere. */

@@ -81,13 +81,16 @@ export function networkWork(
       // Labels broadcast to the value from the right; along an axis of size 1 they do not depend on the position.
       const ownAxis = (labels: Labels) => axis - (shape.length - labels.shape.length);
       const labels = labelsOf(propagation, name).find(
-        (each) => ownAxis(each) >= 0 && each.shape[ownAxis(each)] !== 1 && each.shape[ownAxis(each)] === size,
+        (each) =>
+          ownAxis(each) >= 0 && each.shape[ownAxis(each)] !== 1 && size % each.shape[ownAxis(each)]! === 0,
       );
       if (labels === undefined) return { constant: size, terms: [] };
       const own = ownAxis(labels);
+      // Along an axis that the file merges with open sizes each label stands for as many positions; which, is all the same.
+      const count = labels.shape[own]!;
       return widthAlong(
         size,
-        Array.from({ length: size }, (_, at) => placeAt(labels, own, at)),
+        Array.from({ length: size }, (_, at) => placeAt(labels, own, at % count)),
       );
     });
     widths.set(name, made);

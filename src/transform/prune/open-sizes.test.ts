@@ -1,12 +1,16 @@
 import { expect, test } from 'vitest';
 import { float32Tensor, int64Tensor } from '../../base/tensor.ts';
+import { Session } from '../../engine/session.ts';
 import { GraphBuilder, modelOf } from '../../graph/build.ts';
 import type { Model, Shape } from '../../graph/model.ts';
+import { writeModel } from '../../graph/onnx/write.ts';
 import { spread } from '../../ops/op-cases.fixture.ts';
 import { maskEquivalence } from '../../port/verify/mask-equivalence.ts';
 import { foldConstants } from '../passes/fold-constants.ts';
+import { rankingsOf } from './allocate.ts';
 import { groupsOf } from './groups.ts';
 import { propagateLabels } from './labels.ts';
+import { networkWork } from './network-work.ts';
 import { prune } from './prune.ts';
 
 /*
@@ -55,6 +59,56 @@ test('a channel shuffle of an image of any size loses the same of every row', as
 
   expect(groupsOf(propagateLabels(foldConstants(model))).groups.map(({ channels }) => channels)).toEqual([4]);
   await expectMasked(model, { image: [1, 2, 6, 9] }, { image: [2, 2, 8, 4] });
+});
+
+test('groups of channels that are normalised in an image of any size lose the same as in one of a known size', async () => {
+  const network = (shape: Shape) => {
+    const b = new GraphBuilder('group normalisation');
+    const x = convolution(b, b.input('image', 'float32', shape), [12, 2], 1, 2);
+    const ones = b.constant(float32Tensor([3], new Float32Array(3).fill(1)));
+    const zeros = b.constant(float32Tensor([3], new Float32Array(3)));
+    const rows = b.op('Reshape', [x, b.ints([0, 3, -1])]);
+    const normal = b.op('InstanceNormalization', [rows, ones, zeros]);
+    const sizes = [0, 2, 3].map((axis) => sizeOf(b, x, axis));
+    const back = b.op('Reshape', [normal, joined(b, sizes[0]!, b.ints([12]), sizes[1]!, sizes[2]!)]);
+    const y = b.op('Relu', [b.op('Mul', [back, weight(b, [12, 1, 1], 2)])]);
+    b.output(convolution(b, y, [2, 12], 3), 'float32');
+    return modelOf(b.finish());
+  };
+  const fixed = [2, 2, 7, 9];
+  const open = network(['batch', 2, 'height', 'width']);
+  const both = [open, network(fixed)].map((model) => prune(model, { ratio: 0.5, align: 1 }));
+  expect(both.map(({ groups }) => groups)).toEqual([both[1]!.groups, both[1]!.groups]);
+  // Three groups of 4 channels that lose 2 each.
+  expect(both[0]!.groups.map(({ channels, kept }) => [channels, kept])).toEqual([[4, 2]]);
+  const image = spread(fixed, 4, -1, 1);
+  const results = [];
+  for (const { model } of both) {
+    const session = await Session.create(writeModel(model));
+    results.push(await session.run({ image }));
+    await session.release();
+  }
+  expect(results[0]).toEqual(results[1]);
+
+  // The widths of the normalised rows follow in the estimate of work as well.
+  const inputs = { image: fixed };
+  const folded = foldConstants(open);
+  const propagation = propagateLabels(folded);
+  const { groups } = groupsOf(propagation);
+  const rankings = rankingsOf(propagation, groups, [Float64Array.of(1, 2, 3, 4)]);
+  const { nodes } = networkWork(propagation, groups, rankings, inputs);
+  const work = nodes.reduce((sum, { macs }) => sum + macs([2]), 0);
+  expect(work).toBe(both[1]!.macs!.after);
+});
+
+test('other operators than a normalisation keep the channels of rows of an unknown length', () => {
+  const b = new GraphBuilder('rows');
+  const x = convolution(b, b.input('image', 'float32', ['batch', 2, 'height', 'width']), [12, 2], 1);
+  const rows = b.op('Reshape', [x, b.ints([0, 3, -1])]);
+  b.output(b.op('ReduceSum', [b.op('Softmax', [rows], { axis: -1 }), b.ints([-1])]), 'float32');
+  const { groups, frozen } = groupsOf(propagateLabels(foldConstants(modelOf(b.finish()))));
+  expect(groups).toEqual([]);
+  expect(frozen[0]!.reason).toContain('mixes channels with sizes unknown here');
 });
 
 test('an image that is resized to the size of another one loses channels', async () => {
