@@ -140,6 +140,24 @@ describe('mask equivalence', () => {
     expect(isSensitive).toBe(true);
   });
 
+  test('cannot be led astray by values that lie between two steps of a quantised network', async () => {
+    // Every second sum is half a step, but for the rounding of floats, which depends on what is summed.
+    const integers = quantised({ input: 0.1, weight: 0.05, largest: 1, sums: [0.01, 0.001, 0.0001] });
+    const right = prune(integers, { ratio: 0.5, align: 1 });
+    for (let seed = 1; seed <= 3; seed++) {
+      const options = { groups: 6, seed, delivered: right };
+      const { maxRelativeError, isSensitive, delivered } = await maskEquivalence(right.reference, options);
+      expect(isSensitive).toBe(true);
+      expect(maxRelativeError).toBeLessThan(1e-5);
+      expect(delivered!.maxRelativeError).toBeLessThan(1e-5);
+    }
+    // A wrong slice still is one.
+    const other = prune(integers, { ratio: 0.5, align: 1, criterion: 'random', seed: 7 });
+    const wrong = { groups: 1, seed: 1, delivered: { ...right, model: other.model } };
+    const { delivered } = await maskEquivalence(right.reference, wrong);
+    expect(delivered!.maxRelativeError).toBeGreaterThan(0.01);
+  });
+
   test('is blind to names: inputs and channels may be called like what every object inherits', async () => {
     for (const [input, layer] of [
       ['constructor', 'toString'],
@@ -215,8 +233,13 @@ function normalised(withHidden: boolean): Model {
   return modelOf(build.finish());
 }
 
-/** Three convolutions between QuantizeLinear and DequantizeLinear, their weights stored as int8. */
-function quantised(): Model {
+/**
+ * Three convolutions between QuantizeLinear and DequantizeLinear, their weights stored as int8.
+ * @param steps of the input, the weights (integers up to `largest`) and their sums
+ */
+function quantised(
+  { input, weight, largest, sums } = { input: 0.03, weight: 0.01, largest: 127, sums: [0.07, 0.07, 0.07] },
+): Model {
   const build = new GraphBuilder('quantised');
   const random = seededRandom(5);
   const zero = build.constant(tensorOf('int8', [], new Int8Array(1)));
@@ -224,19 +247,17 @@ function quantised(): Model {
     const scale = build.scalar(step);
     return build.op('DequantizeLinear', [build.op('QuantizeLinear', [x, scale, zero]), scale, zero]);
   };
-  const layer = (x: string, from: number, to: number) => {
-    const weights = Int8Array.from({ length: to * from * 9 }, () => random.integer(255) - 127);
+  const layer = (x: string, from: number, to: number, step: number) => {
+    const weights = Int8Array.from(
+      { length: to * from * 9 },
+      () => random.integer(2 * largest + 1) - largest,
+    );
     const stored = build.constant(tensorOf('int8', [to, from, 3, 3], weights));
-    const w = build.op('DequantizeLinear', [stored, build.scalar(0.01), zero]);
-    return rounded(build.op('Conv', [x, w], { pads: [1, 1, 1, 1] }), 0.07);
+    const w = build.op('DequantizeLinear', [stored, build.scalar(weight), zero]);
+    return rounded(build.op('Conv', [x, w], { pads: [1, 1, 1, 1] }), step);
   };
-  let x = rounded(build.input('x', 'float32', ['N', 3, 8, 8]), 0.03);
-  for (const [from, to] of [
-    [3, 16],
-    [16, 16],
-    [16, 4],
-  ] as const)
-    x = layer(x, from, to);
+  let x = rounded(build.input('x', 'float32', ['N', 3, 8, 8]), input);
+  for (const [i, step] of sums.entries()) x = layer(x, [3, 16, 16][i]!, [16, 16, 4][i]!, step);
   build.output(build.op('GlobalAveragePool', [x]), 'float32', ['N', 4, 1, 1]);
   return modelOf(build.finish());
 }

@@ -13,6 +13,7 @@ import { Session, type SessionOptions } from '../../engine/session.ts';
 import type { Model, Shape, ValueInfo } from '../../graph/model.ts';
 import { writeModel } from '../../graph/onnx/write.ts';
 import { checkInputShapes } from '../../ops/input-shapes.ts';
+import { unrounded } from '../../transform/passes/unrounded.ts';
 import type { AttentionUnit } from '../../transform/prune/attention.ts';
 import { type Group, groupsOf } from '../../transform/prune/groups.ts';
 import { type Propagation, propagateLabels } from '../../transform/prune/labels.ts';
@@ -29,7 +30,8 @@ import { sizesByWeights } from '../open-sizes.ts';
  * Everything random follows from the seed. A correct pruner differs by rounding alone, about 1e-6.
  * @throws InvalidArgumentError for counts that are not positive, and for inputs of unknown rank that no shape is given for
  * Where all groups are such that nothing can be compared (`Verification.skipped`), the result says so with 0 groups.
- * Quantised networks run without the engine's fused kernels, which round differently from the nodes that they replace.
+ * Quantised networks run without the rounding of activations to their steps (`unrounded`), which makes a whole step of the
+ * last bit of a sum, and without the engine's fused kernels, which round differently from the nodes that they replace.
  * @throws BonsaiError `empty_group` if the network has no groups
  * @throws BonsaiError `load_failed`, `engine_failure` if the engine refuses either network; `aborted`
  */
@@ -59,7 +61,7 @@ export async function maskEquivalence(model: Model, options: MaskEquivalenceOpti
   const order = permutation(exact.length, random.fork('order'));
   const oracle = maskable(propagation);
   const session = { intraOpThreads, optimization: isQuantized(model) ? 'basic' : 'all' } as const;
-  const masked = await Session.create(writeModel(oracle.model), session);
+  const masked = await Session.create(writeModel(unrounded(oracle.model)), session);
   let maxRelativeError = 0;
   let isSensitive = false;
   let delivered: DeliveredVerification | undefined;
@@ -71,7 +73,10 @@ export async function maskEquivalence(model: Model, options: MaskEquivalenceOpti
       const drawn = cut.flatMap((group) => randomUnits(group, random.fork(`group ${trial} ${group.key}`)));
       const removed = withoutLast(propagation, groups, drawn);
       const masks = oracle.masks(removed);
-      const pruned = await Session.create(writeModel(removeChannels(propagation, removed)), session);
+      const pruned = await Session.create(
+        writeModel(unrounded(removeChannels(propagation, removed))),
+        session,
+      );
       try {
         for (const [i, feed] of feeds.entries()) {
           if (options.isStopRequested?.()) throw new BonsaiError('aborted', 'Stopped on request.');
@@ -165,7 +170,7 @@ async function compareDelivered(
     if (group.inexact !== undefined && positions.length > 0) return undefined;
     for (const position of positions) removed.push(group.units[position]!);
   }
-  const network = await Session.create(writeModel(delivered.model), session);
+  const network = await Session.create(writeModel(unrounded(delivered.model)), session);
   try {
     return await compare(network, removed);
   } finally {
