@@ -44,6 +44,12 @@ export const ConvTranspose = defineOp({
     });
     return [{ dtype, shape: [shape[0]!, filters, ...spatial] }];
   },
+  shapeOfWeight({ node, inputs: [, w] }) {
+    if (w?.shape === undefined || w.shape.length < 3) return undefined;
+    const [, perGroup, ...kernel] = w.shape;
+    const filters = typeof perGroup === 'number' ? perGroup * intAttribute(node, 'group', 1) : null;
+    return { dtype: w.dtype, shape: [null, filters, ...kernel.map(() => null)] };
+  },
   gradient: backward,
   coupling: couple,
   cost({ inputs: [x, w] }) {

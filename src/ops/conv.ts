@@ -40,6 +40,10 @@ export const Conv = defineOp({
     }
     return [{ dtype, shape: [shape[0]!, count ?? null, ...outputSizes(node, shape.slice(2), kernel)] }];
   },
+  shapeOfWeight({ inputs: [, w] }) {
+    if (w?.shape === undefined || w.shape.length < 3) return undefined;
+    return { dtype: w.dtype, shape: [null, w.shape[0]!, ...w.shape.slice(2).map(() => null)] };
+  },
   gradient(context) {
     const { build, node } = context;
     const dy = context.dy[0];

@@ -22,6 +22,10 @@ export const Gemm = defineOp({
     }
     return [{ dtype, shape: [a?.shape?.[transA ? 1 : 0] ?? null, b?.shape?.[transB ? 0 : 1] ?? null] }];
   },
+  shapeOfWeight({ node, inputs: [, b] }) {
+    if (b?.shape?.length !== 2) return undefined;
+    return { dtype: b.dtype, shape: [null, b.shape[intAttribute(node, 'transB', 0) ? 0 : 1]!] };
+  },
   gradient(context) {
     const {
       build,

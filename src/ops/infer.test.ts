@@ -56,6 +56,31 @@ test('an unknown operator gets the type that the file states, or none, and so do
   expect(inferTypes(modelOf(stated)).types.get('b')).toEqual(type);
 });
 
+test('a layer behind an unknown operator has the rank and channels that its weight tells, where the file states nothing', () => {
+  const b = new GraphBuilder('weights');
+  const zeros = (...shape: number[]) =>
+    b.constant(float32Tensor(shape, new Float32Array(shape.reduce((x, y) => x * y))));
+  const unknown = () => b.op('Mystery', [], {}, { domain: 'example' });
+  b.op('Conv', [unknown(), zeros(6, 2, 3, 3)], { group: 2 }, { outputs: ['conv'] });
+  b.op('GlobalAveragePool', ['conv'], {}, { outputs: ['pool'] });
+  b.op('Flatten', ['pool'], {}, { outputs: ['flat'] });
+  b.op('ConvTranspose', [unknown(), zeros(4, 3, 3)], { group: 2 }, { outputs: ['up'] });
+  b.op('Gemm', [unknown(), zeros(7, 3)], { transB: 1 }, { outputs: ['gemm'] });
+  b.op('Gemm', [unknown(), zeros(7, 3)], {}, { outputs: ['turned'] });
+  const graph = b.finish();
+  const { types } = inferTypes(modelOf(graph));
+  expect(types.get('conv')).toEqual({ dtype: 'float32', shape: ['conv:0', 6, 'conv:2', 'conv:3'] });
+  expect(types.get('pool')?.shape).toEqual(['conv:0', 6, 1, 1]);
+  expect(types.get('flat')?.shape).toEqual(['conv:0', 6]);
+  expect(types.get('up')?.shape).toEqual(['up:0', 6, 'up:2']);
+  expect(types.get('gemm')?.shape).toEqual(['gemm:0', 7]);
+  expect(types.get('turned')?.shape).toEqual(['turned:0', 3]);
+
+  const type = { dtype: 'float32', shape: [1, 6, 5, 5] } as const;
+  const stated = { ...graph, valueInfos: new Map([['conv', { name: 'conv', type }]]) };
+  expect(inferTypes(modelOf(stated)).types.get('conv')).toEqual(type);
+});
+
 test('operators of other domains are not mistaken for standard ones', () => {
   const b = new GraphBuilder('domains');
   const x = b.input('x', 'float32', [1]);

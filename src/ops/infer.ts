@@ -35,7 +35,7 @@ export interface InferOptions {
  * Walks the graph once and asks each operator's record for the types of its outputs, evaluating shape arithmetic
  * (Shape, Gather, Concat, …) on the way. Sizes may be names ("N") and products with names ("8·N"); sizes that have neither
  * number nor name are named after their place ("image:0"), because whatever they are, they are the same everywhere. An operator without a record, or with an input of
- * unknown type, gives its outputs the type that the file states, else none: never a guess.
+ * unknown type, gives its outputs the type that the file states, else what its weight tells, else none: never a guess.
  * @throws ShapeError where an operator does not admit its inputs
  */
 export function inferTypes(model: Model, options: InferOptions = {}): InferredTypes {
@@ -89,7 +89,8 @@ function walk(
       const type = inferred?.[i];
       const fallback = stated.get(name)?.type;
       const isOwn = type !== undefined && (type.shape !== undefined || fallback?.shape === undefined);
-      const best = isOwn ? type : fallback && { ...fallback, shape: fallback.shape?.map(plain) };
+      const known = isOwn ? type : fallback && { ...fallback, shape: fallback.shape?.map(plain) };
+      const best = known?.shape !== undefined ? known : (recordFor(node)?.shapeOfWeight?.(context) ?? known);
       if (best !== undefined) types.set(name, { ...best, shape: best.shape && named(best.shape, name) });
     }
     if (inferred !== undefined) fold(node, context, known);

@@ -13,6 +13,11 @@ export interface OpRecord {
   /** Types of the node's outputs. @throws ShapeError naming the input that does not fit. */
   readonly shape: (context: ShapeContext) => readonly ValueType[];
   /**
+   * The type of the only output as far as a weight alone tells, where nothing is known of the input that it meets (what an
+   * unknown operator made): rank and channels. Absent: such an output is unknown as well.
+   */
+  readonly shapeOfWeight?: (context: ShapeContext) => ValueType | undefined;
+  /**
    * Adds the backward nodes; returns the gradient for each input, undefined where none is defined or needed.
    * Absent: the operator is not differentiable, and training a network through it is refused (MissingRuleError).
    */

@@ -112,6 +112,26 @@ describe('inspecting', () => {
     expect(inspect(open, { inputs: { image: [1, 1, 4, 4] } }).macs).toBe(152);
   });
 
+  test('finds what lies behind an unknown operator', () => {
+    const build = new GraphBuilder('behind');
+    const ones = (...shape: number[]) =>
+      build.constant(float32Tensor(shape, new Float32Array(shape.reduce((a, b) => a * b)).fill(1)));
+    const image = build.input('image', 'float32', ['N', 2, 4, 4]);
+    const unknown = build.op('Mystery', [image], {}, { domain: 'com.example' });
+    const one = build.op('Conv', [unknown, ones(4, 2, 1, 1)], {}, { name: 'conv' });
+    const normal = build.op('BatchNormalization', [one, ones(4), ones(4), ones(4), ones(4)]);
+    const sum = build.op('Relu', [build.op('Mul', [normal, ones(4, 1, 1)])]);
+    const flat = build.op('Flatten', [build.op('GlobalAveragePool', [sum])]);
+    const hidden = build.op('Gemm', [flat, ones(6, 4)], { transB: 1 }, { name: 'hidden' });
+    build.output(build.op('Gemm', [build.op('Relu', [hidden]), ones(6, 2)]), 'float32');
+    const extraOpsets = [{ domain: 'com.example', version: 1 }];
+    const { groups } = inspect(modelOf(build.finish(), { extraOpsets }));
+    expect(groups.map(({ producers, channels }) => [producers, channels])).toEqual([
+      [['conv'], 4],
+      [['hidden'], 6],
+    ]);
+  });
+
   test('finds nothing to prune where an unknown operator reads the channels', () => {
     const { groups, prunable, frozen } = inspect(
       chain((build, x) => build.op('Mystery', [x], {}, { domain: 'com.example' })),
