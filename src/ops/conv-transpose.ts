@@ -3,7 +3,7 @@ import { intAttribute, intsAttribute, stringAttribute } from '../graph/attribute
 import type { Dim, Node } from '../graph/model.ts';
 import { alongAxis, freezeInputs, labelsAlong } from './channels.ts';
 import { compound } from './compound.ts';
-import { bindBias, eachRepeated, hasInput, sameInEveryGroup, tiled } from './conv.ts';
+import { bindBias, checkKernelShape, eachRepeated, hasInput, sameInEveryGroup, tiled } from './conv.ts';
 import { planar, planarAttributes } from './conv-gradients.ts';
 import { reshape, slice } from './emit.ts';
 import { MissingRuleError, ShapeError } from './errors.ts';
@@ -36,6 +36,7 @@ export const ConvTranspose = defineOp({
     }
     const filters: Dim = typeof perGroup === 'number' ? perGroup * group : null;
     const kernel = w.shape.slice(2);
+    checkKernelShape(node, kernel);
     const spatial = shape.slice(2).map((size, i): Dim => {
       const fixed = outputShape(node, shape.length - 2)?.[i];
       if (fixed !== undefined) return fixed;

@@ -35,6 +35,7 @@ export const Conv = defineOp({
       throw new ShapeError(node, 1, `has ${count} output channels, not a multiple of group ${group}`);
     }
     const kernel = w.shape.slice(2);
+    checkKernelShape(node, kernel);
     if (!kernel.every((size) => typeof size === 'number')) {
       return [{ dtype, shape: [shape[0]!, count ?? null, ...shape.slice(2).map((): Dim => null)] }];
     }
@@ -142,6 +143,18 @@ export function tiled(labels: Int32Array, times: number): Int32Array {
 /** [a, b] each twice is [a, a, b, b]. */
 export function eachRepeated(labels: Int32Array, times: number): Int32Array {
   return Int32Array.from({ length: labels.length * times }, (_, i) => labels[Math.floor(i / times)]!);
+}
+
+/** @throws ShapeError where the sizes that a convolution states for its kernel are not those of its weight */
+export function checkKernelShape(node: Node, kernel: readonly Dim[]): void {
+  const stated = intsAttribute(node, 'kernel_shape');
+  const fits = (size: number, i: number) => typeof kernel[i] !== 'number' || kernel[i] === size;
+  if (stated === undefined || stated.length !== kernel.length || stated.every(fits)) return;
+  throw new ShapeError(
+    node,
+    1,
+    `has a kernel of [${kernel.join(', ')}], the node states [${stated.join(', ')}]`,
+  );
 }
 
 export function hasInput(node: Node, index: number): boolean {

@@ -81,6 +81,21 @@ test('a layer behind an unknown operator has the rank and channels that its weig
   expect(inferTypes(modelOf(stated)).types.get('conv')).toEqual(type);
 });
 
+test.each(['Conv', 'ConvTranspose'])(
+  'a %s that states another kernel than its weight has is refused',
+  (opType) => {
+    const network = (kernel: number[]) => {
+      const b = new GraphBuilder('kernel');
+      const w = b.constant(float32Tensor([2, 2, 3, 1], new Float32Array(12)));
+      b.op(opType, [b.input('x', 'float32', ['N', 2, 'H', 'W']), w], { kernel_shape: kernel });
+      return modelOf(b.finish());
+    };
+    expect(() => inferTypes(network([3, 1]))).not.toThrow();
+    expect(() => inferTypes(network([1, 3]))).toThrow(ShapeError);
+    expect(() => inferTypes(network([1, 3]))).toThrow(/a kernel of \[3, 1\], the node states \[1, 3\]/);
+  },
+);
+
 test('operators of other domains are not mistaken for standard ones', () => {
   const b = new GraphBuilder('domains');
   const x = b.input('x', 'float32', [1]);
