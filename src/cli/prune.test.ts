@@ -326,6 +326,7 @@ describe('bonsai prune', () => {
     [['--skip', 'nothing*'], 2, /No layer .* is called "nothing\*"; there are conv/],
     [['--goal', 'flops=0.5', '--scope', 'global'], 2, /cannot be used with option/],
     [['--goal', 'flops=0.5', '--skip', 'nosuch'], 2, /No layer .*"nosuch"/],
+    [['--goal', 'flops=0.5', '--max-ratio', '1'], 2, /a share above 0 and below 1 such as 0\.9, got "1"/],
     [['--max-ratio', '0.5'], 2, /--max-ratio does something only with --scope global or --goal/],
     [['--iterations', '3'], 2, /--iterations does something only with --schedule linear or agp/],
     [['--normalize-input'], 2, /--normalize-input does something only with --data/],

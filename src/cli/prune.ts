@@ -57,7 +57,7 @@ import {
   shapeOption,
 } from './network.ts';
 import { jsonOption, loadData, seedOption, workOption } from './options.ts';
-import { parseInteger, parseNumber } from './parse.ts';
+import { parseInteger } from './parse.ts';
 import { checkWritableFile, forceOption } from './writable.ts';
 
 interface PruneCommandOptions {
@@ -120,8 +120,11 @@ export function pruneCommand(): Command {
         .default(pruneDefaults.scope),
     )
     .addOption(
-      new Option('--max-ratio <share>', 'with --scope global or --goal, the most that a group may lose')
-        .argParser(parseNumber(0, 1))
+      new Option(
+        '--max-ratio <share>',
+        'with --scope global or --goal, the most that a group may lose, above 0 and below 1',
+      )
+        .argParser(parseMaxRatio)
         .default(pruneDefaults.maxRatio),
     )
     .addOption(
@@ -301,6 +304,17 @@ function parseRatio(text: string): number {
   if (text.trim() === '' || !(ratio >= 0 && ratio < 1)) {
     throw new InvalidArgumentError(
       `Expected a share of at least 0 and below 1 such as 0.5, got "${text}". All channels of a layer cannot go.`,
+    );
+  }
+  return ratio;
+}
+
+/** A share in (0, 1). */
+function parseMaxRatio(text: string): number {
+  const ratio = Number(text);
+  if (text.trim() === '' || !(ratio > 0 && ratio < 1)) {
+    throw new InvalidArgumentError(
+      `Expected a share above 0 and below 1 such as 0.9, got "${text}". All channels of a layer cannot go.`,
     );
   }
   return ratio;

@@ -69,6 +69,11 @@ it('refuses nodes that do not exist, and networks that are quantised already, be
   const twice = await bonsai('quantize', 'small.onnx', ...QUICK, '--out', 'x.onnx');
   expect(twice.code).toBe(2);
   expect(twice.stderr).toMatch(/^bonsai: .*quantised already/);
+  // Where the data lie does not matter yet: nothing is loaded.
+  const half = ['--method', 'percentile', '--percentile', '50', '--data', 'cifar10:nowhere'];
+  const low = await bonsai('quantize', 'digits.onnx', ...QUICK, ...half, '--out', 'x.onnx');
+  expect(low.code).toBe(2);
+  expect(low.stderr).toMatch(/a percentage above 50, up to 100, .*got "50"/);
   const idle = await bonsai('quantize', 'digits.onnx', ...QUICK, '--out', 'x.onnx', '--percentile', '99');
   expect(idle.stderr).toMatch(/^bonsai: .*--percentile does something only with --method percentile/);
   expect(idle.code).toBe(2);

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { Command, Option } from 'commander';
+import { InvalidArgumentError } from '../base/errors.ts';
 import type { Model } from '../graph/model.ts';
 import { writeModel, writeModelFile } from '../graph/onnx/write.ts';
 import {
@@ -21,7 +22,7 @@ import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { checkIdleOptions, isChosen } from './idle-options.ts';
 import { readNetworkFiles } from './network.ts';
 import { dataOption, jsonOption, loadData, seedOption, threadsOption, workOption } from './options.ts';
-import { parseInteger, parseNumber } from './parse.ts';
+import { parseInteger } from './parse.ts';
 import { checkWritableFile, forceOption } from './writable.ts';
 
 interface QuantizeCommandOptions {
@@ -57,8 +58,8 @@ export function quantizeCommand(): Command {
         .default(calibrationDefaults.method),
     )
     .addOption(
-      new Option('--percentile <p>', 'percentage of values kept by --method percentile, above 50')
-        .argParser(parseNumber(50, 100))
+      new Option('--percentile <p>', 'percentage of values kept by --method percentile, above 50, up to 100')
+        .argParser(parsePercentile)
         .default(calibrationDefaults.percentile),
     )
     .addOption(
@@ -115,6 +116,17 @@ ${EXIT_CODE_HELP}`,
       await writeModelFile(result.model, options.out);
       context.result({ ...result, model: undefined }, textOf(result), options.out);
     });
+}
+
+/** A percentage in (50, 100]. */
+function parsePercentile(text: string): number {
+  const percentile = Number(text);
+  if (text.trim() === '' || !(percentile > 50 && percentile <= 100)) {
+    throw new InvalidArgumentError(
+      `Expected a percentage above 50, up to 100, such as 99.99, got "${text}". At 50 nothing is left of the values.`,
+    );
+  }
+  return percentile;
 }
 
 /** What is known about a network before and after. */
