@@ -118,7 +118,12 @@ function externalReader(file: string, onFile?: (path: string) => void): (locatio
     if (path.isAbsolute(location) || !isInside(folder, target)) throw leavesFolder(file, location);
     try {
       // Symbolic links are followed first: a link in the folder must not lead out of it either.
-      if (!isInside(realpathSync(folder), realpathSync(target))) throw leavesFolder(file, location);
+      if (!isInside(realpathSync(folder), realpathSync(target)))
+        throw leavesFolder(
+          file,
+          location,
+          'it is a link that leads there, so put the file itself into the folder',
+        );
       const bytes = readFileSync(target);
       known.set(location, bytes);
       onFile?.(target);
@@ -140,8 +145,9 @@ function isInside(folder: string, target: string): boolean {
   );
 }
 
-function leavesFolder(file: string, location: string): CorruptModelError {
-  return new CorruptModelError(file, `external data at "${location}" lies outside the model's folder`);
+function leavesFolder(file: string, location: string, why?: string): CorruptModelError {
+  const place = `external data at "${location}" lies outside the model's folder`;
+  return new CorruptModelError(file, why === undefined ? place : `${place}: ${why}`);
 }
 
 function unreadable(file: string, what: string, cause: unknown): BonsaiError {
