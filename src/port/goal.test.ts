@@ -47,6 +47,19 @@ function machine(seen: { segments: number; networks: number }) {
 const counters = () => ({ segments: 0, networks: 0 });
 const whole = 1.5 * (0.02 * model.graph.nodes.length + 10);
 
+test('a goal of no kind, or without its number, is refused before anything is measured', async () => {
+  for (const [goal, message] of [
+    [{ kind: 'speed', share: 0.5 }, /"speed"; there are flops, params, throughput, latency/],
+    [{ kind: 'latency', perSecond: 5 }, /`latencyMs` of the goal is undefined/],
+  ] as const) {
+    const seen = counters();
+    const asked = pruneToGoal(model, goal as never, { align: 1, measure: machine(seen) });
+    await expect(asked).rejects.toThrow(message);
+    await expect(asked).rejects.toMatchObject({ code: 'invalid_argument' });
+    expect(seen).toEqual(counters());
+  }
+});
+
 test.each([1.2, 2, 4])(
   'a network %f times as fast is found, at most a tenth faster than asked for',
   async (factor) => {

@@ -6,6 +6,7 @@ import type { Model } from '../graph/model.ts';
 import { writeModel } from '../graph/onnx/write.ts';
 import { allocate, costAt } from '../transform/prune/allocate.ts';
 import {
+  checkGoal,
   fastAllocations,
   formatGoal,
   type Goal,
@@ -55,6 +56,7 @@ export async function pruneToGoal(
   options: PruneToGoalOptions = {},
 ): Promise<GoalResult> {
   const { align: asked = 'auto', signal } = options;
+  checkGoal(goal);
   if (signal?.aborted) throw new BonsaiError('aborted', 'Pruning to a goal was stopped before it began.');
   const align = asked === 'auto' ? await probeBlockSize() : asked;
   if ('share' in goal) {

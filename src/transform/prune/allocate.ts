@@ -132,7 +132,7 @@ export function choicesOfGroups(
   const { align, maxRatio, bases } = options;
   if (!Number.isInteger(align) || align < 1)
     throw new InvalidArgumentError(`The alignment (--align) is ${align}; it should be a positive integer.`);
-  if (!(maxRatio > 0 && maxRatio < 1))
+  if (typeof maxRatio !== 'number' || !(maxRatio > 0 && maxRatio < 1))
     throw new InvalidArgumentError(
       `\`maxRatio\` (--max-ratio) is ${maxRatio}; it should be above 0 and below 1.`,
     );

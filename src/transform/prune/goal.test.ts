@@ -116,6 +116,18 @@ test('groups named to stay whole do, and the others meet the goal; where nothing
   ).toThrow(/1\.000 is left.*leave fewer groups whole/);
 });
 
+test.each([
+  [{ kind: 'macs', share: 0.5 }, /the kind "macs"; there are flops, params/],
+  [{ kind: 'latency', latencyMs: 5 }, /the kind "latency"; there are flops, params/],
+  [{ kind: 'flops', share: '0.5x' }, /`share` of the goal is 0\.5x/],
+  [{ kind: 'params', share: 1 }, /a number above 0 and below 1/],
+  [undefined, /the kind "undefined"/],
+])('what a caller without types gives as a goal of a share is checked: %o', (goal, message) => {
+  const ask = () => pruneToShare(randomNetwork(['conv'], 'gap', 1), goal as never, { align: 1 });
+  expect(ask).toThrow(InvalidArgumentError);
+  expect(ask).toThrow(message);
+});
+
 test('a share below what the narrowest widths have is refused with the share that they have', () => {
   const model = randomNetwork(layers, 'gap', 4);
   expect(() => pruneToShare(model, { kind: 'flops', share: 0.001 }, { align: 1 })).toThrow(/0\.\d+ is left/);

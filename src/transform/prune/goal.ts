@@ -1,4 +1,4 @@
-import { BonsaiError, InvalidArgumentError } from '../../base/errors.ts';
+import { InvalidArgumentError } from '../../base/errors.ts';
 import type { Model, Shape } from '../../graph/model.ts';
 import { countCost, countParameters } from '../../ops/count.ts';
 import { foldConstants } from '../passes/fold-constants.ts';
@@ -11,7 +11,7 @@ import {
   rankingsOf,
 } from './allocate.ts';
 import { type EnginePrices, engineTimeItems } from './engine-time.ts';
-import { type Group, groupsOf } from './groups.ts';
+import { type Group, groupsOf, nothingToPrune } from './groups.ts';
 import { hasten } from './hasten.ts';
 import { type Criterion, scoresOf } from './importance/criterion.ts';
 import { type CriterionName, weightCriterion } from './importance/table.ts';
@@ -87,13 +87,43 @@ export function formatGoal(goal: Goal): string {
 }
 
 /**
+ * Makes sure that what a caller without types gave is a goal.
+ * @param kinds those that can be reached here
+ * @throws InvalidArgumentError naming what was given and what there is
+ */
+export function checkGoal(goal: Goal, kinds: readonly Goal['kind'][] = GOAL_KINDS): void {
+  const { kind, share, perSecond, latencyMs } = (goal ?? {}) as Partial<Record<string, unknown>>; // Checked here.
+  const known = kinds.find((each) => each === kind);
+  if (known === undefined) {
+    throw new InvalidArgumentError(
+      `The goal is of the kind "${kind}"; there are ${kinds.join(', ')}, as in { kind: 'flops', share: 0.5 }.`,
+    );
+  }
+  const isShare = known === 'flops' || known === 'params';
+  const [name, value] = isShare
+    ? ['share', share]
+    : known === 'throughput'
+      ? ['perSecond', perSecond]
+      : ['latencyMs', latencyMs];
+  const isRight = typeof value === 'number' && value > 0 && value < (isShare ? 1 : Number.POSITIVE_INFINITY);
+  if (!isRight) {
+    throw new InvalidArgumentError(
+      `\`${name}\` of the goal is ${value}; it should be a number above 0${isShare ? ' and below 1' : ''}.`,
+    );
+  }
+}
+
+const GOAL_KINDS = ['flops', 'params', 'throughput', 'latency'] as const satisfies readonly Goal['kind'][];
+
+/**
  * Prunes until the wanted share of multiply-accumulates or parameters is left: the nearest that the search finds widths
  * for, on either side, by the ratio of the shares (`allocateNearest`). Which group gives how much follows from saliency
  * lost per work saved.
- * @throws InvalidArgumentError for options that make no sense, or a share below what the narrowest widths have
+ * @throws InvalidArgumentError for goals and options that make no sense, or a share below what the narrowest widths have
  * @throws BonsaiError `empty_group` if nothing can be pruned; `unsupported` where work cannot be counted for want of shapes
  */
 export function pruneToShare(model: Model, goal: ShareGoal, options: GoalOptions = {}): ShareResult {
+  checkGoal(goal, ['flops', 'params']);
   return solveShare(goalProblem(model, options), goal, options);
 }
 
@@ -267,13 +297,7 @@ export function goalProblem(model: Model, options: GoalOptions): GoalProblem {
   const folded = foldConstants(model);
   const propagation = propagateLabels(folded);
   const { groups, frozen } = groupsOf(propagation);
-  if (groups.length === 0) {
-    const reasons = frozen.map(({ node, reason }) => `${node} (${reason})`).join(', ');
-    throw new BonsaiError(
-      'empty_group',
-      `The network has no channels that can be pruned. Frozen: ${reasons || 'none'}.`,
-    );
-  }
+  if (groups.length === 0) throw nothingToPrune(frozen);
   const given = options.criterion ?? pruneDefaults.criterion;
   const criterion = typeof given === 'object' ? given : weightCriterion(given, folded);
   const scores = groups.map((group) => scoresOf(criterion, group));

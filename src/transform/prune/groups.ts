@@ -1,3 +1,4 @@
+import { BonsaiError } from '../../base/errors.ts';
 import type { Tensor } from '../../base/tensor.ts';
 import type { Model } from '../../graph/model.ts';
 import { computesOnIntegers } from '../../ops/parameters.ts';
@@ -31,7 +32,8 @@ export function groupsOf(propagation: Propagation): DependencyGroups {
   const draftOf: (Draft | undefined)[] = [];
   const positionOf = new Int32Array(roots.length);
   const stuck = new Map<string, FrozenProducer>();
-  for (const { node, reason } of withoutRule(propagation)) stuck.set(`${node}\n${reason}`, { node, reason });
+  for (const { node, reason } of [...withoutRule(propagation), ...withoutWeight(propagation)])
+    stuck.set(`${node}\n${reason}`, { node, reason });
   const made = new Map<number, number>();
   for (const producer of producers) made.set(producer, (made.get(producer) ?? 0) + 1);
   for (let root = 0; root < roots.length; root++) {
@@ -122,6 +124,31 @@ function withoutRule({ model: { graph } }: Propagation): FrozenProducer[] {
       const advice = computesOnIntegers(node) ? '; prune the float network and quantise after' : '';
       return { node: nameOf(node), reason: `${node.opType} has no pruning rule${advice}` };
     });
+}
+
+/** Layers whose weights are fed with every inference, so that there is nothing to cut. */
+function withoutWeight({ model: { graph } }: Propagation): FrozenProducer[] {
+  const inputs = new Set(graph.inputs.map(({ name }) => name));
+  return graph.nodes.flatMap((node) => {
+    const weight = node.inputs[WEIGHT] ?? '';
+    const isLayer = WEIGHTED.has(node.opType) && recordFor(node) !== undefined;
+    if (!isLayer || !inputs.has(weight) || graph.initializers.has(weight)) return [];
+    const reason = `its weight "${weight}" is an input of the graph and not stored in it; export the network with its parameters`;
+    return [{ node: nameOf(node), reason }];
+  });
+}
+
+/** Layers whose second input is a weight and nothing else. */
+const WEIGHTED: ReadonlySet<string> = new Set(['Conv', 'ConvTranspose', 'Gemm']);
+const WEIGHT = 1;
+
+/** What there is to say of a network that has no groups. */
+export function nothingToPrune(frozen: readonly FrozenProducer[]): BonsaiError {
+  const reasons = frozen.map(({ node, reason }) => `${node} (${reason})`).join(', ');
+  return new BonsaiError(
+    'empty_group',
+    `The network has no channels that can be pruned. Frozen: ${reasons || 'none'}.`,
+  );
 }
 
 interface Draft {

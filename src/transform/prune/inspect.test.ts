@@ -58,6 +58,20 @@ describe('inspecting', () => {
     );
   });
 
+  test('names layers whose weights are inputs of the graph, as files without parameters have them', () => {
+    const build = new GraphBuilder('fed');
+    const image = build.input('image', 'float32', ['N', 2, 4, 4]);
+    const weights = [build.input('w', 'float32', [4, 2, 3, 3]), build.input('v', 'float32', [2, 4, 3, 3])];
+    const x = build.op('Relu', [build.op('Conv', [image, weights[0]], {}, { name: 'first' })]);
+    build.output(build.op('Conv', [x, weights[1]], { pads: [1, 1, 1, 1] }, { name: 'second' }), 'float32');
+    const model = modelOf(build.finish());
+    expect(inspect(model).frozen.map(({ node, reason }) => `${node}, because ${reason}`)).toEqual([
+      expect.stringMatching(/^first, because its weight "w" is an input of the graph.*with its parameters/),
+      expect.stringMatching(/^second, because its weight "v" is an input/),
+    ]);
+    expect(() => prune(model, { ratio: 0.5 })).toThrow(/Frozen: first \(its weight "w" is an input/);
+  });
+
   test('of a single channel it says that it stays, not what it happens to meet', () => {
     const build = new GraphBuilder('narrow');
     const image = build.input('image', 'float32', ['N', 1, 4, 4]);

@@ -244,6 +244,8 @@ describe('prune', () => {
   test.each([
     [null, /prune takes its options as an object such as .*ratio: 0\.5.*, got null/],
     [undefined, /got undefined/],
+    [{ ratio: '0.5' }, /ratio is "0\.5"; it should be a number of at least 0/],
+    [{ ratio: 0.5, maxRatio: '0.9' }, /\(--max-ratio\) is "0\.9"; it should be a number/],
     [{ ratio: 0.5, reduce: 'max' }, /no option "reduce"; there are ratio, .*Say importance: \{ reduce/],
     [{ ratio: 0.5, importance: { reduce: 'most' } }, /reduce is "most".*mean, sum, max/],
     [{ ratio: 0.5, importance: { members: 'in' } }, /members is "in".*out, out\+in/],

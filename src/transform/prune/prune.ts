@@ -4,7 +4,7 @@ import { type Model, type Shape, withMetadata } from '../../graph/model.ts';
 import { countParameters, tryCountCost } from '../../ops/count.ts';
 import { foldConstants } from '../passes/fold-constants.ts';
 import { type ChannelMeans, compensateMeans } from './compensate.ts';
-import { type FrozenProducer, type Group, groupsOf } from './groups.ts';
+import { type FrozenProducer, type Group, groupsOf, nothingToPrune } from './groups.ts';
 import {
   type Criterion,
   checkedOptions,
@@ -35,13 +35,7 @@ export function prune(model: Model, options: PruneOptions): PruneResult {
 
   const propagation = propagateLabels(folded);
   const { groups, frozen } = groupsOf(propagation);
-  if (groups.length === 0) {
-    const reasons = frozen.map(({ node, reason }) => `${node} (${reason})`).join(', ');
-    throw new BonsaiError(
-      'empty_group',
-      `The network has no channels that can be pruned. Frozen: ${reasons || 'none'}.`,
-    );
-  }
+  if (groups.length === 0) throw nothingToPrune(frozen);
   const baseChannels = new Map(Object.entries(pruningOf(model)?.channels ?? {}));
   const candidates = groups.map((group): Candidate => {
     const base = Math.max(baseChannels.get(group.key) ?? group.channels, group.channels);
@@ -283,8 +277,10 @@ interface Settings {
 function checkedSettings(options: PruneOptions): Settings {
   const { ratio, align = pruneDefaults.align, scope = pruneDefaults.scope } = options;
   const { maxRatio = pruneDefaults.maxRatio, rounding = align === 1 ? 'down' : 'nearest' } = options;
-  if (!(ratio >= 0 && ratio < 1))
-    throw new InvalidArgumentError(`The pruning ratio is ${ratio}; it should be at least 0 and below 1.`);
+  if (typeof ratio !== 'number' || !(ratio >= 0 && ratio < 1))
+    throw new InvalidArgumentError(
+      `The pruning ratio is ${shown(ratio)}; it should be a number of at least 0 and below 1.`,
+    );
   if (!Number.isInteger(align) || align < 1)
     throw new InvalidArgumentError(`The alignment is ${align}; it should be a positive integer.`);
   if (!SCOPES.includes(scope))
@@ -293,9 +289,9 @@ function checkedSettings(options: PruneOptions): Settings {
     throw new InvalidArgumentError(
       `The rounding is "${rounding}"; it should be one of ${ROUNDINGS.join(', ')}.`,
     );
-  if (!(maxRatio > 0 && maxRatio < 1))
+  if (typeof maxRatio !== 'number' || !(maxRatio > 0 && maxRatio < 1))
     throw new InvalidArgumentError(
-      `\`maxRatio\` (--max-ratio) is ${maxRatio}; it should be above 0 and below 1.`,
+      `\`maxRatio\` (--max-ratio) is ${shown(maxRatio)}; it should be a number above 0 and below 1.`,
     );
   if (scope === 'global' && ratio > maxRatio) {
     throw new InvalidArgumentError(
@@ -308,6 +304,11 @@ function checkedSettings(options: PruneOptions): Settings {
     );
   }
   return { ratio, scope, maxRatio, align, rounding };
+}
+
+/** A value as people write it, so that text is told from the number that it reads like. */
+function shown(value: unknown): string {
+  return typeof value === 'string' ? JSON.stringify(value) : String(value);
 }
 
 function keptUniformly(candidates: readonly Candidate[], { ratio, rounding }: Settings): number[] {
