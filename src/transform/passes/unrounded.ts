@@ -16,6 +16,7 @@ import { scaleAxis } from '../../ops/quantize-linear.ts';
  */
 export function unrounded(model: Model): Model {
   const { graph } = model;
+  if (!graph.nodes.some((node) => isStandard(node, 'QuantizeLinear'))) return model;
   const producers = producersOf(graph);
   const { types } = inferTypes(model);
   const build = new GraphBuilder(graph.name, { ...graph, nodes: [] });
