@@ -73,6 +73,15 @@ export const SLOT_DEPTH = 2;
  */
 export const AHEAD_BELOW_MS = 8;
 
+/** So long inferences in the thread with the sockets follow each other before the sockets have their turn. */
+export const INLINE_TURN_MS = 4;
+
+/**
+ * While requests are refused and every slot computes, the thread with the sockets rests so long between its turns: to
+ * wake for each refusal alone takes twice the CPU of refusing several at once, and the CPU is what is short.
+ */
+export const REFUSAL_REST_MS = 5;
+
 /** Requests whose time has passed are looked for when the first of them is due, but no more often than this. */
 export const EXPIRY_SWEEP_MS = 10;
 
@@ -116,6 +125,8 @@ interface Slot {
   timer: NodeJS.Timeout | undefined;
   /** `#fillSoon` will fill it. */
   isFillDue: boolean;
+  /** When it last did. */
+  turnStartMs: number;
 }
 
 /** From a decoded request to its answer: deadline → queue → slot → version → worker → answer. Knows no protocol. */
@@ -140,6 +151,9 @@ export class DataPlane {
   #waiting = 0;
   #whenIdle: (() => void) | undefined;
   #isDraining = false;
+  #isRestDue = false;
+  /** Never changes: to wait for it is to rest. */
+  readonly #restCell = new Int32Array(new SharedArrayBuffer(4));
 
   constructor(options: {
     readonly slots: number;
@@ -162,6 +176,7 @@ export class DataPlane {
       busyUntilMs: 0,
       timer: undefined,
       isFillDue: false,
+      turnStartMs: 0,
     }));
   }
 
@@ -233,8 +248,21 @@ export class DataPlane {
       this.#checkAdmission(head);
     } catch (thrown) {
       countTurnedAway(head.model, thrown);
+      if (thrown instanceof RefusedError) this.#restSoon();
       throw thrown;
     }
+  }
+
+  /** Rests once what has come by now is answered. */
+  #restSoon(): void {
+    if (this.#isRestDue) return;
+    this.#isRestDue = true;
+    setImmediate(() => {
+      this.#isRestDue = false;
+      const untilMs = Math.min(...this.#slots.map(freeOfSocketsMs));
+      const restMs = Math.min(REFUSAL_REST_MS, untilMs - this.#clock.nowMs());
+      if (restMs > 1) Atomics.wait(this.#restCell, 0, 0, restMs);
+    });
   }
 
   #checkAdmission(head: InferHead): void {
@@ -250,6 +278,7 @@ export class DataPlane {
     const serviceMs = fastestMs(head, model, live, minAccuracy, 1);
     const deadlineMs = this.#deadlineOf(head, nowMs, serviceMs);
     const slot = this.#leastCommitted(nowMs, version === undefined ? undefined : live);
+    this.#startDue(slot);
     if (this.#waiting >= this.#limits.maxQueueLength && slot.queue.leastImportant(weight) === undefined)
       throw queueFull(slot, nowMs);
     slot.queue.check({ deadlineMs, serviceMs, weight }, nowMs, committedMs(slot, nowMs) - slot.queue.workMs);
@@ -363,6 +392,7 @@ export class DataPlane {
 
   /** Keeps the number of waiting requests bounded, if need be by giving up one that matters less. @throws RefusedError */
   #makeRoom(weight: number, slot: Slot, nowMs: number): void {
+    this.#startDue(slot);
     if (this.#waiting < this.#limits.maxQueueLength) return;
     const victim = slot.queue.leastImportant(weight);
     if (victim === undefined) throw queueFull(slot, nowMs);
@@ -410,8 +440,20 @@ export class DataPlane {
     slot.isFillDue = true;
     setImmediate(() => {
       slot.isFillDue = false;
+      slot.turnStartMs = this.#clock.nowMs();
       this.#fill(slot);
     });
+  }
+
+  /** Where the queue is full of what came together, what can start does so now. */
+  #startDue(slot: Slot): void {
+    if (slot.isFillDue && this.#waiting >= this.#limits.maxQueueLength) this.#fill(slot);
+  }
+
+  /** After a job in this thread: the next one, or the sockets if they have waited long enough. */
+  #goOn(slot: Slot): void {
+    if (this.#clock.nowMs() - slot.turnStartMs < INLINE_TURN_MS) this.#fill(slot);
+    else this.#fillSoon(slot);
   }
 
   /** Commits as many jobs to a slot as it may hold. */
@@ -419,8 +461,9 @@ export class DataPlane {
     while (slot.busy < SLOT_DEPTH && this.#mayStart(slot) && this.#startNext(slot));
   }
 
-  #mayStart(slot: Slot): boolean {
-    return slot.busy === 0 || slot.busyUntilMs - this.#clock.nowMs() < AHEAD_BELOW_MS;
+  #mayStart({ busy, lane, busyUntilMs }: Slot): boolean {
+    if (busy === 0) return true;
+    return lane?.isInline !== true && busyUntilMs - this.#clock.nowMs() < AHEAD_BELOW_MS;
   }
 
   /** Lets the dispatch choose what comes next. @returns whether anything changed, so that it is worth asking again */
@@ -537,9 +580,10 @@ export class DataPlane {
     lane.run(inputs).then(
       (result) => {
         this.#finish(tickets, slot, live);
-        // The next job first: its computing overlaps with answering.
-        this.#fill(slot);
+        // In a thread of its own the next job first: its computing overlaps with answering.
+        if (!lane.isInline) this.#fill(slot);
         this.#answer(tickets, rows, live, result);
+        if (lane.isInline) this.#goOn(slot);
         if (this.#isIdle) this.#whenIdle?.();
       },
       (thrown: unknown) => {
@@ -769,6 +813,11 @@ const nothing = () => undefined;
 /** Work of a slot, begun and waiting, from now on. */
 function committedMs({ queue, busyUntilMs }: Slot, nowMs: number): number {
   return Math.max(0, busyUntilMs - nowMs) + queue.workMs;
+}
+
+/** Until when a slot computes without the thread that has the sockets. */
+function freeOfSocketsMs({ busy, busyUntilMs, lane }: Slot): number {
+  return busy === 0 || lane?.isInline === true ? 0 : busyUntilMs;
 }
 
 function versionOf(model: ServedModel, version: number): LiveVersion | undefined {

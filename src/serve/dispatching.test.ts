@@ -278,7 +278,7 @@ describe('the queue of the server', () => {
   });
 
   it('serves realtime requests before those of the batch class, and gives up the less important when full', async () => {
-    const server = await start(root, { limits: { maxQueueLength: 4 } });
+    const server = await start(root, { limits: { maxQueueLength: 4 }, inlineBelowMs: 0 });
     try {
       const order: string[] = [];
       const note = (name: string, answer: Promise<unknown>) =>
@@ -384,6 +384,23 @@ describe('the queue of the server', () => {
     const withTwoSlots = await start(root, { slots: 2 });
     expect(withTwoSlots.models.get('slow').current!.lane(0)).toBeInstanceOf(WorkerHandle);
     await withTwoSlots.close();
+  });
+
+  it('listens to its sockets between inferences in their thread, however many wait', async () => {
+    const server = await start(root, { inlineBelowMs: 1000 });
+    try {
+      let answered = 0;
+      const answers = Array.from({ length: 400 }, () =>
+        ask(server, 'slow').then(() => {
+          answered++;
+        }),
+      );
+      expect((await call(server, 'GET', '/v2/health/live')).status).toBe(200);
+      expect(answered).toBeLessThan(400);
+      await Promise.all(answers);
+    } finally {
+      await server.close();
+    }
   });
 
   it('bounds the bytes of all requests, and counts those that are done no more', async () => {

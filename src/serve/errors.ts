@@ -12,7 +12,11 @@ export class RefusedError extends BonsaiError {
   readonly retryAfterMs: number;
 
   constructor(code: 'queue_full' | 'deadline_exceeded', message: string, retryAfterMs: number) {
+    // Thousands a second may be refused; to look at the stack for each is a tenth of the work, and nobody reads it.
+    const { stackTraceLimit } = Error;
+    Error.stackTraceLimit = 0;
     super(code, message);
+    Error.stackTraceLimit = stackTraceLimit;
     this.retryAfterMs = retryAfterMs;
   }
 }

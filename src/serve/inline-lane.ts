@@ -16,6 +16,7 @@ export const MAX_INLINE_BYTES = 4 * 1024 * 1024;
  * wait while it computes, so only networks of short inferences are run like this.
  */
 export class InlineLane implements Lane {
+  readonly isInline = true;
   readonly #session: PreparedSession;
   readonly #clock: Clock;
   readonly #runs: PreparedRuns;

@@ -9,6 +9,8 @@ export interface RunResult {
 
 /** One network, ready to run for one slot of the server: in a thread of its own, or in the one that has the sockets. */
 export interface Lane {
+  /** It computes in the thread that has the sockets. */
+  readonly isInline: boolean;
   /** It ended without having been closed, and runs nothing any more. */
   readonly isLost: boolean;
   /** Called once when that happens. */

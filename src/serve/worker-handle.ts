@@ -19,6 +19,7 @@ interface Pending {
 
 /** The socket thread's end of one inference thread: boot, load one network, run, close. */
 export class WorkerHandle implements Lane {
+  readonly isInline = false;
   readonly #worker: Worker;
   readonly #pending: Pending[] = [];
   readonly #exited: Promise<void>;
