@@ -837,7 +837,7 @@ describe('the server', () => {
   });
 
   it('bounds its queue and refuses with 503 and Retry-After', async () => {
-    const server = await start(root, { limits: { maxQueueLength: 2 } });
+    const server = await start(root, { limits: { maxQueueLength: 2 }, inlineBelowMs: 0 });
     try {
       const replies = await Promise.all(
         Array.from({ length: 16 }, () => call(server, 'POST', '/v2/models/slow/infer', inferBody())),
