@@ -1,3 +1,5 @@
+import './engine/no-telemetry.ts';
+
 // The library: all that a program needs to read, look into, prune, quantise, train and measure ONNX networks.
 // Everything else is an inside that may change.
 

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -71,5 +71,18 @@ describe('the library', () => {
     );
     expect(exported).toContain(BonsaiError.name);
     expect(inside).toBe('ERR_PACKAGE_PATH_NOT_EXPORTED');
+  });
+
+  it('leaves no record of the networks that it loads for the maker of ONNX Runtime', () => {
+    const source = `import { readFileSync } from 'node:fs';
+      import { Session } from 'bonsai';
+      await (await Session.create(readFileSync('network.onnx'))).release();`;
+    const file = join(project, 'load.mjs');
+    writeFileSync(file, source);
+    const home = mkdtempSync(join(project, 'home-'));
+    // Where the variable CI is set, ONNX Runtime records nothing anyway.
+    const { CI: _, ORT_DISABLE_TELEMETRY: __, XDG_CACHE_HOME: ___, ...env } = process.env;
+    execFileSync(process.execPath, [file], { cwd: project, env: { ...env, HOME: home } });
+    expect(readdirSync(home, { recursive: true })).toEqual([]);
   });
 });

@@ -13,6 +13,8 @@ import type { TaskManifest } from '../src/repository/types.ts';
 
 /** As the table of zoo/README.md tells it. */
 const BASES = [
+  { file: 'mnist-resnet.onnx', testAccuracy: 0.9949 },
+  { file: 'mnist-densenet.onnx', testAccuracy: 0.9935 },
   { file: 'cifar10-resnet-wide.onnx', testAccuracy: 0.9018, validationAccuracy: 0.8992 },
   { file: 'cifar10-densenet-medium.onnx', testAccuracy: 0.8807, validationAccuracy: 0.8888 },
 ] as const;
@@ -57,10 +59,11 @@ function datasetOf(task: string): Promise<Dataset> {
 
 describe.each(BASES)('zoo/bases/$file', ({ file, testAccuracy, ...told }) => {
   const model = readModel(readFileSync(join('zoo/bases', file)));
+  const task = file.slice(0, file.indexOf('-'));
 
   it('tells how it was made', () => {
     expect(JSON.parse(model.metadata.get('bonsai.training')!)).toMatchObject({
-      dataset: 'cifar10',
+      dataset: task,
       seed: 1,
       ...told,
     });
@@ -70,7 +73,7 @@ describe.each(BASES)('zoo/bases/$file', ({ file, testAccuracy, ...told }) => {
   it.skipIf(!hasData)(
     'is as accurate as the table says',
     async () => {
-      const { test } = await datasetOf('cifar10');
+      const { test } = await datasetOf(task);
       const { accuracy, count } = await evaluate(model, test, { threads: 2 });
       expect(count).toBe(10_000);
       expect(Math.abs(accuracy - testAccuracy)).toBeLessThanOrEqual(TOLERANCE);

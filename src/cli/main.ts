@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import '../engine/no-telemetry.ts';
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
 import { BonsaiError, messageOf, systemCodeOf, systemReason } from '../base/errors.ts';

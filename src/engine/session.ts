@@ -1,3 +1,4 @@
+import './no-telemetry.ts';
 import * as ort from 'onnxruntime-node';
 import { DTYPES, type DType } from '../base/dtype.ts';
 import { BonsaiError, messageOf } from '../base/errors.ts';
