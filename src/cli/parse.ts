@@ -32,6 +32,24 @@ export function parseNumber(min: number, max = Number.POSITIVE_INFINITY): (text:
   };
 }
 
+/**
+ * A number of a range whose ends do not both belong to it.
+ * @param expected what is asked for, as in "a share above 0 and below 1 such as 0.9"
+ * @param why others make no sense, a sentence
+ */
+export function parseNumberWithin(
+  isWithin: (value: number) => boolean,
+  expected: string,
+  why: string,
+): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (text.trim() === '' || !isWithin(value))
+      throw new InvalidArgumentError(`Expected ${expected}, got "${text}". ${why}`);
+    return value;
+  };
+}
+
 /** `0,1` or `0-3` → CPU numbers, ascending, without repetition. */
 export function parseCpus(text: string): number[] {
   const cpus = new Set<number>();

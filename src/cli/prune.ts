@@ -57,7 +57,7 @@ import {
   shapeOption,
 } from './network.ts';
 import { jsonOption, loadData, seedOption, workOption } from './options.ts';
-import { parseInteger } from './parse.ts';
+import { parseInteger, parseNumberWithin } from './parse.ts';
 import { checkWritableFile, forceOption } from './writable.ts';
 
 interface PruneCommandOptions {
@@ -298,27 +298,19 @@ function checkTarget(target: string): string {
   );
 }
 
-/** A share in [0, 1). */
-function parseRatio(text: string): number {
-  const ratio = Number(text);
-  if (text.trim() === '' || !(ratio >= 0 && ratio < 1)) {
-    throw new InvalidArgumentError(
-      `Expected a share of at least 0 and below 1 such as 0.5, got "${text}". All channels of a layer cannot go.`,
-    );
-  }
-  return ratio;
-}
+const ALL_CANNOT_GO = 'All channels of a layer cannot go.';
 
-/** A share in (0, 1). */
-function parseMaxRatio(text: string): number {
-  const ratio = Number(text);
-  if (text.trim() === '' || !(ratio > 0 && ratio < 1)) {
-    throw new InvalidArgumentError(
-      `Expected a share above 0 and below 1 such as 0.9, got "${text}". All channels of a layer cannot go.`,
-    );
-  }
-  return ratio;
-}
+const parseRatio = parseNumberWithin(
+  (ratio) => ratio >= 0 && ratio < 1,
+  'a share of at least 0 and below 1 such as 0.5',
+  ALL_CANNOT_GO,
+);
+
+const parseMaxRatio = parseNumberWithin(
+  (ratio) => ratio > 0 && ratio < 1,
+  'a share above 0 and below 1 such as 0.9',
+  ALL_CANNOT_GO,
+);
 
 interface Gathered {
   readonly criterion: Criterion;

@@ -1,6 +1,5 @@
 import { readFile } from 'node:fs/promises';
 import { Command, Option } from 'commander';
-import { InvalidArgumentError } from '../base/errors.ts';
 import type { Model } from '../graph/model.ts';
 import { writeModel, writeModelFile } from '../graph/onnx/write.ts';
 import {
@@ -22,7 +21,7 @@ import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { checkIdleOptions, isChosen } from './idle-options.ts';
 import { readNetworkFiles } from './network.ts';
 import { dataOption, jsonOption, loadData, seedOption, threadsOption, workOption } from './options.ts';
-import { parseInteger } from './parse.ts';
+import { parseInteger, parseNumberWithin } from './parse.ts';
 import { checkWritableFile, forceOption } from './writable.ts';
 
 interface QuantizeCommandOptions {
@@ -118,16 +117,11 @@ ${EXIT_CODE_HELP}`,
     });
 }
 
-/** A percentage in (50, 100]. */
-function parsePercentile(text: string): number {
-  const percentile = Number(text);
-  if (text.trim() === '' || !(percentile > 50 && percentile <= 100)) {
-    throw new InvalidArgumentError(
-      `Expected a percentage above 50, up to 100, such as 99.99, got "${text}". At 50 nothing is left of the values.`,
-    );
-  }
-  return percentile;
-}
+const parsePercentile = parseNumberWithin(
+  (percentile) => percentile > 50 && percentile <= 100,
+  'a percentage above 50, up to 100, such as 99.99',
+  'At 50 nothing is left of the values.',
+);
 
 /** What is known about a network before and after. */
 interface Compared<T> {

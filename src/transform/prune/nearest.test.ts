@@ -36,7 +36,7 @@ const networks = fc.record({
   share: fc.integer({ min: 10, max: 95 }),
 });
 
-test('in chains of coarse widths it comes as near as any widths do, or within what is near enough', () => {
+test('in chains of coarse widths it comes as near as any widths do, but for one in fifty that ends a little further off', () => {
   let [cases, worse] = [0, 0];
   fc.assert(
     fc.property(networks, ({ widths, factors, share }) => {

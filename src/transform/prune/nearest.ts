@@ -41,7 +41,7 @@ export function allocateNearest(
   return { ...nearest, across };
 }
 
-/** Widths whose cost is near a budget, found from networks whose groups all keep the same share; the level ones first. */
+/** Widths whose cost is near a budget, each found from a network whose groups all keep about the same share. */
 export function levelAllocations(
   choices: readonly GroupChoices[],
   items: readonly WorkItem[],
