@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import pino from 'pino';
 import { request } from 'undici';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
-import { float32Tensor, floatsOf } from '../base/tensor.ts';
+import { float32Tensor, floatsOf, int64Tensor } from '../base/tensor.ts';
 import { GraphBuilder, modelOf } from '../graph/build.ts';
 import { writeModel } from '../graph/onnx/write.ts';
 import type { Dispatch } from '../policy/dispatch.ts';
@@ -22,9 +22,14 @@ import { WorkerHandle } from './worker-handle.ts';
 const WIDTH = 4;
 
 /** logits = 10 · version + sum(image) per row; `mixes`: the mean over the rows is taken off, so they depend on each other. */
-function scorer(version: number, options: { slowness?: number; mixes?: boolean } = {}): Uint8Array {
+function scorer(
+  version: number,
+  options: { slowness?: number; mixes?: boolean; batch?: 1 } = {},
+): Uint8Array {
+  const { batch = 'N' } = options;
   const b = new GraphBuilder('scorer');
-  let x = b.input('image', 'float32', ['N', WIDTH]);
+  let x = b.input('image', 'float32', [batch, WIDTH]);
+  if (batch === 1) x = b.op('Reshape', [x, b.constant(int64Tensor([1, WIDTH]))]);
   if (options.mixes) x = b.op('Sub', [x, b.op('ReduceMean', [x], { axes: [0], keepdims: 1 })]);
   if (options.slowness !== undefined) {
     // A wide detour that contributes 0; reading the weights costs more than computing, so that batches pay.
@@ -38,11 +43,16 @@ function scorer(version: number, options: { slowness?: number; mixes?: boolean }
     x = b.op('Add', [x, b.op('ReduceMean', [detour], { axes: [1], keepdims: 1 })]);
   }
   const sum = b.op('MatMul', [x, b.constant(float32Tensor([WIDTH, 1], [1, 1, 1, 1]))]);
-  b.output(b.op('Add', [sum, b.scalar(10 * version)], {}, { outputs: ['logits'] }), 'float32', ['N', 1]);
+  b.output(b.op('Add', [sum, b.scalar(10 * version)], {}, { outputs: ['logits'] }), 'float32', [batch, 1]);
   return writeModel(modelOf(b.finish()));
 }
 
-async function writeScorer(root: string, task: string, models: ReadonlyMap<number, Uint8Array>) {
+async function writeScorer(
+  root: string,
+  task: string,
+  models: ReadonlyMap<number, Uint8Array>,
+  batch: -1 | 1 = -1,
+) {
   const variants = [...models].map(
     ([version, bytes]): Variant => ({
       version,
@@ -55,8 +65,8 @@ async function writeScorer(root: string, task: string, models: ReadonlyMap<numbe
       profiles: {},
     }),
   );
-  const inputs = [{ name: 'image', dtype: 'float32', shape: [-1, WIDTH] }] as const;
-  const outputs = [{ name: 'logits', dtype: 'float32', shape: [-1, 1] }] as const;
+  const inputs = [{ name: 'image', dtype: 'float32', shape: [batch, WIDTH] }] as const;
+  const outputs = [{ name: 'logits', dtype: 'float32', shape: [batch, 1] }] as const;
   await writeTask(root, { schemaVersion: MANIFEST_SCHEMA_VERSION, task, inputs, outputs, variants }, models);
 }
 
@@ -230,6 +240,8 @@ describe('the queue of the server', () => {
     root = await mkdtemp(join(tmpdir(), 'bonsai-queue-'));
     await writeScorer(root, 'slow', new Map([[1, scorer(1, { slowness: 40 })]]));
     await writeScorer(root, 'mixing', new Map([[1, scorer(1, { mixes: true, slowness: 40 })]]));
+    await writeScorer(root, 'single', new Map([[1, scorer(1, { batch: 1, slowness: 40 })]]), 1);
+    await writeScorer(root, 'mixing-single', new Map([[1, scorer(1, { batch: 1, mixes: true })]]), 1);
   });
   afterAll(() => rm(root, { recursive: true, force: true }));
 
@@ -272,6 +284,50 @@ describe('the queue of the server', () => {
       for (const { outputs } of answers) expect(floatsOf(outputs[0]!)[0]).toBeCloseTo(10, 3);
       const { statistics } = server.models.get('mixing').current!;
       expect([statistics.executionCount, [...statistics.batches.keys()]]).toEqual([12, [1]]);
+    } finally {
+      await server.close();
+    }
+  });
+
+  it.each([
+    { isPrivileged: true, inlineBelowMs: 0 },
+    { isPrivileged: true, inlineBelowMs: 1000 },
+    { isPrivileged: false, inlineBelowMs: 0 },
+    { isPrivileged: false, inlineBelowMs: 1000 },
+  ])(
+    'joins requests of a network whose file says a batch of 1, which clients still see: %o',
+    async (options) => {
+      const server = await start(root, options);
+      server.plane.useDispatch({
+        name: 'joining',
+        pick: () => ({ kind: 'run', index: 0, version: 1, batch: 8 }),
+      });
+      try {
+        const live = server.models.get('single').current!;
+        expect([live.inputs[0]!.shape, live.outputs[0]!.shape]).toEqual([
+          [1, WIDTH],
+          [1, 1],
+        ]);
+        const answers = await Promise.all(
+          Array.from({ length: 12 }, (_, i) => ask(server, 'single', {}, [i, 0, 0, 0])),
+        );
+        answers.forEach(({ outputs: [logits] }, i) => {
+          expect([logits!.shape, floatsOf(logits!)[0]]).toEqual([[1, 1], expect.closeTo(10 + i, 2)]);
+        });
+        expect(live.statistics.executionCount).toBeLessThan(12);
+        expect(() => ask(server, 'single', {}, [1, 0, 0, 0, 2, 0, 0, 0])).toThrow(/shape/);
+      } finally {
+        await server.close();
+      }
+    },
+  );
+
+  it('leaves a batch of 1 alone where rows would depend on each other', async () => {
+    const server = await start(root);
+    try {
+      expect(server.models.get('mixing-single').current!.maxJointRows).toBe(1);
+      const { outputs } = await ask(server, 'mixing-single', {}, [5, 0, 0, 0]);
+      expect(floatsOf(outputs[0]!)[0]).toBeCloseTo(10, 3);
     } finally {
       await server.close();
     }
@@ -387,7 +443,7 @@ describe('the queue of the server', () => {
   });
 
   it('listens to its sockets between inferences in their thread, however many wait', async () => {
-    const server = await start(root, { inlineBelowMs: 1000 });
+    const server = await start(root, { inlineBelowMs: 1000, limits: { maxQueueWaitMs: 60_000 } });
     try {
       let answered = 0;
       const answers = Array.from({ length: 400 }, () =>

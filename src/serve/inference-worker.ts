@@ -7,7 +7,6 @@ import { BonsaiError, type ErrorCode, messageOf } from '../base/errors.ts';
 import { seededRandom } from '../base/random.ts';
 import { elementCount, floatsOf, isNumeric, type Tensor } from '../base/tensor.ts';
 import { type PreparedRun, PreparedSession } from '../engine/prepared-session.ts';
-import { Session } from '../engine/session.ts';
 import { checkDigest } from '../repository/digest.ts';
 import type { TensorSpec } from '../repository/types.ts';
 import { PreparedRuns, WARMUP_RUNS } from './prepared-runs.ts';
@@ -23,7 +22,14 @@ import {
   shapesIn,
   viewOf,
 } from './ring.ts';
-import type { FromWorker, LoadCommand, LoadReport, Parcel, ToWorker } from './worker-messages.ts';
+import type {
+  DeclaredSpecs,
+  FromWorker,
+  LoadCommand,
+  LoadReport,
+  Parcel,
+  ToWorker,
+} from './worker-messages.ts';
 
 /**
  * The entry of an inference thread. It boots, waits for one network to load, warms it, and then answers requests
@@ -52,21 +58,24 @@ export const BATCH_PROBE_RUNS = 2;
 /** Slower networks are not probed: jobs of several of their inferences would hold up others too long. */
 export const BATCH_PROBE_MAX_MS = 20;
 
+/** Larger files are not opened a second time for batches: twice their memory would be needed for a while. */
+export const MAX_REOPENED_BYTES = 16 * 1024 * 1024;
+
 async function serve(port: MessagePort, command: LoadCommand): Promise<void> {
   let session: PreparedSession;
   let report: LoadReport;
   try {
     if (command.saveOptimizedTo !== undefined) {
-      await optimize(command);
-      port.postMessage({ kind: 'saved' } satisfies FromWorker);
+      const declared = await optimize(command, command.saveOptimizedTo);
+      port.postMessage({ kind: 'saved', declared } satisfies FromWorker);
       return;
     }
     const startMs = systemClock.nowMs();
     const bytesBefore = process.memoryUsage.rss();
-    session = await open(command);
-    const inputs = session.inputs.map(specOf);
-    const outputs = session.outputs.map(specOf);
-    const warm = await warmUp(session, inputs, outputs);
+    const network = await warmedNetwork(command);
+    session = network.session;
+    const { warm } = network;
+    const { inputs, outputs } = command.declared ?? network.declared;
     const ring = createRing(
       RING_BATCH_ROOM * sizeAtBatchOne(inputs),
       RING_BATCH_ROOM * (warm?.outputBytes ?? sizeAtBatchOne(outputs)),
@@ -91,17 +100,60 @@ async function serve(port: MessagePort, command: LoadCommand): Promise<void> {
   command.port?.close();
 }
 
-async function optimize(command: LoadCommand): Promise<void> {
-  const options = {
-    intraOpThreads: command.intraOpThreads,
-    optimizedModelPath: command.saveOptimizedTo,
-  };
-  const session = await Session.create(checkedModel(command), options);
+async function optimize(command: LoadCommand, path: string): Promise<DeclaredSpecs> {
+  const { session, declared } = await warmedNetwork({ ...command, keepOptimizedAt: path });
   await session.release();
+  return declared;
 }
 
-function open(command: LoadCommand): Promise<PreparedSession> {
-  return PreparedSession.create(checkedModel(command), {
+interface WarmedNetwork {
+  readonly session: PreparedSession;
+  /** What its file says. */
+  readonly declared: DeclaredSpecs;
+  readonly warm: WarmUp | undefined;
+}
+
+async function warmedNetwork(command: LoadCommand): Promise<WarmedNetwork> {
+  const session = await open(command, checkedModel(command));
+  const declared = specsOf(session);
+  const warm = await warmUp(session, declared);
+  if (warm === undefined || warm.serviceMs > BATCH_PROBE_MAX_MS || !declared.inputs.every(isSingle))
+    return { session, declared, warm };
+  const wide = await openedForBatches(command, session);
+  if (wide === undefined) return { session, declared, warm };
+  await session.release();
+  return { session: wide.session, declared, warm: { ...warm, batchMs: wide.batchMs } };
+}
+
+/**
+ * A network whose file says a batch of 1, opened for requests to be computed together.
+ * @returns undefined where it does not compute the same then, or mixes rows
+ */
+async function openedForBatches(
+  command: LoadCommand,
+  session: PreparedSession,
+): Promise<{ session: PreparedSession; batchMs: number } | undefined> {
+  if (command.isOptimized || statSync(command.modelPath).size > MAX_REOPENED_BYTES) return undefined;
+  let wide: PreparedSession | undefined;
+  try {
+    // What reads and writes networks takes memory that most servers never need.
+    const { openBatch } = await import('../engine/open-batch.ts');
+    const bytes = openBatch(readFileSync(command.modelPath));
+    wide = bytes && (await open(command, bytes));
+    if (wide !== undefined && (await computesSame(session, wide))) {
+      const batchMs = await probeBatch(wide, specsOf(wide));
+      if (batchMs !== undefined) return { session: wide, batchMs };
+    }
+  } catch {
+    // It stays as it is in its file.
+  }
+  await wide?.release();
+  if (command.keepOptimizedAt !== undefined) await (await open(command, command.modelPath)).release();
+  return undefined;
+}
+
+function open(command: LoadCommand, model: string | Uint8Array): Promise<PreparedSession> {
+  return PreparedSession.create(model, {
     intraOpThreads: command.intraOpThreads,
     optimization: command.isOptimized ? 'disabled' : 'all',
     optimizedModelPath: command.keepOptimizedAt,
@@ -218,11 +270,8 @@ interface WarmUp {
 }
 
 /** Undefined where an inner size is open: no input can be made up that the network surely accepts. */
-async function warmUp(
-  session: PreparedSession,
-  inputs: readonly TensorSpec[],
-  outputs: readonly TensorSpec[],
-): Promise<WarmUp | undefined> {
+async function warmUp(session: PreparedSession, specs: DeclaredSpecs): Promise<WarmUp | undefined> {
+  const { inputs } = specs;
   if (inputs.some(({ dtype, shape }) => !isNumeric(dtype) || shape.slice(1).includes(-1))) return undefined;
   const feeds = inputs.map((spec) => madeUpInput(spec, 1));
   let serviceMs = Number.POSITIVE_INFINITY;
@@ -233,13 +282,18 @@ async function warmUp(
     serviceMs = Math.min(serviceMs, systemClock.nowMs() - startMs);
     outputBytes = results.reduce((sum, tensor) => sum + tensor.bytes.byteLength + 8, 0);
   }
-  const isProbed = serviceMs <= BATCH_PROBE_MAX_MS && [...inputs, ...outputs].every(isRowWise);
-  return { serviceMs, outputBytes, batchMs: isProbed ? await probeBatch(session, inputs) : undefined };
+  const batchMs = serviceMs <= BATCH_PROBE_MAX_MS ? await probeBatch(session, specs) : undefined;
+  return { serviceMs, outputBytes, batchMs };
 }
 
 /** Whether its first size is open and it can be compared by rows. Of other types no example can be made up that tells. */
 function isRowWise({ dtype, shape }: TensorSpec): boolean {
   return dtype === 'float32' && shape[0] === -1;
+}
+
+/** Whether its file says a batch of 1, and it can be compared. */
+function isSingle({ dtype, shape }: TensorSpec): boolean {
+  return dtype === 'float32' && shape[0] === 1;
 }
 
 /** Kernels add up in another order for larger batches, by some 1e-6; rows that mix differ by far more. */
@@ -248,14 +302,15 @@ const ROW_TOLERANCE = 1e-3;
 /**
  * An open first size need not be a batch: a softmax over it, or statistics of the batch, mix the rows. So examples are
  * computed together only by networks of which the rows of a joint run are seen to be those of single ones.
- * @returns the time of a joint run; undefined if rows mix
+ * @returns the time of a joint run; undefined if rows mix, or cannot be compared
  */
 async function probeBatch(
   session: PreparedSession,
-  specs: readonly TensorSpec[],
+  { inputs, outputs }: DeclaredSpecs,
 ): Promise<number | undefined> {
+  if (![...inputs, ...outputs].every(isRowWise)) return undefined;
   try {
-    const joint = specs.map((spec) => madeUpInput(spec, BATCH_PROBE_ROWS));
+    const joint = inputs.map((spec) => madeUpInput(spec, BATCH_PROBE_ROWS));
     let together: readonly Tensor[] = [];
     let batchMs = Number.POSITIVE_INFINITY;
     for (let run = 0; run < BATCH_PROBE_RUNS; run++) {
@@ -265,16 +320,23 @@ async function probeBatch(
     }
     for (const row of [0, BATCH_PROBE_ROWS - 1]) {
       const alone = await session.run(joint.map((tensor) => rowOf(tensor, row, BATCH_PROBE_ROWS)));
-      const isSame = alone.every((tensor, i) => {
-        const other = together[i]!;
-        return other.shape[0] === BATCH_PROBE_ROWS && isClose(tensor, rowOf(other, row, BATCH_PROBE_ROWS));
+      const rows = together.map((tensor) => {
+        if (tensor.shape[0] !== BATCH_PROBE_ROWS) return undefined;
+        return rowOf(tensor, row, BATCH_PROBE_ROWS);
       });
-      if (!isSame) return undefined;
+      if (!alone.every((tensor, i) => rows[i] !== undefined && isClose(tensor, rows[i]))) return undefined;
     }
     return batchMs;
   } catch {
     return undefined; // A network that fails on several examples takes them one by one.
   }
+}
+
+/** Whether both give the same for a single example. */
+async function computesSame(session: PreparedSession, other: PreparedSession): Promise<boolean> {
+  const feeds = specsOf(session).inputs.map((spec) => madeUpInput(spec, 1));
+  const [expected, actual] = [await session.run(feeds), await other.run(feeds)];
+  return expected.every((tensor, i) => isClose(tensor, actual[i]!));
 }
 
 function rowOf({ dtype, shape, bytes }: Tensor, row: number, rows: number): Tensor {
@@ -298,6 +360,10 @@ function madeUpInput({ dtype, shape }: TensorSpec, rows: number): Tensor {
     new Float32Array(bytes.buffer).set(Float32Array.from({ length: count }, () => random.uniform()));
   }
   return { dtype, shape: sizes, bytes };
+}
+
+function specsOf(session: PreparedSession): DeclaredSpecs {
+  return { inputs: session.inputs.map(specOf), outputs: session.outputs.map(specOf) };
 }
 
 function specOf(value: PreparedSession['inputs'][number]): TensorSpec {

@@ -19,11 +19,26 @@ export const UNKNOWN_SERVICE_MS = 1;
 /** Requests that may be merged into one job: longer jobs gain little more and hold up what is more urgent. */
 export const MAX_MERGED_ROWS = 8;
 
-/** A merged job has to save this share of the time of single ones, or its longer wait for the first is not worth it. */
-export const MIN_BATCH_SAVING = 0.05;
+/** The longest merged job in the thread with the sockets, which wait for it: refusals are to come within some 20 ms. */
+export const MAX_INLINE_JOB_MS = 12;
+
+/**
+ * The share of the time of single inferences that merged ones have to save. Little is enough: answering several requests
+ * at once saves turns between computing and sockets besides (ResNet-20: 3 % of the inferences, 6 % of all).
+ */
+export const MIN_BATCH_SAVING = 0.01;
+
+/** Merged jobs by which it is judged whether they pay. */
+export const BATCH_TRIAL_JOBS = 16;
+
+/** The first of them do not count: each size allocates anew, and finds caches cold. */
+export const BATCH_TRIAL_WARMUP_JOBS = 4;
+
+/** One job that was disturbed is not to outweigh all others. */
+const LEAST_SHARED_RATIO = -0.2;
 
 /** After so many jobs that were not merged because it did not pay, it is tried again: loads and caches change. */
-export const BATCH_RETRY_JOBS = 256;
+export const BATCH_RETRY_JOBS = 1024;
 
 /** What happens to a version on its own account. */
 export interface LiveVersionEvents {
@@ -50,12 +65,15 @@ export class LiveVersion {
   readonly resident: Readonly<ResidentVersion>;
   readonly #resident: MutableResident;
   readonly #isBatchable: boolean;
+  readonly #isInline: boolean;
   readonly #lanes: (Lane | undefined)[];
   readonly #loader: Loader;
   readonly #logger: Logger;
   readonly #events: LiveVersionEvents;
   #isMeasured = false;
   #sharedRatio: number | undefined;
+  /** Of the trial that is under way, or since one that paid. */
+  #mergedJobs = 0;
   #jobsUntilRetry = 0;
   #losses = 0;
   #held = 0;
@@ -107,6 +125,7 @@ export class LiveVersion {
     this.#logger = logger;
     this.#events = events;
     this.#isBatchable = report.batchMs !== undefined;
+    this.#isInline = networks.some(({ lane }) => lane.isInline);
     this.#resident = {
       version: stored.version,
       accuracy: options.relativeAccuracy,
@@ -116,7 +135,11 @@ export class LiveVersion {
       dispatched: 0,
     };
     this.resident = this.#resident;
-    if (report.batchMs !== undefined) this.#learnBatch(report.batchRows, report.batchMs);
+    if (report.batchMs !== undefined) {
+      const ratio = sharedRatioOf(report.batchRows, report.batchMs, this.#resident.serviceMs);
+      this.#resident.batchSharedRatio = Math.max(0, ratio);
+      this.#resident.maxBatch = this.maxJointRows;
+    }
     this.#lanes = networks.map(({ lane }) => lane);
     this.#lanes.forEach((lane, slot) => {
       this.#watch(lane!, slot);
@@ -139,7 +162,10 @@ export class LiveVersion {
 
   /** Examples of several requests that may be computed as one job, whether or not that pays; 1: none are joined. */
   get maxJointRows(): number {
-    return this.#isBatchable ? MAX_MERGED_ROWS : 1;
+    if (!this.#isBatchable) return 1;
+    if (!this.#isInline) return MAX_MERGED_ROWS;
+    const rows = Math.floor(MAX_INLINE_JOB_MS / this.#resident.serviceMs);
+    return Math.min(Math.max(rows, 1), MAX_MERGED_ROWS);
   }
 
   /** Requests that this version has promised to answer. */
@@ -165,7 +191,7 @@ export class LiveVersion {
     this.#isMeasured = true;
     this.#resident.serviceMs += weight * (computeMs - this.#resident.serviceMs);
     if (this.#isBatchable && this.#resident.maxBatch === 1 && --this.#jobsUntilRetry <= 0)
-      this.#resident.maxBatch = MAX_MERGED_ROWS;
+      this.#resident.maxBatch = this.maxJointRows;
   }
 
   /** Counts a request given to it by the server's choice. */
@@ -224,19 +250,23 @@ export class LiveVersion {
     }
   }
 
-  /** s(b) = s(1) · (α + (1 − α) b): from the time of a job follows α, the share that a job pays once. */
+  /** Learns from a merged job; after a trial of some, merges on only if that pays. */
   #learnBatch(rows: number, computeMs: number): void {
-    const { serviceMs } = this.#resident;
-    const observed = Math.min(1, (rows - computeMs / serviceMs) / (rows - 1));
-    const before = this.#sharedRatio;
-    this.#sharedRatio =
-      before === undefined ? observed : before + SERVICE_TIME_SMOOTHING * (observed - before);
-    this.#resident.batchSharedRatio = Math.max(0, this.#sharedRatio);
+    this.#mergedJobs++;
+    if (this.#mergedJobs <= BATCH_TRIAL_WARMUP_JOBS) return;
+    const observed = sharedRatioOf(rows, computeMs, this.#resident.serviceMs);
+    const before = this.#sharedRatio ?? observed;
+    const counted = this.#mergedJobs - BATCH_TRIAL_WARMUP_JOBS; // At first the mean, so that no single one weighs most.
+    const ratio = before + Math.max(SERVICE_TIME_SMOOTHING, 1 / counted) * (observed - before);
+    this.#sharedRatio = ratio;
+    this.#resident.batchSharedRatio = Math.max(0, ratio);
     // Saved of b single ones: 1 − s(b) / (b s(1)) = α (b − 1) / b.
-    const pays = (this.#sharedRatio * (MAX_MERGED_ROWS - 1)) / MAX_MERGED_ROWS >= MIN_BATCH_SAVING;
-    const maxBatch = this.#isBatchable && pays ? MAX_MERGED_ROWS : 1;
-    if (maxBatch === 1) this.#jobsUntilRetry = BATCH_RETRY_JOBS;
-    this.#resident.maxBatch = maxBatch;
+    const isSaving = (ratio * (MAX_MERGED_ROWS - 1)) / MAX_MERGED_ROWS >= MIN_BATCH_SAVING;
+    if (this.#mergedJobs < BATCH_TRIAL_JOBS || isSaving) return;
+    this.#resident.maxBatch = 1;
+    this.#sharedRatio = undefined;
+    this.#mergedJobs = 0;
+    this.#jobsUntilRetry = BATCH_RETRY_JOBS;
   }
 
   #watch(lane: Lane, slot: number): void {
@@ -274,4 +304,10 @@ export class LiveVersion {
       await this.#replace(slot);
     }
   }
+}
+
+/** s(b) = s(1) · (α + (1 − α) b): from the time of a job follows α, the share that a job pays once. */
+function sharedRatioOf(rows: number, computeMs: number, serviceMs: number): number {
+  const ratio = (rows - computeMs / serviceMs) / (rows - 1);
+  return Math.min(Math.max(ratio, LEAST_SHARED_RATIO), 1);
 }

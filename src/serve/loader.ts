@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { access, mkdtemp, rm, stat } from 'node:fs/promises';
+import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { getPriority, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
@@ -10,7 +10,7 @@ import { InlineLane, MAX_INLINE_BYTES } from './inline-lane.ts';
 import type { Lane } from './lane.ts';
 import { mayRaisePriority } from './pinning.ts';
 import { WorkerHandle } from './worker-handle.ts';
-import type { LoadReport } from './worker-messages.ts';
+import type { DeclaredSpecs, LoadReport } from './worker-messages.ts';
 
 /** A network ready to run. */
 export interface LoadedNetwork {
@@ -23,6 +23,15 @@ export interface LoadedNetwork {
  * that must step down to a faster variant *is* saturated: waiting on would cost more than the load's own CPU time.
  */
 export const LOW_PRIORITY_BUDGET_MS = 250;
+
+/** A network as ONNX Runtime optimised it, and what its own file says. */
+interface OptimizedFile {
+  readonly path: string;
+  readonly declared: DeclaredSpecs;
+}
+
+/** Optimised files that are kept for the next load of the same version. */
+export const MAX_OPTIMIZED_FILES = 64;
 
 export interface LoaderOptions {
   /** Threads booted ahead of need. */
@@ -48,6 +57,8 @@ export class Loader {
   readonly #inlineBelowMs: number;
   readonly #clock: Clock;
   readonly #spares: Promise<WorkerHandle>[] = [];
+  /** By path, the oldest first. */
+  readonly #optimizedFiles = new Map<string, OptimizedFile>();
   #isPrivileged: boolean;
   #cacheFolder: Promise<string> | undefined;
   #isClosed = false;
@@ -86,12 +97,18 @@ export class Loader {
   async load(stored: StoredVersion, threads = 1, isUrgent = false): Promise<LoadedNetwork> {
     const mayBeInline = threads === 1 && this.#inlineBelowMs > 0 && (await isSmall(stored.modelPath));
     const loaded = await this.#loadInThread(stored, threads, isUrgent, mayBeInline);
-    const { serviceMs = Number.POSITIVE_INFINITY } = loaded.report;
-    if (!mayBeInline || serviceMs >= this.#inlineBelowMs) return loaded;
-    // It was optimised and measured beside the sockets; what is left is to open the file.
-    const lane = await InlineLane.open(await this.#optimizedPath(stored), loaded.report.inputs, this.#clock);
-    await loaded.lane.close();
-    return { lane, report: loaded.report };
+    if (!mayBeInline) return loaded;
+    const path = await this.#optimizedPath(stored);
+    try {
+      const { serviceMs = Number.POSITIVE_INFINITY } = loaded.report;
+      if (serviceMs >= this.#inlineBelowMs) return loaded;
+      // It was optimised and measured beside the sockets; what is left is to open the file.
+      const lane = await InlineLane.open(path, loaded.report.inputs, this.#clock);
+      await loaded.lane.close();
+      return { lane, report: loaded.report };
+    } finally {
+      if (!this.#optimizedFiles.has(path)) await rm(path, { force: true });
+    }
   }
 
   async #loadInThread(
@@ -106,9 +123,9 @@ export class Loader {
       intraOpThreads: threads,
     };
     if (!this.#isPrivileged) {
-      const optimized = await this.#optimized(stored);
+      const { path, declared } = await this.#optimized(stored);
       const lane = await this.#takeWorker();
-      return { lane, report: await lane.load({ ...request, modelPath: optimized, isOptimized: true }) };
+      return { lane, report: await lane.load({ ...request, modelPath: path, isOptimized: true, declared }) };
     }
     const lane = await this.#takeWorker();
     const raiseLater = setTimeout(() => lane.raisePriority(this.#basePriority), LOW_PRIORITY_BUDGET_MS);
@@ -154,22 +171,26 @@ export class Loader {
     return WorkerHandle.boot({ lowPriority: this.#isPrivileged });
   }
 
-  async #optimized(stored: StoredVersion): Promise<string> {
+  async #optimized(stored: StoredVersion): Promise<OptimizedFile> {
     const path = await this.#optimizedPath(stored);
-    const isCached = await access(path).then(
-      () => true,
-      () => false,
-    );
-    if (isCached) return path;
+    const known = this.#optimizedFiles.get(path);
+    if (known !== undefined) return known;
     const throwAway = await WorkerHandle.boot({ lowPriority: true });
-    await throwAway.optimize({
+    const declared = await throwAway.optimize({
       modelPath: stored.modelPath,
       digest: stored.variant?.digest ?? stored.digest,
       isOptimized: false,
       intraOpThreads: 1,
       saveOptimizedTo: path,
     });
-    return path;
+    const file = { path, declared };
+    this.#optimizedFiles.set(path, file);
+    const [oldest] = this.#optimizedFiles.keys();
+    if (this.#optimizedFiles.size > MAX_OPTIMIZED_FILES) {
+      this.#optimizedFiles.delete(oldest!);
+      await rm(oldest!, { force: true });
+    }
+    return file;
   }
 
   /** Where the network as ONNX Runtime has optimised it here is kept as long as the server runs. */

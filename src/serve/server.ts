@@ -107,7 +107,7 @@ export const DEFAULT_HOST = '127.0.0.1';
 /** For `inlineBelowMs`. */
 export const inlineBelowDefaults = {
   /** One inference at a time: while it runs nobody else would get the CPU, and refusals can wait so long. */
-  oneSlotMs: 2,
+  oneSlotMs: 5,
   /** Inferences in the one thread that has the sockets take turns, so only those that are short against a hand-off. */
   manySlotsMs: 0.1,
 } as const;

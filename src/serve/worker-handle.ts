@@ -7,7 +7,14 @@ import { workerUrl } from '../base/worker-url.ts';
 import { WorkerLostError } from './errors.ts';
 import { joined, type Lane, type RunResult } from './lane.ts';
 import { CARRIAGE, CONTROL, putMerged, RING_SLOTS, type RingView, takeTensors, viewOf } from './ring.ts';
-import type { FromWorker, LoadCommand, LoadReport, Parcel, ToWorker } from './worker-messages.ts';
+import type {
+  DeclaredSpecs,
+  FromWorker,
+  LoadCommand,
+  LoadReport,
+  Parcel,
+  ToWorker,
+} from './worker-messages.ts';
 
 /** How long a worker that was told to stop is waited for: longer than any sane inference. */
 export const STOP_TIMEOUT_MS = 10_000;
@@ -85,11 +92,12 @@ export class WorkerHandle implements Lane {
     return message.report;
   }
 
-  /** Optimises a network into a file; the thread ends afterwards. */
-  async optimize(command: Omit<LoadCommand, 'kind' | 'port'>): Promise<void> {
+  /** Optimises a network into a file; the thread ends afterwards. @returns what the network's own file says */
+  async optimize(command: Omit<LoadCommand, 'kind' | 'port'>): Promise<DeclaredSpecs> {
     const message = await this.#ask({ ...command, kind: 'load' }, []);
     if (message === 0 || message.kind !== 'saved') throw this.#unexpected(message);
     await this.close();
+    return message.declared;
   }
 
   /** Gives the thread the priority of the process back. @returns false if the system does not allow it */

@@ -7,6 +7,12 @@ import type { Ring } from './ring.ts';
 /** What the threads tell each other beside the ring. */
 export type ToWorker = LoadCommand | { readonly kind: 'stop' };
 
+/** Inputs and outputs as a network's own file says them. */
+export interface DeclaredSpecs {
+  readonly inputs: readonly TensorSpec[];
+  readonly outputs: readonly TensorSpec[];
+}
+
 export interface LoadCommand {
   readonly kind: 'load';
   readonly modelPath: string;
@@ -14,6 +20,8 @@ export interface LoadCommand {
   readonly digest?: string;
   /** The file was optimised here by ONNX Runtime already. */
   readonly isOptimized: boolean;
+  /** Of an optimised file: what the original one says; the batch may have been opened since. */
+  readonly declared?: DeclaredSpecs;
   /** Only optimise the network and save it here, then end. */
   readonly saveOptimizedTo?: string;
   /** Beside serving, save the optimised network here. */
@@ -26,14 +34,12 @@ export interface LoadCommand {
 export type FromWorker =
   | { readonly kind: 'booted'; readonly threadId: number | undefined; readonly isLowPriority: boolean }
   | { readonly kind: 'loaded'; readonly report: LoadReport }
-  | { readonly kind: 'saved' }
+  | { readonly kind: 'saved'; readonly declared: DeclaredSpecs }
   | { readonly kind: 'failed'; readonly code: ErrorCode; readonly message: string }
   | 0;
 
-export interface LoadReport {
+export interface LoadReport extends DeclaredSpecs {
   readonly ring: Ring;
-  readonly inputs: readonly TensorSpec[];
-  readonly outputs: readonly TensorSpec[];
   readonly loadMs: number;
   /** Time of the fastest warm-up inference (the thread may have been pushed aside during others); undefined if the input's shape is too open to make one up. */
   readonly serviceMs: number | undefined;
