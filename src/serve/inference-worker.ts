@@ -1,6 +1,5 @@
-import { readFileSync, readlinkSync, statSync } from 'node:fs';
-import { constants, setPriority } from 'node:os';
-import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { readFileSync, statSync } from 'node:fs';
+import { type MessagePort, receiveMessageOnPort } from 'node:worker_threads';
 import { systemClock } from '../base/clock.ts';
 import { byteLengthOf } from '../base/dtype.ts';
 import { BonsaiError, type ErrorCode, messageOf } from '../base/errors.ts';
@@ -32,15 +31,13 @@ import type {
 } from './worker-messages.ts';
 
 /**
- * The entry of an inference thread. It boots, waits for one network to load, warms it, and then answers requests
- * from its ring until it is told to stop. A thread reads its own clock: nobody can hand it one.
+ * What an inference thread does: it waits for one network to load, warms it, and then answers requests from its ring
+ * until it is told to stop. A thread reads its own clock: nobody can hand it one.
  */
-async function main(port: MessagePort): Promise<void> {
-  const isLowPriority = workerData.lowPriority === true && lowerPriority();
-  const booted: FromWorker = { kind: 'booted', threadId: linuxThreadId(), isLowPriority };
+export async function answerRequests(port: MessagePort): Promise<void> {
   const command = await new Promise<ToWorker>((resolve) => {
     port.once('message', resolve);
-    port.postMessage(booted);
+    port.postMessage({ kind: 'booted' } satisfies FromWorker);
   });
   if (command.kind === 'load') await serve(port, command);
   port.close();
@@ -384,25 +381,3 @@ function sizeAtBatchOne(specs: readonly TensorSpec[]): number {
     0,
   );
 }
-
-/** The kernel's id of this thread (a worker's `threadId` is Node's own numbering); undefined outside Linux. */
-function linuxThreadId(): number | undefined {
-  try {
-    return Number(readlinkSync('/proc/thread-self').split('/').at(-1));
-  } catch {
-    return undefined;
-  }
-}
-
-function lowerPriority(): boolean {
-  const thread = linuxThreadId();
-  if (thread === undefined) return false; // Elsewhere a priority belongs to the whole process.
-  try {
-    setPriority(thread, constants.priority.PRIORITY_LOW);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-if (parentPort !== null) await main(parentPort);

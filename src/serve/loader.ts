@@ -9,6 +9,7 @@ import type { StoredVersion } from '../repository/store.ts';
 import { InlineLane, MAX_INLINE_BYTES } from './inline-lane.ts';
 import type { Lane } from './lane.ts';
 import { mayRaisePriority } from './pinning.ts';
+import { watchForStarvation } from './starvation.ts';
 import { WorkerHandle } from './worker-handle.ts';
 import type { DeclaredSpecs, LoadReport } from './worker-messages.ts';
 
@@ -17,12 +18,6 @@ export interface LoadedNetwork {
   readonly lane: Lane;
   readonly report: LoadReport;
 }
-
-/**
- * How long a load may stay at low priority. On a saturated CPU a nice-19 thread gets some 1.5 % of it, and a server
- * that must step down to a faster variant *is* saturated: waiting on would cost more than the load's own CPU time.
- */
-export const LOW_PRIORITY_BUDGET_MS = 250;
 
 /** A network as ONNX Runtime optimised it, and what its own file says. */
 interface OptimizedFile {
@@ -78,8 +73,7 @@ export class Loader {
   }
 
   /**
-   * Boots threads for the loads to come; called when a load is done, so as not to compete with it. A thread can lower
-   * its priority only once it runs, so booting (some 50 ms of CPU) shares the CPU evenly; it cannot be starved either.
+   * Boots threads for the loads to come; called when a load is done, so as not to compete with it.
    */
   refill(): void {
     while (!this.#isClosed && this.#spares.length < this.#spareCount) {
@@ -128,14 +122,17 @@ export class Loader {
       return { lane, report: await lane.load({ ...request, modelPath: path, isOptimized: true, declared }) };
     }
     const lane = await this.#takeWorker();
-    const raiseLater = setTimeout(() => lane.raisePriority(this.#basePriority), LOW_PRIORITY_BUDGET_MS);
+    const endWatch = watchForStarvation(
+      () => lane.cpuMs,
+      () => lane.raisePriority(this.#basePriority),
+    );
     if (isUrgent) lane.raisePriority(this.#basePriority);
     try {
       const keepOptimizedAt = keepsOptimized ? await this.#optimizedPath(stored) : undefined;
       const report = await lane.load({ ...request, isOptimized: false, keepOptimizedAt });
       if (lane.raisePriority(this.#basePriority)) return { lane, report };
     } finally {
-      clearTimeout(raiseLater);
+      endWatch();
     }
     this.#logger.warn(
       'Thread priorities cannot be raised here; networks are optimised into files before they load.',

@@ -1,4 +1,4 @@
-import { setPriority } from 'node:os';
+import { constants, getPriority, setPriority } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import { BonsaiError } from '../base/errors.ts';
@@ -7,6 +7,7 @@ import { workerUrl } from '../base/worker-url.ts';
 import { WorkerLostError } from './errors.ts';
 import { joined, type Lane, type RunResult } from './lane.ts';
 import { CARRIAGE, CONTROL, putMerged, RING_SLOTS, type RingView, takeTensors, viewOf } from './ring.ts';
+import { cpuMsOfThread, watchForStarvation } from './starvation.ts';
 import type {
   DeclaredSpecs,
   FromWorker,
@@ -43,25 +44,40 @@ export class WorkerHandle implements Lane {
   /** Called once if the thread ends without having been closed. */
   onLost: Lane['onLost'] = () => undefined;
 
-  /** Starts a thread and waits until it can take a network. */
+  /**
+   * Starts a thread and waits until it can take a network.
+   * @param options.lowPriority gives way to others, unless it is starved
+   */
   static async boot(options: { readonly lowPriority: boolean }): Promise<WorkerHandle> {
     const handle = new WorkerHandle(options.lowPriority);
-    const message = await handle.#next();
-    if (message !== 0 && message.kind === 'booted') {
-      handle.#threadId = message.threadId;
-      handle.#isLowPriority = message.isLowPriority;
+    const basePriority = getPriority();
+    let wasRaised = false;
+    const endWatch = watchForStarvation(
+      () => handle.cpuMs,
+      () => {
+        wasRaised = handle.#isLowPriority && handle.raisePriority(basePriority);
+      },
+    );
+    try {
+      await handle.#next();
+    } finally {
+      endWatch();
     }
+    if (wasRaised) handle.#lowerPriority();
     return handle;
   }
 
   private constructor(lowPriority: boolean) {
-    this.#worker = new Worker(workerUrl(import.meta.url, 'inference-worker'), {
+    this.#worker = new Worker(workerUrl(import.meta.url, 'inference-thread'), {
       workerData: { lowPriority },
       name: 'bonsai-inference',
     });
     this.#worker.on('message', (message: FromWorker) => {
       if (message === 0) this.#collect();
-      else this.#awaited?.resolve(message);
+      else if (message.kind === 'started') {
+        this.#threadId = message.threadId;
+        this.#isLowPriority = message.isLowPriority;
+      } else this.#awaited?.resolve(message);
     });
     this.#worker.on('error', (error) => this.#lose(error.message));
     this.#exited = new Promise((resolve) => {
@@ -78,6 +94,11 @@ export class WorkerHandle implements Lane {
 
   get isLost(): boolean {
     return this.#lostReason !== undefined;
+  }
+
+  /** CPU time that the thread has had; undefined where the system does not tell. */
+  get cpuMs(): number | undefined {
+    return cpuMsOfThread(this.#threadId);
   }
 
   /** @throws BonsaiError with the worker's code and reason; the thread ends then */
@@ -110,6 +131,11 @@ export class WorkerHandle implements Lane {
     } catch {
       return false;
     }
+  }
+
+  #lowerPriority(): void {
+    setPriority(this.#threadId!, constants.priority.PRIORITY_LOW); // Allowed to everybody.
+    this.#isLowPriority = true;
   }
 
   /**

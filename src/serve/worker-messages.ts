@@ -32,7 +32,8 @@ export interface LoadCommand {
 }
 
 export type FromWorker =
-  | { readonly kind: 'booted'; readonly threadId: number | undefined; readonly isLowPriority: boolean }
+  | { readonly kind: 'started'; readonly threadId: number | undefined; readonly isLowPriority: boolean }
+  | { readonly kind: 'booted' }
   | { readonly kind: 'loaded'; readonly report: LoadReport }
   | { readonly kind: 'saved'; readonly declared: DeclaredSpecs }
   | { readonly kind: 'failed'; readonly code: ErrorCode; readonly message: string }
