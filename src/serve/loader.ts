@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { mkdtemp, rm, stat } from 'node:fs/promises';
-import { getPriority, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import type { Clock } from '../base/clock.ts';
@@ -48,10 +48,9 @@ export interface LoaderOptions {
 export class Loader {
   readonly #spareCount: number;
   readonly #logger: Logger;
-  readonly #basePriority: number;
   readonly #inlineBelowMs: number;
   readonly #clock: Clock;
-  readonly #spares: Promise<WorkerHandle>[] = [];
+  readonly #spares: WorkerHandle[] = [];
   /** By path, the oldest first. */
   readonly #optimizedFiles = new Map<string, OptimizedFile>();
   #isPrivileged: boolean;
@@ -64,7 +63,6 @@ export class Loader {
     this.#clock = options.clock;
     this.#logger = options.logger;
     this.#isPrivileged = options.isPrivileged ?? mayRaisePriority();
-    this.#basePriority = getPriority();
     this.refill();
   }
 
@@ -77,9 +75,7 @@ export class Loader {
    */
   refill(): void {
     while (!this.#isClosed && this.#spares.length < this.#spareCount) {
-      const spare = WorkerHandle.boot({ lowPriority: this.#isPrivileged });
-      spare.catch(() => undefined); // Whoever takes it sees the error.
-      this.#spares.push(spare);
+      this.#spares.push(WorkerHandle.start({ lowPriority: this.#isPrivileged }));
     }
   }
 
@@ -118,19 +114,18 @@ export class Loader {
     };
     if (!this.#isPrivileged) {
       const { path, declared } = await this.#optimized(stored);
-      const lane = await this.#takeWorker();
+      const lane = await this.#takeWorker(isUrgent);
       return { lane, report: await lane.load({ ...request, modelPath: path, isOptimized: true, declared }) };
     }
-    const lane = await this.#takeWorker();
+    const lane = await this.#takeWorker(isUrgent);
     const endWatch = watchForStarvation(
       () => lane.cpuMs,
-      () => lane.raisePriority(this.#basePriority),
+      () => lane.raisePriority(),
     );
-    if (isUrgent) lane.raisePriority(this.#basePriority);
     try {
       const keepOptimizedAt = keepsOptimized ? await this.#optimizedPath(stored) : undefined;
       const report = await lane.load({ ...request, isOptimized: false, keepOptimizedAt });
-      if (lane.raisePriority(this.#basePriority)) return { lane, report };
+      if (lane.raisePriority()) return { lane, report };
     } finally {
       endWatch();
     }
@@ -146,8 +141,8 @@ export class Loader {
     this.#isClosed = true;
     await Promise.all(
       this.#spares.splice(0).map((spare) =>
-        spare.then(
-          (worker) => worker.close(),
+        spare.booted.then(
+          () => spare.close(),
           () => undefined,
         ),
       ),
@@ -155,24 +150,28 @@ export class Loader {
     if (this.#cacheFolder !== undefined) await rm(await this.#cacheFolder, { recursive: true, force: true });
   }
 
-  async #takeWorker(): Promise<WorkerHandle> {
+  async #takeWorker(isUrgent: boolean): Promise<WorkerHandle> {
     for (let spare = this.#spares.shift(); spare !== undefined; spare = this.#spares.shift()) {
       try {
-        const worker = await spare;
-        if (!worker.isLost && (this.#isPrivileged || !worker.isLowPriority)) return worker;
-        await worker.close();
+        if (isUrgent) spare.hurry();
+        await spare.booted;
+        if (!spare.isLost && (this.#isPrivileged || !spare.isLowPriority)) return spare;
+        await spare.close();
       } catch (thrown) {
         this.#logger.warn({ reason: messageOf(thrown) }, 'a spare inference thread was lost');
       }
     }
-    return WorkerHandle.boot({ lowPriority: this.#isPrivileged });
+    const fresh = WorkerHandle.start({ lowPriority: this.#isPrivileged && !isUrgent });
+    await fresh.booted;
+    return fresh;
   }
 
   async #optimized(stored: StoredVersion): Promise<OptimizedFile> {
     const path = await this.#optimizedPath(stored);
     const known = this.#optimizedFiles.get(path);
     if (known !== undefined) return known;
-    const throwAway = await WorkerHandle.boot({ lowPriority: true });
+    const throwAway = WorkerHandle.start({ lowPriority: true });
+    await throwAway.booted;
     const declared = await throwAway.optimize({
       modelPath: stored.modelPath,
       digest: stored.variant?.digest ?? stored.digest,

@@ -44,26 +44,14 @@ export class WorkerHandle implements Lane {
   /** Called once if the thread ends without having been closed. */
   onLost: Lane['onLost'] = () => undefined;
 
-  /**
-   * Starts a thread and waits until it can take a network.
-   * @param options.lowPriority gives way to others, unless it is starved
-   */
-  static async boot(options: { readonly lowPriority: boolean }): Promise<WorkerHandle> {
+  /** Resolves when the thread can take a network. @throws WorkerLostError */
+  readonly booted: Promise<void>;
+  #isHurried = false;
+
+  /** Starts a thread. @param options.lowPriority it gives way to others, unless it is starved or hurried */
+  static start(options: { readonly lowPriority: boolean }): WorkerHandle {
     const handle = new WorkerHandle(options.lowPriority);
-    const basePriority = getPriority();
-    let wasRaised = false;
-    const endWatch = watchForStarvation(
-      () => handle.cpuMs,
-      () => {
-        wasRaised = handle.#isLowPriority && handle.raisePriority(basePriority);
-      },
-    );
-    try {
-      await handle.#next();
-    } finally {
-      endWatch();
-    }
-    if (wasRaised) handle.#lowerPriority();
+    handle.booted.catch(() => undefined); // Whoever takes it sees the error.
     return handle;
   }
 
@@ -77,6 +65,7 @@ export class WorkerHandle implements Lane {
       else if (message.kind === 'started') {
         this.#threadId = message.threadId;
         this.#isLowPriority = message.isLowPriority;
+        if (this.#isHurried) this.raisePriority();
       } else this.#awaited?.resolve(message);
     });
     this.#worker.on('error', (error) => this.#lose(error.message));
@@ -86,6 +75,13 @@ export class WorkerHandle implements Lane {
         resolve();
       });
     });
+    this.booted = this.#boot();
+  }
+
+  /** Gives the thread the priority of the process from now on, also if it is still booting. */
+  hurry(): void {
+    this.#isHurried = true;
+    this.raisePriority();
   }
 
   get isLowPriority(): boolean {
@@ -122,10 +118,10 @@ export class WorkerHandle implements Lane {
   }
 
   /** Gives the thread the priority of the process back. @returns false if the system does not allow it */
-  raisePriority(priority: number): boolean {
+  raisePriority(): boolean {
     if (!this.#isLowPriority) return true;
     try {
-      setPriority(this.#threadId!, priority);
+      setPriority(this.#threadId!, getPriority());
       this.#isLowPriority = false;
       return true;
     } catch {
@@ -133,7 +129,20 @@ export class WorkerHandle implements Lane {
     }
   }
 
-  #lowerPriority(): void {
+  async #boot(): Promise<void> {
+    let wasRaised = false;
+    const endWatch = watchForStarvation(
+      () => this.cpuMs,
+      () => {
+        wasRaised = this.#isLowPriority && this.raisePriority();
+      },
+    );
+    try {
+      await this.#next();
+    } finally {
+      endWatch();
+    }
+    if (!wasRaised || this.#isHurried) return;
     setPriority(this.#threadId!, constants.priority.PRIORITY_LOW); // Allowed to everybody.
     this.#isLowPriority = true;
   }
