@@ -9,6 +9,7 @@ import { listTasks, readManifest } from '../repository/store.ts';
 import { serveMetricsPage } from '../serve/metrics-page.ts';
 import { DEFAULT_HOST } from '../serve/server.ts';
 import { processContext } from './context.ts';
+import { changesOf } from './decision-text.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { stderrLogger } from './logger.ts';
 import { noticeWebhookOption, webhookOf } from './notice-webhook.ts';
@@ -146,10 +147,7 @@ ${EXIT_CODE_HELP}`,
 }
 
 export function describeDecision(record: DecisionRecord): string {
-  const moves = [
-    ...record.actions.map((action) => `${action.task} -> version ${action.toVersion}`),
-    ...(record.residency ?? []).map(({ kind, task, version }) => `${kind} version ${version} of ${task}`),
-  ].join(', ');
+  const moves = changesOf(record).join(', ');
   const notice = record.notice === undefined ? '' : ` NOTICE: ${record.notice}`;
   return `${(record.atMs / 1000).toFixed(1)} s  ${record.server}  ${moves || 'stay'}: ${record.reason}${notice}`;
 }

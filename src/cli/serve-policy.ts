@@ -5,6 +5,7 @@ import { type Objective, runLoop } from '../orchestrate/loop.ts';
 import type { Policy } from '../policy/policy.ts';
 import type { RunningServer } from '../serve/server.ts';
 import type { Context } from './context.ts';
+import { changesOf } from './decision-text.ts';
 
 /** Lets a policy move the tasks of a server in this process along their families, until the context's signal. */
 export async function followPolicy(
@@ -33,6 +34,8 @@ export async function followPolicy(
     trustsAnyCertificate: isEncrypted,
   });
   server.plane.useDispatch(policy.dispatch);
+  server.overrides.isFollowed = true;
+  if (server.control !== undefined) server.control.policy = policy.name;
   try {
     await runLoop({
       servers: [adapter],
@@ -43,11 +46,20 @@ export async function followPolicy(
       clock,
       signal,
       logger,
-      onDecision: ({ plan }) => {
-        if (plan !== undefined) server.plane.setPlan(plan);
+      overrides: () => server.overrides.byTask,
+      onDecision: (record) => {
+        if (record.plan !== undefined) server.plane.setPlan(record.plan);
+        server.control?.tell({
+          atMs: Math.round(clock.epochMs()),
+          kind: 'decision',
+          reason: record.reason,
+          changes: changesOf(record),
+          notice: record.notice,
+        });
       },
     });
   } finally {
+    server.overrides.isFollowed = false;
     await adapter.close();
   }
 }

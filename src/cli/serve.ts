@@ -11,6 +11,7 @@ import { NothingServedError } from '../serve/errors.ts';
 import { DEFAULT_LIMITS } from '../serve/limits.ts';
 import type { InitialVersions, ModelControl } from '../serve/model-registry.ts';
 import {
+  DEFAULT_CONTROL_PORT,
   DEFAULT_GRPC_PORT,
   DEFAULT_HOST,
   DEFAULT_HTTP_PORT,
@@ -42,6 +43,7 @@ interface ServeOptions extends SafetyOptions {
   readonly port: number;
   readonly grpcPort?: number | 'off';
   readonly metricsPort: number;
+  readonly controlPort?: number | 'off';
   readonly cpus?: number[];
   readonly slots?: number;
   readonly threads: number;
@@ -92,6 +94,12 @@ export function serveCommand(): Command {
       new Option('--metrics-port <n>', 'Prometheus metrics; 0 takes a free one')
         .argParser(parseInteger(0, 65_535))
         .default(DEFAULT_METRICS_PORT),
+    )
+    .addOption(
+      new Option(
+        '--control-port <n>',
+        `the live page; 0 takes a free one, off offers none (default: ${DEFAULT_CONTROL_PORT}, or a free one if that is in use or --port is 0)`,
+      ).argParser((text) => (text === 'off' ? text : parseInteger(0, 65_535)(text))),
     )
     .addOption(
       new Option(
@@ -231,6 +239,7 @@ ${EXIT_CODE_HELP}`,
         httpPort: options.port,
         grpcPort: grpcPortOf(options),
         metricsPort: options.metricsPort,
+        controlPort: controlPortOf(options),
         cpus: options.cpus,
         slots: options.slots,
         threads: options.threads,
@@ -250,7 +259,7 @@ ${EXIT_CODE_HELP}`,
         logsRequests: options.requestLog,
         moreMetrics: policy === undefined ? undefined : () => told.metricsText(),
       });
-      server.plane.setObjectives(objectives);
+      server.overrides.setObjectives(objectives);
       const stopFollowing = followCredentials(options, server, logger);
       const letParentGo = options.exitWithParent ? endWithParent() : undefined;
       endWithLauncher();
@@ -259,11 +268,12 @@ ${EXIT_CODE_HELP}`,
         http: server.httpUrl,
         ...(server.grpcAddress === undefined ? {} : { grpc: server.grpcAddress }),
         metrics: server.metricsUrl,
+        ...(server.controlUrl === undefined ? {} : { control: server.controlUrl }),
       };
       process.stdout.write(
         options.json
           ? `${JSON.stringify(ready)}\n`
-          : `Serving ${repository}: REST ${server.httpUrl}, ${server.grpcAddress === undefined ? '' : `gRPC ${server.grpcAddress}, `}metrics ${server.metricsUrl}\n`,
+          : `Serving ${repository}: REST ${server.httpUrl}, ${server.grpcAddress === undefined ? '' : `gRPC ${server.grpcAddress}, `}metrics ${server.metricsUrl}\n${server.controlUrl === undefined ? '' : `See it at ${server.controlUrl}\n`}`,
       );
       try {
         if (policy === undefined) await aborted(context.signal);
@@ -332,6 +342,11 @@ function loadingOf(
 function grpcPortOf({ port, grpcPort }: ServeOptions): number | undefined {
   if (grpcPort === 'off') return undefined;
   return grpcPort ?? (port === 0 ? 0 : DEFAULT_GRPC_PORT);
+}
+
+function controlPortOf({ port, controlPort }: ServeOptions): number | 'default' | undefined {
+  if (controlPort === 'off') return undefined;
+  return controlPort ?? (port === 0 ? 0 : 'default');
 }
 
 /**

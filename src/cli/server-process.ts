@@ -33,6 +33,8 @@ export interface ReadyLine {
   /** HOST:PORT of the gRPC service, where it is offered. */
   readonly grpc?: string;
   readonly metrics: string;
+  /** Of the live page, where it is offered. */
+  readonly control?: string;
 }
 
 /** How long a server may take to load a repository before it counts as failed. */
@@ -61,6 +63,8 @@ export async function startServerProcess(options: ServerProcessOptions): Promise
       'off',
       '--metrics-port',
       '0',
+      '--control-port',
+      'off',
       ...(options.cpus === undefined ? [] : ['--cpus', options.cpus.join(',')]),
       ...(options.task === undefined
         ? []

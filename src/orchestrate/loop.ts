@@ -36,6 +36,11 @@ export interface LoopOptions {
    * that serves, which is switched. More need a server that can keep several and a dispatch that chooses among them.
    */
   readonly residency?: number;
+  /**
+   * What people have set for single tasks, asked for at each look. A pinned version is the only one that the policy sees of
+   * its task, and is switched to whatever the policy says.
+   */
+  readonly overrides?: () => ReadonlyMap<string, TaskOverride>;
   /** Time between looks; by default the policy's, else `loopDefaults.periodMs`. */
   readonly periodMs?: number;
   /** Keeps the latest decisions of all servers for whoever shows them; see `decisionLog`. */
@@ -54,6 +59,13 @@ export interface Objective {
   readonly sloMs?: number;
   /** The target whose profiles count; by default a variant's most recent one. */
   readonly fingerprint?: string;
+}
+
+/** What a person has set for a task, against what it was started with and what the policy would do. */
+export interface TaskOverride {
+  /** The one version that is to answer. */
+  readonly version?: number;
+  readonly sloMs?: number;
 }
 
 export interface DecisionRecord extends Decision {
@@ -196,7 +208,7 @@ function decide(watch: Watch, settings: Settings): Decision | undefined {
   if (waiting.size > 0 && state.tasks.length === 0) return undefined;
   let decision: Decision;
   try {
-    decision = policy.decide(state);
+    decision = withPins(policy.decide(state), watch, settings);
   } catch (error) {
     if (!watch.troubles.has('policy')) {
       watch.troubles.add('policy');
@@ -217,6 +229,27 @@ function decide(watch: Watch, settings: Settings): Decision | undefined {
   told.hear(server, decision.notice);
   onDecision?.(record);
   return decision;
+}
+
+/** Of tasks that are pinned the policy decides nothing: they go where they were pinned to. */
+function withPins(decision: Decision, watch: Watch, { overrides, tasks }: Settings): Decision {
+  const pins = [...overrides()].flatMap(([task, { version }]) =>
+    version !== undefined && tasks.some((known) => known.task === task) ? [{ task, version }] : [],
+  );
+  if (pins.length === 0) return decision;
+  const isFree = ({ task }: { readonly task: string }) => !pins.some((pin) => pin.task === task);
+  const moves = pins.flatMap(({ task, version }): Action[] => {
+    const { resident, loading } = residentVersionsOf(watch, task);
+    const isThere = resident.length === 1 && resident[0] === version;
+    return isThere || loading.includes(version) ? [] : [{ kind: 'switch', task, toVersion: version }];
+  });
+  const pinned = pins.map(({ task, version }) => `${task} is pinned to version ${version}`).join(', ');
+  return {
+    ...decision,
+    actions: [...decision.actions.filter(isFree), ...moves],
+    residency: decision.residency?.filter(isFree),
+    reason: `${decision.reason} By hand: ${pinned}.`,
+  };
 }
 
 /**
@@ -284,8 +317,8 @@ function isDue(watch: Watch, change: Change, nowMs: number, { tasks, logger }: S
   const failure = watch.failed.get(task);
   const isRetry = failure !== undefined && isSame(failure.change, change);
   if (isRetry && nowMs - failure.atMs < loopDefaults.retryAfterMs) return false;
-  const known = tasks.find((candidate) => candidate.task === task)?.versions;
-  const unknown = versionsOf(change).filter((version) => known?.has(version) !== true);
+  const known = tasks.find((candidate) => candidate.task === task)?.variants ?? [];
+  const unknown = versionsOf(change).filter((wanted) => !known.some(({ version }) => version === wanted));
   if (unknown.length === 0) return true;
   logger.error(
     { server: watch.server.name, task, versions: unknown },
@@ -331,8 +364,11 @@ function isSame(a: Change, b: Change): boolean {
 
 function stateOf(watch: Watch, settings: Settings, waiting: ReadonlySet<string>): PolicyState {
   const { scrape, seen } = watch;
-  const { clock, tasks, residency } = settings;
-  const present = tasks.filter(({ task }) => !waiting.has(task));
+  const { clock, residency, overrides } = settings;
+  const byHand = overrides();
+  const present = settings.tasks
+    .filter(({ task }) => !waiting.has(task))
+    .map((task) => withOverride(task, byHand.get(task.task)));
   return {
     nowMs: clock.nowMs(),
     tasks: present.map(({ task, weight, sloMs, frontier }) => ({
@@ -353,6 +389,16 @@ function stateOf(watch: Watch, settings: Settings, waiting: ReadonlySet<string>)
     lastChangeMs: watch.lastChangeMs,
     cpuBudget: scrape?.cpuBudget ?? 1,
     memory: watch.memory,
+  };
+}
+
+/** A pin to a version that the repository has no more is none. */
+function withOverride(task: SettingsTask, override: TaskOverride | undefined): SettingsTask {
+  const pinned = task.variants.find(({ version }) => version === override?.version);
+  return {
+    ...task,
+    sloMs: override?.sloMs ?? task.sloMs,
+    frontier: pinned === undefined ? task.frontier : [pinned],
   };
 }
 
@@ -407,14 +453,19 @@ interface Settings {
   readonly administrators: Administrators;
   readonly residency: number;
   readonly sleep: (durationMs: number, signal: AbortSignal) => Promise<void>;
-  readonly tasks: readonly {
-    readonly task: string;
-    readonly weight: number;
-    readonly sloMs: number;
-    readonly frontier: readonly Variant[];
-    readonly versions: ReadonlySet<number>;
-  }[];
+  readonly overrides: () => ReadonlyMap<string, TaskOverride>;
+  readonly tasks: readonly SettingsTask[];
 }
+
+interface SettingsTask {
+  readonly task: string;
+  readonly weight: number;
+  readonly sloMs: number;
+  readonly frontier: readonly Variant[];
+  readonly variants: readonly Variant[];
+}
+
+const NO_OVERRIDES: ReadonlyMap<string, TaskOverride> = new Map();
 
 function settingsOf(options: LoopOptions): Settings {
   const { policy, objective, logger = silentLogger } = options;
@@ -428,6 +479,7 @@ function settingsOf(options: LoopOptions): Settings {
     periodMs: options.periodMs ?? policy.periodMs ?? loopDefaults.periodMs,
     decisions: options.decisions ?? decisionLog(),
     onDecision: options.onDecision,
+    overrides: options.overrides ?? (() => NO_OVERRIDES),
     sleep: options.sleep ?? realSleep,
     tasks: objective.tasks.map((manifest) => {
       const own = objective.byTask?.[manifest.task];
@@ -441,7 +493,7 @@ function settingsOf(options: LoopOptions): Settings {
         weight: own?.weight ?? 1,
         sloMs: own?.sloMs ?? manifest.sloMs ?? objective.sloMs ?? loopDefaults.sloMs,
         frontier: acceptableOf(frontier, own?.minAccuracy),
-        versions: new Set(manifest.variants.map((variant) => variant.version)),
+        variants: manifest.variants,
       };
     }),
   };

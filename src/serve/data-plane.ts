@@ -628,6 +628,9 @@ export class DataPlane {
           epochMs,
           objectiveMs,
         });
+        const isLate = objectiveMs !== undefined && totalMs > objectiveMs;
+        const hasDeadline = ticket.priority === 'realtime';
+        ticket.request.model.recent.add(live.version, hasDeadline ? totalMs : undefined, isLate, nowMs);
       }
       const outputs: NamedTensor[] = [];
       live.outputs.forEach(({ name }, i) => {
@@ -790,12 +793,16 @@ export class DataPlane {
 
   /** Within what an answer is to be there; undefined: nobody said. */
   #latencyLimitOf({ maxLatencyMs, model }: InferHead): number | undefined {
-    return maxLatencyMs ?? this.#objectives.get(model.name)?.sloMs ?? this.#limits.maxLatencyMs;
+    return maxLatencyMs ?? this.objectiveMsOf(model);
+  }
+
+  /** The latency objective of a model's requests that name none; undefined: they have none. */
+  objectiveMsOf(model: ServedModel): number | undefined {
+    return this.#objectives.get(model.name)?.sloMs ?? this.#limits.maxLatencyMs;
   }
 
   #sloOf(model: ServedModel): number {
-    const own = this.#objectives.get(model.name)?.sloMs;
-    return own ?? this.#limits.maxLatencyMs ?? model.stored?.manifest?.sloMs ?? this.#limits.maxQueueWaitMs;
+    return this.objectiveMsOf(model) ?? model.stored?.manifest?.sloMs ?? this.#limits.maxQueueWaitMs;
   }
 
   #sharesPlan(): SharesPlan {

@@ -6,6 +6,7 @@ import type { StoredTask, StoredVersion } from '../repository/store.ts';
 import { LoadFailedError, NotLoadedError, NotReadyError } from './errors.ts';
 import { LiveVersion } from './live-version.ts';
 import type { Loader } from './loader.ts';
+import { RecentLatencies } from './recent-latencies.ts';
 import { warmUp } from './warm-up.ts';
 
 /** Which versions of a task shall be in memory. */
@@ -75,6 +76,7 @@ export class ServedModel {
   /** Of all arrivals, those of the batch class. */
   batchArrivals = 0;
   readonly refusals = new Map<string, number>();
+  readonly recent = new RecentLatencies();
   readonly #options: ServedModelOptions;
   #live: ReadonlyMap<number, LiveVersion> = new Map();
   #liveVersions: readonly LiveVersion[] = [];

@@ -9,6 +9,8 @@ import type { Registry } from 'prom-client';
 import type { Clock } from '../base/clock.ts';
 import { BonsaiError, InvalidArgumentError, messageOf, systemCodeOf } from '../base/errors.ts';
 import { describeTarget } from '../engine/target.ts';
+import { ServerControl } from './control/server-control.ts';
+import { ServerOverrides } from './control/server-overrides.ts';
 import { slotsOf } from './cpu-budget.ts';
 import { DataPlane } from './data-plane.ts';
 import { NothingServedError } from './errors.ts';
@@ -37,6 +39,8 @@ export interface ServerOptions {
   readonly grpcPort?: number;
   /** 0: any free port. */
   readonly metricsPort?: number;
+  /** Port of the live page; 0: any free one; `default`: `DEFAULT_CONTROL_PORT` or, where that is in use, any free one. Undefined: none. */
+  readonly controlPort?: number | 'default';
   /** The CPUs that the server may use, e.g. [0]; it is pinned to them where the system allows. Undefined: not pinned. */
   readonly cpus?: readonly number[];
   /** Inferences at a time. Default: as many as the budget of CPUs has room for with that many threads each. */
@@ -85,7 +89,18 @@ export interface RunningServer {
   /** HOST:PORT of the gRPC service, where it is offered. */
   readonly grpcAddress?: string;
   readonly metricsUrl: string;
-  readonly ports: { readonly http: number; readonly grpc?: number; readonly metrics: number };
+  readonly ports: {
+    readonly http: number;
+    readonly grpc?: number;
+    readonly metrics: number;
+    readonly control?: number;
+  };
+  /** Of the live page, where it is offered. */
+  readonly controlUrl?: string;
+  /** What the live page shows beyond the server itself: a policy in the same process tells its decisions here. */
+  readonly control?: ServerControl;
+  /** What people have set for single tasks; a policy in the same process heeds it. */
+  readonly overrides: ServerOverrides;
   /** The served models, for those who run the server in their own process. */
   readonly models: ModelRegistry;
   /** Where requests are queued and dispatched: a policy in the same process puts its dispatch and its plans here. */
@@ -102,6 +117,8 @@ export interface RunningServer {
 export const DEFAULT_HTTP_PORT = 8000;
 export const DEFAULT_GRPC_PORT = 8001;
 export const DEFAULT_METRICS_PORT = 8002;
+/** Of the live page. */
+export const DEFAULT_CONTROL_PORT = 8080;
 export const DEFAULT_HOST = '127.0.0.1';
 
 /** For `inlineBelowMs`. */
@@ -196,11 +213,19 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
           logger,
         });
 
+  const overrides = new ServerOverrides(models, plane);
+  let control: ServerControl | undefined;
   let stopPolling = () => {};
   const stop = async () => {
     stopPolling();
     stopGuard();
-    await Promise.all([closeServer(rest), grpc?.close(LINGER_MS), closeServer(metrics)]);
+    control?.stop();
+    await Promise.all([
+      closeServer(rest),
+      grpc?.close(LINGER_MS),
+      closeServer(metrics),
+      control && closeServer(control.server),
+    ]);
     await models.close();
     await loader.close();
     await unpin();
@@ -211,6 +236,22 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     const grpcPort =
       grpc === undefined ? undefined : await listen(grpc.server, host, options.grpcPort ?? DEFAULT_GRPC_PORT);
     const metricsPort = await listen(metrics, host, options.metricsPort ?? DEFAULT_METRICS_PORT);
+    let controlPort: number | undefined;
+    if (options.controlPort !== undefined) {
+      control = new ServerControl({
+        models,
+        plane,
+        overrides,
+        clock,
+        cpuBudgetCores: budgetCores,
+        access,
+        name: authorityOf(host, httpPort),
+        host,
+        tls: options.tls,
+        onError: (thrown) => logger.error({ err: thrown }, 'the control port failed to answer'),
+      });
+      controlPort = await listenForControl(control.server, host, options.controlPort);
+    }
     const initial = options.initialVersions ?? 'largest';
     await models.loadAll(initial, options.loadModels);
     if (options.mustServe) await checkServing(models, options.repository);
@@ -232,19 +273,22 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       await stop();
     };
     logger.info(
-      { host, httpPort, grpcPort, metricsPort, slots, isPrivileged: loader.isPrivileged },
+      { host, httpPort, grpcPort, metricsPort, controlPort, slots, isPrivileged: loader.isPrivileged },
       'server is ready',
     );
     return {
       httpUrl: urlOf(host, httpPort, options.tls),
       grpcAddress: grpcPort === undefined ? undefined : authorityOf(host, grpcPort),
       metricsUrl: `${urlOf(host, metricsPort, options.tls)}/metrics`,
-      ports: { http: httpPort, grpc: grpcPort, metrics: metricsPort },
+      ports: { http: httpPort, grpc: grpcPort, metrics: metricsPort, control: controlPort },
+      controlUrl: controlPort === undefined ? undefined : `${urlOf(host, controlPort, options.tls)}/`,
+      control,
+      overrides,
       models,
       plane,
       access,
       setTls: ({ cert, key }) => {
-        for (const server of [rest, metrics, grpc?.server])
+        for (const server of [rest, metrics, grpc?.server, control?.server])
           if (server instanceof TlsServer) server.setSecureContext({ cert, key });
       },
       close: () => {
@@ -357,6 +401,17 @@ function listen(server: NetServer, host: string, port: number): Promise<number> 
       resolve(address.port);
     });
   });
+}
+
+/** Who has not chosen a port for the page is not to be kept from serving by another program that has it. */
+async function listenForControl(server: Server, host: string, port: number | 'default'): Promise<number> {
+  if (port !== 'default') return listen(server, host, port);
+  try {
+    return await listen(server, host, DEFAULT_CONTROL_PORT);
+  } catch (thrown) {
+    if (!(thrown instanceof BonsaiError) || thrown.code !== 'port_in_use') throw thrown;
+    return listen(server, host, 0);
+  }
 }
 
 function closeServer(server: Server): Promise<void> {

@@ -38,16 +38,24 @@ export class Access {
    * @returns whether it is enough. Without tokens of administration, those of inference guard that as well.
    */
   allows(permission: Permission, authorization: string | undefined): boolean {
-    const wanted =
-      permission === 'administration'
-        ? (this.#administration ?? this.#inference)
-        : this.#inference && [...this.#inference, ...(this.#administration ?? [])];
+    const wanted = this.#wanted(permission);
     if (wanted === undefined) return true;
     const given = digestOfToken(/^Bearer +(\S+) *$/i.exec(authorization ?? '')?.[1] ?? '');
     let isKnown = false;
     // Digests have equal lengths and all are compared, so that the time tells nothing about any token.
     for (const digest of wanted) if (timingSafeEqual(given, digest)) isKnown = true;
     return isKnown;
+  }
+
+  /** Whether any token is needed for that. */
+  asksFor(permission: Permission): boolean {
+    return this.#wanted(permission) !== undefined;
+  }
+
+  #wanted(permission: Permission): readonly Buffer[] | undefined {
+    return permission === 'administration'
+      ? (this.#administration ?? this.#inference)
+      : this.#inference && [...this.#inference, ...(this.#administration ?? [])];
   }
 }
 

@@ -1,0 +1,123 @@
+/** What the control port says, as JSON. Types only: the live page reads them, too. Times are ms since the Unix epoch. */
+
+/** GET /api/v1/overview: what changes seldom. */
+export interface Overview {
+  readonly schemaVersion: 1;
+  /** Of this run of the program; another one means that it was started anew and its counters began at 0. */
+  readonly bootId: string;
+  /** All that can be watched here, by name; `?server=NAME` asks for another than the first. */
+  readonly servers: readonly string[];
+  readonly server: string;
+  readonly policy?: string;
+  /** Cores given to the server; undefined: unknown. */
+  readonly cpuBudgetCores?: number;
+  readonly startedAtMs: number;
+  /** Whether tasks can be changed by hand: by everybody here, with the administrator's token, or not at all. */
+  readonly overrides: 'open' | 'token' | 'none';
+  readonly tasks: readonly TaskOverview[];
+}
+
+export interface TaskOverview {
+  readonly task: string;
+  /** Latency objective; undefined: none. */
+  readonly sloMs?: number;
+  /** Set by hand. */
+  readonly isSloByHand: boolean;
+  /** The version that it was pinned to by hand. */
+  readonly pinnedVersion?: number;
+  /** Ascending by version. */
+  readonly versions: readonly VersionOverview[];
+}
+
+export interface VersionOverview {
+  readonly version: number;
+  /** On its test data, in [0, 1]; undefined: unknown. */
+  readonly accuracy?: number;
+  /** Over that of the task's best version. */
+  readonly normalisedAccuracy?: number;
+  /** Maximal throughput by its latest profile, requests per second. */
+  readonly throughputRps?: number;
+  readonly macs?: number;
+  readonly isOnFrontier: boolean;
+}
+
+/** One look, once a second; what happened since the look before. GET /api/v1/history and /api/v1/events. */
+export interface Frame {
+  /** Ascending by one. */
+  readonly seq: number;
+  readonly atMs: number;
+  /** Time since the look before. */
+  readonly spanMs: number;
+  /** CPU used over the CPU budget. */
+  readonly cpuUtilization?: number;
+  /** Resident memory of the server. */
+  readonly memoryBytes?: number;
+  readonly tasks: Readonly<Record<string, TaskFrame>>;
+  readonly events?: readonly ControlEvent[];
+  /** Where it has changed since the look before. */
+  readonly overview?: Overview;
+}
+
+export interface TaskFrame {
+  /** Arrivals that have an objective, refused ones included: the demand. */
+  readonly arrivals: number;
+  /** Of all classes. */
+  readonly answered?: number;
+  /** Answered after the objective. */
+  readonly late?: number;
+  /** Turned away at the door or shed from the queue. */
+  readonly refused?: number;
+  /** Refused, given up or late, where they are not told apart. */
+  readonly violations?: number;
+  /** Requests with an objective that wait. */
+  readonly queued?: number;
+  readonly p50Ms?: number;
+  readonly p99Ms?: number;
+  readonly maxMs?: number;
+  /** The version that answers requests which name none. */
+  readonly servingVersion?: number;
+  /** Versions in memory, each with the ms that dispatching expects of an inference (0: unknown). */
+  readonly resident: Readonly<Record<string, number>>;
+  /** Answers by version. */
+  readonly answersBy?: Readonly<Record<string, number>>;
+  /** Some answers, flat: ms before `atMs`, latency in ms, version. */
+  readonly dots?: readonly number[];
+  /** Since the program began. */
+  readonly totals?: TaskTotals;
+}
+
+export interface TaskTotals {
+  readonly accepted: number;
+  readonly refused: number;
+  readonly invalid: number;
+  readonly late: number;
+}
+
+/** A line of the log: what was decided, by whom, and why. */
+export interface ControlEvent {
+  readonly atMs: number;
+  readonly kind: 'decision' | 'override';
+  readonly reason: string;
+  /** What is changed, a phrase each; empty: all stays. */
+  readonly changes: readonly string[];
+  /** Observation and model part. */
+  readonly notice?: string;
+}
+
+/** GET /api/v1/history?before=SEQ&limit=N: the frames before that one, ascending. */
+export interface HistoryPage {
+  readonly bootId: string;
+  /** The oldest that can be had. */
+  readonly firstSeq: number;
+  readonly frames: readonly Frame[];
+}
+
+/** POST /api/v1/tasks/TASK/pin; null: no more. */
+export interface PinRequest {
+  readonly version: number | null;
+}
+
+/** POST /api/v1/tasks/TASK/slo; null: as it was started with. */
+export interface SloRequest {
+  readonly sloMs: number | null;
+}
