@@ -1,0 +1,45 @@
+/** What stretch of time is shown. */
+export interface TimeWindow {
+  readonly spanMs: number;
+  /** Undefined: it follows what comes. */
+  readonly endMs: number | undefined;
+}
+
+export const RANGES = [
+  { label: '1 min', spanMs: 60_000 },
+  { label: '5 min', spanMs: 300_000 },
+  { label: '15 min', spanMs: 900_000 },
+  { label: '1 h', spanMs: 3_600_000 },
+] as const;
+
+export const DEFAULT_SPAN_MS = 300_000;
+const MIN_SPAN_MS = 10_000;
+const MAX_SPAN_MS = 3_600_000;
+
+/** Shorter or longer, around its middle; one that follows goes on following. */
+export function zoomed(window: TimeWindow, factor: number, nowMs: number, aroundMs?: number): TimeWindow {
+  const spanMs = Math.min(MAX_SPAN_MS, Math.max(MIN_SPAN_MS, window.spanMs * factor));
+  if (window.endMs === undefined && aroundMs === undefined) return { spanMs, endMs: undefined };
+  const endMs = window.endMs ?? nowMs;
+  const middleMs = aroundMs ?? endMs - window.spanMs / 2;
+  const share = (endMs - middleMs) / window.spanMs;
+  return bounded({ spanMs, endMs: middleMs + share * spanMs }, nowMs);
+}
+
+/** Later (1) or earlier (-1) by a quarter of itself. */
+export function moved(window: TimeWindow, direction: 1 | -1, nowMs: number): TimeWindow {
+  return bounded(
+    { spanMs: window.spanMs, endMs: (window.endMs ?? nowMs) + (direction * window.spanMs) / 4 },
+    nowMs,
+  );
+}
+
+export function between(fromMs: number, toMs: number, nowMs: number): TimeWindow {
+  return bounded({ spanMs: Math.max(MIN_SPAN_MS, toMs - fromMs), endMs: toMs }, nowMs);
+}
+
+/** Not beyond what there can be. */
+function bounded(window: { readonly spanMs: number; readonly endMs: number }, nowMs: number): TimeWindow {
+  const earliestMs = nowMs - MAX_SPAN_MS + window.spanMs;
+  return { spanMs: window.spanMs, endMs: Math.min(nowMs, Math.max(earliestMs, window.endMs)) };
+}
