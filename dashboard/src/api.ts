@@ -112,7 +112,8 @@ export async function followEvents(
       clearTimeout(timer);
       timer = setTimeout(() => silence.abort(), SILENCE_MS);
       pending += value;
-      if (pending.length > MAX_PENDING_CHARS) throw new Error('The server sends what is no stream of frames.');
+      if (pending.length > MAX_PENDING_CHARS)
+        throw new Error('The server sends what is no stream of frames.');
       const messages = pending.split('\n\n');
       pending = messages.pop()!;
       for (const message of messages) handle(message, handlers);

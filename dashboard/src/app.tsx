@@ -113,9 +113,9 @@ export function App({ store }: { readonly store: Store }) {
         </main>
       )}
       <footer>
-        Drag over a chart to zoom, double-click to follow again. In the charts: <kbd>←</kbd> <kbd>→</kbd> move,{' '}
-        <kbd>+</kbd> <kbd>−</kbd> zoom, <kbd>Space</kbd> pauses, <kbd>1</kbd>–<kbd>4</kbd> choose the time shown,{' '}
-        <kbd>Esc</kbd> follows again.
+        Drag over a chart to zoom, double-click to follow again. In the charts: <kbd>←</kbd> <kbd>→</kbd>{' '}
+        move, <kbd>+</kbd> <kbd>−</kbd> zoom, <kbd>Space</kbd> pauses, <kbd>1</kbd>–<kbd>4</kbd> choose the
+        time shown, <kbd>Esc</kbd> follows again.
       </footer>
       <Announcer store={store} />
       {overview !== undefined && task !== undefined && (

@@ -59,14 +59,18 @@ export function ChangeDialog(props: {
         <div class="field">
           <label for="pin">Version that answers</label>
           <select id="pin" value={version} onChange={(event) => setVersion(event.currentTarget.value)}>
-            <option value="">{overview.policy === undefined ? 'not pinned' : `by policy (${overview.policy})`}</option>
+            <option value="">
+              {overview.policy === undefined ? 'not pinned' : `by policy (${overview.policy})`}
+            </option>
             {task.versions.map((entry) => (
               <option key={entry.version} value={String(entry.version)}>
                 {`v${entry.version}${entry.accuracy === undefined ? '' : ` – ${percent(entry.accuracy, 2)}`}${entry.throughputRps === undefined ? '' : `, ${entry.throughputRps.toFixed(0)}/s`}`}
               </option>
             ))}
           </select>
-          <span class="hint">A pinned version alone answers, whatever the demand, until it is unpinned or the program ends.</span>
+          <span class="hint">
+            A pinned version alone answers, whatever the demand, until it is unpinned or the program ends.
+          </span>
         </div>
         <div class="field">
           <label for="slo">Latency objective in ms</label>
@@ -77,7 +81,9 @@ export function ChangeDialog(props: {
             value={slo}
             onInput={(event) => setSlo(event.currentTarget.value)}
           />
-          <span class="hint">What cannot be answered within it is refused at once. Empty: as configured.</span>
+          <span class="hint">
+            What cannot be answered within it is refused at once. Empty: as configured.
+          </span>
         </div>
         {needsToken && (
           <div class="field">

@@ -1,5 +1,6 @@
 import { useEffect, useRef } from 'preact/hooks';
 import uPlot from 'uplot';
+import { showCursorTime } from './cursor-time.tsx';
 import { palette } from './palette.ts';
 
 export interface ChartLine {
@@ -43,7 +44,7 @@ export interface ChartProps {
 const CURSOR_GROUP = 'time';
 
 const FONT = '11px system-ui, sans-serif';
-const Y_AXIS_PX = 52;
+const Y_AXIS_PX = 54;
 
 /** A picture over time that is drawn anew when its data are. */
 export function Chart(props: ChartProps) {
@@ -58,6 +59,7 @@ export function Chart(props: ChartProps) {
     const isInside = (plot.current?.cursor.left ?? -1) >= 0;
     if (values.current !== null)
       values.current.textContent = latest.current.readout(isInside ? index : undefined);
+    showCursorTime(isInside && index !== undefined ? latest.current.data[0]?.[index] : undefined);
   };
 
   useEffect(() => {
@@ -142,12 +144,19 @@ function optionsOf(
       },
     },
     axes: [
-      { ...axis, size: 20, gap: 2, space: 64, values: (_u, splits) => splits.map(timeTick(splits)) },
+      {
+        ...axis,
+        size: 18,
+        gap: 2,
+        incrs: (_u, _axis, min, max) => (max - min < FINE_SECONDS ? FINE_TICKS : COARSE_TICKS),
+        space: (_u, _axis, min, max) => (max - min < FINE_SECONDS ? 66 : 42),
+        values: (_u, splits) => splits.map(timeTick(splits)),
+      },
       {
         ...axis,
         size: Y_AXIS_PX,
         gap: 4,
-        space: 26,
+        space: 24,
         ...(latest.current.splits !== undefined && {
           splits: (_u: uPlot, _i: number, min: number, max: number) => latest.current.splits!(min, max),
           // A logarithmic axis would leave some of them out.
@@ -204,6 +213,11 @@ function clipped(u: uPlot, paint: ChartProps['paint']): void {
   paint(u, u.ctx);
   u.ctx.restore();
 }
+
+/** Where less time than this is shown, ticks tell seconds. */
+const FINE_SECONDS = 150;
+const FINE_TICKS = [1, 2, 5, 10, 15, 30, 60];
+const COARSE_TICKS = [60, 120, 300, 600, 900, 1800, 3600];
 
 /** Seconds only where ticks are closer than a minute. */
 function timeTick(splits: readonly number[]): (seconds: number) => string {

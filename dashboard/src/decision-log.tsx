@@ -54,7 +54,7 @@ export function DecisionLog(props: { readonly lines: readonly LogLine[]; readonl
                   </td>
                   <td class="changes">
                     {line.kind === 'override' && <span class="tag">by hand</span>}{' '}
-                    {line.changes.length === 0 ? 'stay' : line.changes.join(', ')}
+                    {line.changes.length === 0 ? 'stay' : line.changes.join('; ')}
                   </td>
                   <td>
                     {line.reason}

@@ -13,6 +13,14 @@ export function ms(value: number | null | undefined): string {
   return `${Number(value.toPrecision(value >= 100 ? 3 : 2))} ms`;
 }
 
+/** 1.6, 14 ms */
+export function msPair(first: number | null | undefined, second: number | null | undefined): string {
+  const [left, right] = [ms(first), ms(second)];
+  return left.endsWith(' ms') && right.endsWith(' ms')
+    ? `${left.slice(0, -3)}, ${right}`
+    : `${left}, ${right}`;
+}
+
 export function clock(epochMs: number): string {
   return new Date(epochMs).toLocaleTimeString([], {
     hour: '2-digit',

@@ -4,7 +4,7 @@ import { percent } from './format.ts';
 import { logTicks } from './ranges.ts';
 
 const WIDTH = 200;
-const HEIGHT = 172;
+const HEIGHT = 152;
 const EDGE = { left: 40, right: 10, top: 10, bottom: 30 } as const;
 
 /** The versions of a task by what they give and what they cost; those in memory are filled and named. */
@@ -43,15 +43,17 @@ export function FrontierFigure(props: {
     Math.max(...accuracies) + 0.08 * spread,
   ];
   const x = (speed: number) =>
-    EDGE.left +
-    (Math.log(speed / slowest) / Math.log(fastest / slowest)) * (WIDTH - EDGE.left - EDGE.right);
+    EDGE.left + (Math.log(speed / slowest) / Math.log(fastest / slowest)) * (WIDTH - EDGE.left - EDGE.right);
   const y = (accuracy: number) =>
-    HEIGHT -
-    EDGE.bottom -
-    ((accuracy - lowest) / (highest - lowest)) * (HEIGHT - EDGE.top - EDGE.bottom);
+    HEIGHT - EDGE.bottom - ((accuracy - lowest) / (highest - lowest)) * (HEIGHT - EDGE.top - EDGE.bottom);
   const frontier = points.filter(({ isOnFrontier }) => isOnFrontier).sort((a, b) => a.speed - b.speed);
   const shown = points.toSorted((a, b) => Number(resident.has(a.version)) - Number(resident.has(b.version)));
   const ticks = logTicks(slowest, fastest);
+  const labels = placed(
+    shown
+      .filter(({ version }) => resident.has(version))
+      .map(({ version, speed, accuracy }) => ({ version, x: x(speed), y: y(accuracy) })),
+  );
   const accuracyTicks = [0, 1, 2, 3].map((i) => Math.min(...accuracies) + (i / 3) * spread);
   const described = `${task.task}, ${label.toLowerCase()}: ${points.length} versions, ${frontier.length} on the frontier; in memory ${[...resident].map((version) => `version ${version}`).join(', ') || 'none'}`;
   return (
@@ -59,7 +61,9 @@ export function FrontierFigure(props: {
       <figcaption>
         <span class="chart-title">Frontier</span>
         <span class="legend">
-          <span>{hasProfiles ? 'accuracy by throughput' : 'accuracy by speed'}</span>
+          <span>
+            <i class="dot" style={{ color: 'var(--accent)' }} /> in memory
+          </span>
         </span>
       </figcaption>
       <svg viewBox={`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label={described}>
@@ -80,7 +84,7 @@ export function FrontierFigure(props: {
           </g>
         ))}
         <text x={WIDTH - EDGE.right} y={HEIGHT - 3} text-anchor="end">
-          {hasProfiles ? 'requests/s on one server' : 'per GMAC'}
+          {hasProfiles ? '% by requests/s' : '1 / GMAC'}
         </text>
         <polyline
           points={frontier.map(({ speed, accuracy }) => `${x(speed)},${y(accuracy)}`).join(' ')}
@@ -105,20 +109,44 @@ export function FrontierFigure(props: {
             </circle>
           );
         })}
-        {shown
-          .filter(({ version }) => resident.has(version))
-          .map((point) => (
-            <text
-              key={point.version}
-              class="on"
-              x={x(point.speed) + 6}
-              y={y(point.accuracy) - 4}
-              text-anchor={x(point.speed) > WIDTH - 36 ? 'end' : 'start'}
-            >
-              v{point.version}
-            </text>
-          ))}
+        {labels.map(({ version, x: left, y: bottom }) => (
+          <text key={version} class="on" x={left} y={bottom}>
+            v{version}
+          </text>
+        ))}
       </svg>
     </figure>
   );
+}
+
+interface Label {
+  readonly version: number;
+  readonly x: number;
+  readonly y: number;
+}
+
+/** Size of a letter in the picture. */
+const LETTER = { width: 6, height: 9 } as const;
+
+/** Labels beside their dots where none covers another; those without such a place are left out. */
+function placed(dots: readonly Label[]): Label[] {
+  const labels: Label[] = [];
+  for (const { version, x, y } of dots) {
+    const width = LETTER.width * (1 + String(version).length);
+    const places = [
+      { x: x + 5, y: y - 4 },
+      { x: x - 4 - width, y: y + 11 },
+      { x: x + 4, y: y + 12 },
+      { x: x - 4 - width, y: y - 4 },
+    ];
+    const isFree = (place: { readonly x: number; readonly y: number }) =>
+      place.x > EDGE.left &&
+      place.x + width < WIDTH &&
+      labels.every(
+        (other) => Math.abs(other.x - place.x) >= width + 2 || Math.abs(other.y - place.y) >= LETTER.height,
+      );
+    const place = places.find(isFree);
+    if (place !== undefined) labels.push({ version, ...place });
+  }
+  return labels;
 }

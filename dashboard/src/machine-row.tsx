@@ -1,6 +1,6 @@
 import type { Frame, Overview } from '../../src/serve/control/messages.ts';
 import { Chart } from './chart.tsx';
-import { bytes, clock, duration, percent, perSecond } from './format.ts';
+import { bytes, duration, percent, perSecond } from './format.ts';
 import { palette } from './palette.ts';
 import { fromZero } from './ranges.ts';
 import type { Series } from './series.ts';
@@ -29,14 +29,12 @@ export function MachineRow(props: {
   const demand = demandOf(latest);
   const at = (index: number | undefined, values: readonly (number | null)[]) =>
     values[index ?? values.length - 1];
-  const when = (index: number | undefined) =>
-    index === undefined ? '' : `${clock(1000 * (series.x[index] ?? 0))} · `;
   return (
     <section class="row machine" aria-label="Server">
       <div class="panel">
         <h2>Server</h2>
         <dl class="numbers">
-          <dt>CPU of budget</dt>
+          <dt>CPU of {cores(overview.cpuBudgetCores)}</dt>
           <dd data-value="cpu">{percent(cpu, 0)}</dd>
         </dl>
         <div class="meter" aria-hidden="true">
@@ -47,7 +45,7 @@ export function MachineRow(props: {
           <dd data-value="demand">
             {perSecond(demand)} <span class="sub">/s</span>
           </dd>
-          <dt>Violations, last minute</dt>
+          <dt>Violations, 1 min</dt>
           <dd class={recent !== undefined && recent > 0.01 ? 'bad' : ''} data-value="violations">
             {percent(recent, 2)}
           </dd>
@@ -55,12 +53,6 @@ export function MachineRow(props: {
           <dd data-value="queued">{queued}</dd>
           <dt>Memory</dt>
           <dd>{bytes(latest?.memoryBytes)}</dd>
-          <dt>Budget</dt>
-          <dd>
-            {overview.cpuBudgetCores === undefined
-              ? '–'
-              : `${overview.cpuBudgetCores} ${overview.cpuBudgetCores === 1 ? 'core' : 'cores'}`}
-          </dd>
           <dt>Up</dt>
           <dd>{latest === undefined ? '–' : duration(latest.atMs - overview.startedAtMs)}</dd>
         </dl>
@@ -69,21 +61,21 @@ export function MachineRow(props: {
         {...time}
         title="CPU of budget"
         summary={`now ${percent(cpu, 0)}`}
-        height={168}
+        height={142}
         data={[series.x, series.cpuPercent]}
         lines={[{ label: 'CPU', colour: accent, isFilled: true }]}
         range={fromZero(100 / 1.08)}
         ticks={(value) => `${value} %`}
         readout={(index) => {
           const value = at(index, series.cpuPercent);
-          return `${when(index)}${value === null || value === undefined ? '–' : `${value.toFixed(0)} %`}`;
+          return `${value === null || value === undefined ? '–' : `${value.toFixed(0)} %`}`;
         }}
       />
       <Chart
         {...time}
         title="Refused and late"
         summary={`in the last minute ${percent(recent, 2)} of all requests`}
-        height={168}
+        height={142}
         data={[series.x, stacked(series.refusedRps, series.lateRps), series.refusedRps]}
         lines={[
           { label: 'late', colour: late, isBar: true },
@@ -101,21 +93,25 @@ export function MachineRow(props: {
           </>
         }
         readout={(index) =>
-          `${when(index)}${perSecond(at(index, series.refusedRps))} refused · ${perSecond(at(index, series.lateRps))} late`
+          `${perSecond(at(index, series.refusedRps))} refused · ${perSecond(at(index, series.lateRps))} late`
         }
       />
       <Chart
         {...time}
         title="Waiting requests"
         summary={`now ${queued}`}
-        height={168}
+        height={142}
         data={[series.x, series.queued]}
         lines={[{ label: 'waiting', colour: text, isFilled: true }]}
         range={fromZero(4)}
-        readout={(index) => `${when(index)}${at(index, series.queued) ?? '–'}`}
+        readout={(index) => `${at(index, series.queued) ?? '–'}`}
       />
     </section>
   );
+}
+
+function cores(count: number | undefined): string {
+  return count === undefined ? 'budget' : `${count} ${count === 1 ? 'core' : 'cores'}`;
 }
 
 /** Each value on top of the other's. */

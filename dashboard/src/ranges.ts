@@ -16,13 +16,20 @@ export function decades(lowest: number, highest: number): [number, number] {
   return [low / 1.3, highest * 1.5];
 }
 
-/** 1, 2, 5, 10, 20, 50, …; only the powers of ten where these would be too many. */
+/** More of them on a logarithmic axis would touch. */
+const MAX_TICKS = 7;
+
+/** 1, 2, 5, 10, 20, 50, …; fewer where these would be too many. */
 export function logTicks(min: number, max: number): number[] {
+  const choices = [[1, 2, 5], [1, 3], [1]].map((factors) => ticksOf(min, max, factors));
+  return choices.find((ticks) => ticks.length <= MAX_TICKS) ?? choices.at(-1)!;
+}
+
+function ticksOf(min: number, max: number, factors: readonly number[]): number[] {
   const ticks: number[] = [];
-  const factors = Math.log10(max / min) > 2.2 ? [1] : [1, 2, 5];
-  for (let power = 10 ** Math.floor(Math.log10(min)); power <= max; power *= 10)
+  for (let exponent = Math.floor(Math.log10(min)); 10 ** exponent <= max; exponent++)
     for (const factor of factors) {
-      const tick = factor * power;
+      const tick = factor * 10 ** exponent;
       if (tick >= min && tick <= max) ticks.push(tick);
     }
   return ticks;

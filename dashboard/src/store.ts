@@ -111,9 +111,7 @@ export class Store {
         if (signal.aborted) return;
         const status = thrown instanceof ApiError ? thrown.status : 0;
         this.problem = thrown instanceof ApiError ? thrown.message : '';
-        this.#setConnection(
-          status === 401 ? 'locked' : status >= 400 && status < 500 ? 'refused' : 'lost',
-        );
+        this.#setConnection(status === 401 ? 'locked' : status >= 400 && status < 500 ? 'refused' : 'lost');
         const waitMs = status === 401 ? 60_000 : RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)]!;
         await new Promise<void>((resolve) => {
           const timer = setTimeout(resolve, waitMs);

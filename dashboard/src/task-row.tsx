@@ -1,7 +1,7 @@
 import { useMemo } from 'preact/hooks';
 import type { Frame, TaskOverview } from '../../src/serve/control/messages.ts';
 import { Chart, type ChartProps, compact } from './chart.tsx';
-import { count, clock, ms, percent, perSecond } from './format.ts';
+import { count, ms, msPair, percent, perSecond } from './format.ts';
 import { FrontierFigure } from './frontier-figure.tsx';
 import { coloursOf, laneMiddle, laneOf, lanesOf, paintDots, paintLanes, paintObjective } from './lanes.ts';
 import { stacked, violationsOf } from './machine-row.tsx';
@@ -18,7 +18,7 @@ const muted = () => palette().muted;
 const refused = () => palette().refused;
 const late = () => palette().late;
 
-const HEIGHT = 178;
+const HEIGHT = 156;
 
 /** What one task does. */
 export function TaskRow(props: {
@@ -49,8 +49,6 @@ export function TaskRow(props: {
   const lowest = latencies.length > 0 ? minOf(latencies) : highest / 100;
   const at = (index: number | undefined, values: readonly (number | null)[]) =>
     values[index ?? values.length - 1];
-  const when = (index: number | undefined) =>
-    index === undefined ? '' : `${clock(1000 * (series.x[index] ?? 0))} · `;
   const nameOf = (version: number) => `v${version}`;
 
   return (
@@ -59,41 +57,46 @@ export function TaskRow(props: {
         <h2 id={`task-${task.task}`}>
           {task.task}
           {task.pinnedVersion !== undefined && <span class="tag">pinned to v{task.pinnedVersion}</span>}
+          <span class="grow" />
+          {onChange !== undefined && (
+            <button type="button" class="small" onClick={onChange} aria-haspopup="dialog">
+              Change<span class="hidden"> {task.task}</span>…
+            </button>
+          )}
         </h2>
         <dl class="numbers">
           <dt>Demand</dt>
           <dd data-value="demand">
             {perSecond(latest && latest.arrivals / seconds)} <span class="sub">/s</span>
           </dd>
-          <dt>Violations, last minute</dt>
+          <dt>Violations, 1 min</dt>
           <dd class={violations !== undefined && violations > 0.01 ? 'bad' : ''}>{percent(violations, 2)}</dd>
           <dt>Median, 99th</dt>
-          <dd data-value="latency">
-            {ms(latest?.p50Ms)}, {ms(latest?.p99Ms)}
-          </dd>
+          <dd data-value="latency">{msPair(latest?.p50Ms, latest?.p99Ms)}</dd>
           <dt>Objective{task.isSloByHand ? ' (by hand)' : ''}</dt>
           <dd data-value="slo">{task.sloMs === undefined ? 'none' : ms(task.sloMs)}</dd>
           <dt>Accuracy</dt>
-          <dd data-value="accuracy" title={accuracy ? `${percent(accuracy / best)} of the best version's` : ''}>
+          <dd
+            data-value="accuracy"
+            title={accuracy ? `${percent(accuracy / best)} of the best version's` : ''}
+          >
             {percent(accuracy, 2)}
           </dd>
         </dl>
-        <dl class="numbers">
-          <dt>Accepted</dt>
-          <dd data-value="accepted">{count(latest?.totals?.accepted ?? 0)}</dd>
-          <dt>Refused</dt>
-          <dd data-value="refused">{count(latest?.totals?.refused ?? 0)}</dd>
-          <dt>Late</dt>
-          <dd data-value="late">{count(latest?.totals?.late ?? 0)}</dd>
-        </dl>
-        <div class="grow" />
-        {onChange !== undefined && (
+        <dl class="totals">
           <div>
-            <button type="button" onClick={onChange} aria-haspopup="dialog">
-              Change <span class="hidden">{task.task}</span>…
-            </button>
+            <dt>accepted</dt>
+            <dd data-value="accepted">{count(latest?.totals?.accepted ?? 0)}</dd>
           </div>
-        )}
+          <div>
+            <dt>refused</dt>
+            <dd data-value="refused">{count(latest?.totals?.refused ?? 0)}</dd>
+          </div>
+          <div>
+            <dt>late</dt>
+            <dd data-value="late">{count(latest?.totals?.late ?? 0)}</dd>
+          </div>
+        </dl>
       </div>
       <Chart
         {...time}
@@ -125,7 +128,7 @@ export function TaskRow(props: {
           </>
         }
         readout={(index) =>
-          `${when(index)}${perSecond(at(index, own.demandRps))} · ${perSecond(at(index, own.answeredRps))}`
+          `${perSecond(at(index, own.demandRps))} · ${perSecond(at(index, own.answeredRps))}`
         }
       />
       <Chart
@@ -143,12 +146,12 @@ export function TaskRow(props: {
             ? ''
             : lane.accuracy === undefined
               ? nameOf(lane.version)
-              : percent(lane.accuracy);
+              : `${nameOf(lane.version)} ${(100 * lane.accuracy).toFixed(1)}`;
         }}
         paintBelow={(u, context) => paintLanes(u, context, series, own, lanes)}
         legend={
           <span>
-            <i class="line" style={{ color: 'var(--text)' }} /> mean accuracy
+            <i class="line" style={{ color: 'var(--text)' }} /> mean accuracy, %
           </span>
         }
         readout={(index) => {
@@ -157,7 +160,8 @@ export function TaskRow(props: {
           const parts = answering.map(
             ({ version }) => `${nameOf(version)} ${percent(shares?.get(version), 0)}`,
           );
-          return `${when(index)}${parts.slice(0, 4).join(' ')}${parts.length > 4 ? ' …' : ''} · ${percent(at(index, own.accuracy), 2)}`;
+          if (parts.length === 0) return '–';
+          return `${parts.slice(0, 3).join(' ')}${parts.length > 3 ? ' …' : ''} · ${percent(at(index, own.accuracy), 2)}`;
         }}
       />
       <Chart
@@ -193,7 +197,7 @@ export function TaskRow(props: {
             )}
           </>
         }
-        readout={(index) => `${when(index)}${ms(at(index, own.p50Ms))}, ${ms(at(index, own.p99Ms))}`}
+        readout={(index) => msPair(at(index, own.p50Ms), at(index, own.p99Ms))}
       />
       <FrontierFigure task={task} latest={latest} colours={colours} />
     </section>

@@ -1,4 +1,5 @@
 import type { Overview } from '../../src/serve/control/messages.ts';
+import { CursorTime } from './cursor-time.tsx';
 import type { Connection } from './store.ts';
 import type { Theme } from './theme.ts';
 import { RANGES, type TimeWindow } from './window.ts';
@@ -53,6 +54,7 @@ export function Toolbar(props: {
       <span class={`state ${state}`} role="status">
         {STATES[state]}
       </span>
+      <CursorTime />
       <span class="spacer" />
       <fieldset class="group" aria-label="Time shown">
         {RANGES.map(({ label, spanMs }) => (

@@ -1,5 +1,5 @@
-import type { ControlEvent, Frame, Overview } from './messages.ts';
 import { FrameRing } from './frame-ring.ts';
+import type { ControlEvent, Frame, Overview } from './messages.ts';
 
 /** A frame without what the board adds. */
 export type Look = Omit<Frame, 'seq' | 'events' | 'overview'>;

@@ -286,8 +286,5 @@ async function sendAsset(
 }
 
 function sendJson(response: ServerResponse, text: string, status = 200): void {
-  response
-    .writeHead(status, { 'Content-Type': 'application/json', 'Cache-Control': 'no-store' })
-    .end(text);
+  response.writeHead(status, { 'Content-Type': 'application/json', 'Cache-Control': 'no-store' }).end(text);
 }
-
