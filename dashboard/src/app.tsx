@@ -26,7 +26,7 @@ export function App({ store }: { readonly store: Store }) {
   useEffect(() => store.want(fromMs), [store, Math.floor(fromMs / 60_000)]);
 
   const tasks = store.overview?.tasks ?? [];
-  // biome-ignore lint/correctness/useExhaustiveDependencies: the store changes in place, and counts its changes.
+  // The store changes in place, and counts its changes.
   const series = useMemo(() => seriesOf(store.frames, tasks, fromMs, toMs), [tick, fromMs, toMs]);
   const time: TimeProps = {
     fromMs,
@@ -88,12 +88,13 @@ export function App({ store }: { readonly store: Store }) {
         </main>
       ) : (
         <main>
-          {/* biome-ignore lint/a11y/noNoninteractiveTabindex: its keys work while it has the focus, and only then. */}
           <section
             id="charts"
             class="rows"
+            // biome-ignore lint/a11y/noNoninteractiveTabindex: its keys work while it has the focus, and only then.
             tabIndex={0}
-            aria-label="Charts. Arrow keys move in time, plus and minus zoom, space pauses, 1 to 4 choose the time shown, escape follows again."
+            aria-label="Charts"
+            aria-describedby="keys"
             onKeyDown={onKey}
             onDblClick={() => setWindow({ spanMs: DEFAULT_SPAN_MS, endMs: undefined })}
           >
@@ -112,7 +113,7 @@ export function App({ store }: { readonly store: Store }) {
           <DecisionLog lines={store.log} untilMs={window.endMs ?? Number.POSITIVE_INFINITY} />
         </main>
       )}
-      <footer>
+      <footer id="keys">
         Drag over a chart to zoom, double-click to follow again. In the charts: <kbd>←</kbd> <kbd>→</kbd>{' '}
         move, <kbd>+</kbd> <kbd>−</kbd> zoom, <kbd>Space</kbd> pauses, <kbd>1</kbd>–<kbd>4</kbd> choose the
         time shown, <kbd>Esc</kbd> follows again.

@@ -55,7 +55,9 @@ export function ChangeDialog(props: {
   return (
     <dialog ref={dialog} onClose={onClose} aria-labelledby="change-title">
       <form onSubmit={apply}>
-        <h2 id="change-title">Change {task.task}</h2>
+        <h2 id="change-title" class="title">
+          Change {task.task}
+        </h2>
         <div class="field">
           <label for="pin">Version that answers</label>
           <select id="pin" value={version} onChange={(event) => setVersion(event.currentTarget.value)}>

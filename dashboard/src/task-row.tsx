@@ -34,7 +34,7 @@ export function TaskRow(props: {
   const frame = frames.at(-1);
   const latest = frame?.tasks[task.task];
   const seconds = (frame?.spanMs ?? 1000) / 1000;
-  // biome-ignore lint/correctness/useExhaustiveDependencies: colours follow the theme, too.
+  // Colours follow the theme, too.
   const colours = useMemo(() => coloursOf(task), [task, time.themeKey]);
   const lanes = lanesOf(task, own, colours);
   const meanLane = own.accuracy.map((accuracy) => laneOf(accuracy, lanes));

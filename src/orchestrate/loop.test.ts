@@ -289,6 +289,36 @@ describe('the loop', () => {
     expect(fake.loads.slice(0, 2).map((load) => load.version)).toEqual([3, 4]);
   });
 
+  test('goes where a task was pinned to, whatever the policy says, and lets it go again', async () => {
+    const pins = new Map<string, { version?: number; sloMs?: number }>();
+    const seen: TaskState[] = [];
+    const wantsOne: Policy = {
+      name: 'always 1',
+      decide: ({ tasks }) => {
+        seen.push(tasks[0]!);
+        return { actions: [{ kind: 'switch', task: 'digits', toVersion: 1 }], reason: 'One is best.' };
+      },
+    };
+    const { decisions } = await run({
+      policy: wantsOne,
+      seconds: 8,
+      script: (second) => {
+        if (second === 2) pins.set('digits', { version: 3, sloMs: 50 });
+        if (second === 6) pins.delete('digits');
+      },
+      options: { overrides: () => pins },
+    });
+    expect(fake.loads.filter((load) => load.atMs >= 2000 && load.atMs < 6000)).toEqual([
+      { version: 3, atMs: 2000 },
+    ]);
+    expect(fake.version).toBe(1);
+    // At 2 to 5 s the policy saw the pinned version alone, and the objective that was set by hand.
+    expect(seen.map(({ frontier, sloMs }) => [frontier.length, sloMs])).toEqual(
+      [4, 4, 1, 1, 1, 1, 4, 4, 4].map((length) => [length, length === 1 ? 50 : 200]),
+    );
+    expect(decisions[3]!.reason).toBe('One is best. By hand: digits is pinned to version 3.');
+  });
+
   test('a switch that fails is logged and tried again by a later decision', async () => {
     fake.failLoad = { status: 400, body: '{"error":"load failed for model \'digits\': bad file"}' };
     const { of, decisions } = await run({

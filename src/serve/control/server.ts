@@ -101,7 +101,7 @@ export function createControlServer(options: ControlOptions): ControlServer {
     for (const [name, value] of Object.entries(SAFETY_HEADERS)) response.setHeader(name, value);
     handle(context, request, response).catch((thrown: unknown) => {
       const { status, message } = statusOf(thrown);
-      if (status >= 500) options.onError(thrown);
+      if (status === 500) options.onError(thrown);
       if (response.headersSent) response.destroy();
       else {
         if (thrown instanceof MethodNotAllowedError) response.setHeader('Allow', thrown.allowed);
