@@ -59,8 +59,14 @@ export function TaskRow(props: {
           {task.pinnedVersion !== undefined && <span class="tag">pinned to v{task.pinnedVersion}</span>}
           <span class="grow" />
           {onChange !== undefined && (
-            <button type="button" class="small" onClick={onChange} aria-haspopup="dialog">
-              Change<span class="hidden"> {task.task}</span>…
+            <button
+              type="button"
+              class="small"
+              onClick={onChange}
+              aria-haspopup="dialog"
+              aria-label={`Change ${task.task}`}
+            >
+              Change
             </button>
           )}
         </h2>
@@ -83,20 +89,22 @@ export function TaskRow(props: {
             {percent(accuracy, 2)}
           </dd>
         </dl>
-        <dl class="totals">
-          <div>
-            <dt>accepted</dt>
-            <dd data-value="accepted">{count(latest?.totals?.accepted ?? 0)}</dd>
-          </div>
-          <div>
-            <dt>refused</dt>
-            <dd data-value="refused">{count(latest?.totals?.refused ?? 0)}</dd>
-          </div>
-          <div>
-            <dt>late</dt>
-            <dd data-value="late">{count(latest?.totals?.late ?? 0)}</dd>
-          </div>
-        </dl>
+        {latest?.totals !== undefined && (
+          <dl class="totals">
+            <div>
+              <dt>accepted</dt>
+              <dd data-value="accepted">{count(latest.totals.accepted)}</dd>
+            </div>
+            <div>
+              <dt>refused</dt>
+              <dd data-value="refused">{count(latest.totals.refused)}</dd>
+            </div>
+            <div>
+              <dt>late</dt>
+              <dd data-value="late">{count(latest.totals.late)}</dd>
+            </div>
+          </dl>
+        )}
       </div>
       <Chart
         {...time}

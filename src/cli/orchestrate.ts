@@ -3,9 +3,10 @@ import { InvalidArgumentError } from '../base/errors.ts';
 import { v2Server } from '../orchestrate/adapters/v2-server.ts';
 import { administrators } from '../orchestrate/administrators.ts';
 import type { Logger } from '../orchestrate/logger.ts';
-import { type DecisionRecord, runLoop } from '../orchestrate/loop.ts';
+import { type DecisionRecord, loopDefaults, runLoop } from '../orchestrate/loop.ts';
 import { POLICY_NAMES, policyByName } from '../policy/registry.ts';
 import { listTasks, readManifest } from '../repository/store.ts';
+import { DEFAULT_CONTROL_PORT } from '../serve/listen.ts';
 import { serveMetricsPage } from '../serve/metrics-page.ts';
 import { DEFAULT_HOST } from '../serve/server.ts';
 import { processContext } from './context.ts';
@@ -14,6 +15,7 @@ import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { stderrLogger } from './logger.ts';
 import { noticeWebhookOption, webhookOf } from './notice-webhook.ts';
 import { jsonOption, readToken } from './options.ts';
+import { orchestrateControl } from './orchestrate-control.ts';
 import { parseDurationMs, parseInteger, parseNumber } from './parse.ts';
 import { isPolicyFile, readPolicyFile } from './policy-file.ts';
 import { readTaskObjectives } from './task-objectives.ts';
@@ -28,6 +30,7 @@ interface OrchestrateOptions {
   readonly target?: string;
   readonly noticeWebhook?: string;
   readonly metricsPort?: number;
+  readonly controlPort?: number | 'off';
   readonly json?: boolean;
 }
 
@@ -76,6 +79,12 @@ export function orchestrateCommand(): Command {
         "a page of metrics of the orchestrator's own on loopback; 0 takes a free port",
       ).argParser(parseInteger(0, 65_535)),
     )
+    .addOption(
+      new Option(
+        '--control-port <n>',
+        `the live page, on loopback; 0 takes a free port, off offers none (default: ${DEFAULT_CONTROL_PORT}, or a free one if that is in use)`,
+      ).argParser((text) => (text === 'off' ? text : parseInteger(0, 65_535)(text))),
+    )
     .addOption(jsonOption())
     .addHelpText(
       'after',
@@ -120,6 +129,22 @@ ${EXIT_CODE_HELP}`,
               port: options.metricsPort,
               text: () => told.metricsText(),
             });
+      const control =
+        options.controlPort === 'off'
+          ? undefined
+          : await orchestrateControl({
+              host: DEFAULT_HOST,
+              port: options.controlPort ?? 'default',
+              servers: servers.map(({ name }) => name),
+              policyName: policy.name,
+              tasks,
+              sloMsOf: ({ task, sloMs }) =>
+                objectives.get(task)?.sloMs ?? sloMs ?? options.slo ?? loopDefaults.sloMs,
+              token,
+              clock: context.clock,
+              logger,
+            });
+      if (control !== undefined) logger.info({ control: control.url }, `See it at ${control.url}`);
       if (page !== undefined) logger.info({ metrics: page.url }, `Metrics are at ${page.url}.`);
       let last = '';
       try {
@@ -131,7 +156,10 @@ ${EXIT_CODE_HELP}`,
           clock: context.clock,
           signal: context.signal,
           logger,
+          overrides: control?.overrides,
+          onLook: control?.onLook,
           onDecision: (record) => {
+            control?.onDecision(record);
             const line = describeDecision(record);
             // A reason that only repeats is told once; actions always.
             const moves = record.actions.length + (record.residency?.length ?? 0);
@@ -141,7 +169,7 @@ ${EXIT_CODE_HELP}`,
           },
         });
       } finally {
-        await Promise.all([page?.close(), ...servers.map((server) => server.close())]);
+        await Promise.all([page?.close(), control?.close(), ...servers.map((server) => server.close())]);
       }
     });
 }

@@ -9,9 +9,9 @@ import type { TaskManifest } from '../repository/types.ts';
 import { availableCores } from '../serve/cpu-budget.ts';
 import { NothingServedError } from '../serve/errors.ts';
 import { DEFAULT_LIMITS } from '../serve/limits.ts';
+import { DEFAULT_CONTROL_PORT } from '../serve/listen.ts';
 import type { InitialVersions, ModelControl } from '../serve/model-registry.ts';
 import {
-  DEFAULT_CONTROL_PORT,
   DEFAULT_GRPC_PORT,
   DEFAULT_HOST,
   DEFAULT_HTTP_PORT,

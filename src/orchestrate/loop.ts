@@ -28,6 +28,8 @@ export interface LoopOptions {
   /** Ends the loop; switches under way are given up. */
   readonly signal: AbortSignal;
   readonly onDecision?: (record: DecisionRecord) => void;
+  /** Told of every look at a server that could be compared with one before. */
+  readonly onLook?: (look: LookRecord) => void;
   readonly logger?: Logger;
   /** Who is told when observation and model part; by default the logger. */
   readonly administrators?: Administrators;
@@ -71,6 +73,15 @@ export interface TaskOverride {
 export interface DecisionRecord extends Decision {
   readonly server: string;
   readonly atMs: number;
+}
+
+/** What a look has shown. */
+export interface LookRecord {
+  readonly server: string;
+  readonly scrape: Scrape;
+  readonly seen: Observation;
+  /** Time since the look before. */
+  readonly spanMs: number;
 }
 
 export const loopDefaults = {
@@ -159,7 +170,7 @@ function newWatch(server: ServerAdapter): Watch {
 }
 
 /** Takes one look and extends the histories. @returns whether the server could be seen */
-async function observe(watch: Watch, { signal, logger, tasks }: Settings): Promise<boolean> {
+async function observe(watch: Watch, { signal, logger, tasks, onLook }: Settings): Promise<boolean> {
   const server = watch.server.name;
   let scrape: Scrape;
   try {
@@ -186,10 +197,12 @@ async function observe(watch: Watch, { signal, logger, tasks }: Settings): Promi
     );
   }
   const seen = watch.scrape && observationBetween(watch.scrape, scrape);
+  const { atMs } = scrape;
+  const spanMs = atMs - (watch.scrape?.atMs ?? atMs);
   watch.scrape = scrape;
   watch.seen = seen;
   if (seen === undefined) return true;
-  const { atMs } = scrape;
+  onLook?.({ server, scrape, seen, spanMs });
   for (const { task } of tasks) {
     const history = watch.demand.get(task) ?? boundedList<DemandSample>(loopDefaults.historyCapacity);
     watch.demand.set(task, history);
@@ -450,6 +463,7 @@ interface Settings {
   readonly periodMs: number;
   readonly decisions: BoundedList<DecisionRecord>;
   readonly onDecision: LoopOptions['onDecision'];
+  readonly onLook: LoopOptions['onLook'];
   readonly administrators: Administrators;
   readonly residency: number;
   readonly sleep: (durationMs: number, signal: AbortSignal) => Promise<void>;
@@ -479,6 +493,7 @@ function settingsOf(options: LoopOptions): Settings {
     periodMs: options.periodMs ?? policy.periodMs ?? loopDefaults.periodMs,
     decisions: options.decisions ?? decisionLog(),
     onDecision: options.onDecision,
+    onLook: options.onLook,
     overrides: options.overrides ?? (() => NO_OVERRIDES),
     sleep: options.sleep ?? realSleep,
     tasks: objective.tasks.map((manifest) => {

@@ -1,13 +1,12 @@
 import type { Server } from 'node:http';
 import { createServer } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
-import type { AddressInfo, Server as NetServer } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Server as TlsServer } from 'node:tls';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import type { Clock } from '../base/clock.ts';
-import { BonsaiError, InvalidArgumentError, messageOf, systemCodeOf } from '../base/errors.ts';
+import { InvalidArgumentError, messageOf } from '../base/errors.ts';
 import { describeTarget } from '../engine/target.ts';
 import { ServerControl } from './control/server-control.ts';
 import { ServerOverrides } from './control/server-overrides.ts';
@@ -16,6 +15,7 @@ import { DataPlane } from './data-plane.ts';
 import { NothingServedError } from './errors.ts';
 import { createGrpcServer } from './grpc/server.ts';
 import { DEFAULT_LIMITS, type Limits } from './limits.ts';
+import { listen, listenForControl } from './listen.ts';
 import { Loader } from './loader.ts';
 import { guardMemory } from './memory-guard.ts';
 import { createMetrics } from './metrics.ts';
@@ -117,8 +117,6 @@ export interface RunningServer {
 export const DEFAULT_HTTP_PORT = 8000;
 export const DEFAULT_GRPC_PORT = 8001;
 export const DEFAULT_METRICS_PORT = 8002;
-/** Of the live page. */
-export const DEFAULT_CONTROL_PORT = 8080;
 export const DEFAULT_HOST = '127.0.0.1';
 
 /** For `inlineBelowMs`. */
@@ -381,37 +379,6 @@ function createMetricsServer(
   });
   server.maxConnections = limits.maxConnections;
   return server;
-}
-
-/** @returns the port, which may have been the system's choice */
-function listen(server: NetServer, host: string, port: number): Promise<number> {
-  return new Promise((resolve, reject) => {
-    server.once('error', (cause) => {
-      if (systemCodeOf(cause) === 'EADDRINUSE') {
-        const message = `Port ${port} on ${host} is in use. Stop the program that uses it or choose another port (0: any free one).`;
-        reject(new BonsaiError('port_in_use', message, { cause }));
-      } else {
-        reject(
-          new InvalidArgumentError(`Cannot listen on ${host}, port ${port}: ${messageOf(cause)}`, { cause }),
-        );
-      }
-    });
-    server.listen(port, host, () => {
-      const address = server.address() as AddressInfo; // A listening TCP server has one.
-      resolve(address.port);
-    });
-  });
-}
-
-/** Who has not chosen a port for the page is not to be kept from serving by another program that has it. */
-async function listenForControl(server: Server, host: string, port: number | 'default'): Promise<number> {
-  if (port !== 'default') return listen(server, host, port);
-  try {
-    return await listen(server, host, DEFAULT_CONTROL_PORT);
-  } catch (thrown) {
-    if (!(thrown instanceof BonsaiError) || thrown.code !== 'port_in_use') throw thrown;
-    return listen(server, host, 0);
-  }
 }
 
 function closeServer(server: Server): Promise<void> {

@@ -4,6 +4,9 @@ import type { Board } from './board.ts';
 /** What a client may leave unread before it is let go; it comes back and asks for what it has missed. */
 export const MAX_UNREAD_BYTES = 1024 * 1024;
 
+/** Says that the connection lives where there is nothing to tell: a watched server may be down. */
+export const HEARTBEAT_MS = 2_000;
+
 /** Frames sent at once to who comes back; who has missed more asks for the history. */
 export const MAX_REPLAY_FRAMES = 300;
 
@@ -40,7 +43,11 @@ export function streamEvents(
   // The headers are to leave also where there is no frame yet.
   response.write(': hello\n\n');
   const unfollow = board.follow(send);
-  response.on('close', unfollow);
+  const heartbeat = setInterval(() => response.write(':\n\n'), HEARTBEAT_MS).unref();
+  response.on('close', () => {
+    clearInterval(heartbeat);
+    unfollow();
+  });
   return () => {
     unfollow();
     response.end();

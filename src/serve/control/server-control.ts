@@ -7,8 +7,9 @@ import type { Access } from '../safety/tokens.ts';
 import { Board } from './board.ts';
 import type { ControlEvent, TaskOverview } from './messages.ts';
 import { createControlServer } from './server.ts';
-import { serverLooks, versionsOverview } from './server-look.ts';
+import { serverLooks } from './server-look.ts';
 import type { ServerOverrides } from './server-overrides.ts';
+import { versionsOverview } from './versions-overview.ts';
 
 /** Time between looks; as often as a policy looks. */
 export const LOOK_PERIOD_MS = 1_000;
@@ -78,7 +79,7 @@ function tasksOverview(models: ModelRegistry, plane: DataPlane, overrides: Serve
         sloMs: plane.objectiveMsOf(model) ?? model.stored?.manifest?.sloMs,
         isSloByHand: byHand?.sloMs !== undefined,
         pinnedVersion: byHand?.version,
-        versions: model.stored === undefined ? [] : versionsOverview(model.stored),
+        versions: model.stored === undefined ? [] : versionsOverview(model.stored.versions),
       };
     })
     .sort((a, b) => (a.task < b.task ? -1 : 1));

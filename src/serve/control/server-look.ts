@@ -1,13 +1,10 @@
 import type { Clock } from '../../base/clock.ts';
-import { frontierOf } from '../../repository/frontier.ts';
-import type { StoredTask } from '../../repository/store.ts';
-import { profileOf } from '../../repository/types.ts';
 import type { DataPlane } from '../data-plane.ts';
 import type { ModelRegistry } from '../model-registry.ts';
 import type { LatencySample, RecentAnswers } from '../recent-latencies.ts';
 import type { ServedModel } from '../served-model.ts';
 import type { Look } from './board.ts';
-import type { TaskFrame, VersionOverview } from './messages.ts';
+import type { TaskFrame } from './messages.ts';
 
 /** Latencies of each task shown per second: a picture of an hour has more dots than pixels anyway. */
 export const DOTS_PER_LOOK = 6;
@@ -125,30 +122,4 @@ function quantile(sorted: Float64Array, q: number): number {
 /** Three digits are more than a picture shows. */
 function short(value: number): number {
   return Number(value.toPrecision(3));
-}
-
-const described = new WeakMap<StoredTask, readonly VersionOverview[]>();
-
-/** The versions of a task as its repository describes them. */
-export function versionsOverview(stored: StoredTask): readonly VersionOverview[] {
-  const known = described.get(stored);
-  if (known !== undefined) return known;
-  const variants = stored.versions.flatMap(({ variant }) => (variant === undefined ? [] : [variant]));
-  const byThroughput = frontierOf(variants, 'inverseThroughput');
-  const frontier = new Set(byThroughput.length > 0 ? byThroughput : frontierOf(variants, 'flops'));
-  const best = Math.max(0, ...variants.map(({ accuracy }) => accuracy.test));
-  const versions = stored.versions.map(({ version, variant }): VersionOverview => {
-    if (variant === undefined) return { version, isOnFrontier: false };
-    const { test } = variant.accuracy;
-    return {
-      version,
-      accuracy: test,
-      ...(best > 0 && { normalisedAccuracy: test / best }),
-      throughputRps: profileOf(variant)?.throughputRps.median,
-      macs: variant.macs,
-      isOnFrontier: frontier.has(variant),
-    };
-  });
-  described.set(stored, versions);
-  return versions;
 }
