@@ -1,6 +1,7 @@
 import { useEffect, useRef } from 'preact/hooks';
 import uPlot from 'uplot';
 import { showCursorTime } from './cursor-time.tsx';
+import { clock, hourAndMinute } from './format.ts';
 import { palette } from './palette.ts';
 
 export interface ChartLine {
@@ -222,13 +223,7 @@ const COARSE_TICKS = [60, 120, 300, 600, 900, 1800, 3600];
 /** Seconds only where ticks are closer than a minute. */
 function timeTick(splits: readonly number[]): (seconds: number) => string {
   const isFine = splits.length > 1 && splits[1]! - splits[0]! < 60;
-  return (seconds) =>
-    new Date(seconds * 1000).toLocaleTimeString([], {
-      hour: '2-digit',
-      minute: '2-digit',
-      hourCycle: 'h23',
-      ...(isFine && { second: '2-digit' }),
-    });
+  return (seconds) => (isFine ? clock(1000 * seconds) : hourAndMinute(1000 * seconds));
 }
 
 /** Of a colour in six hexadecimal digits, as the style sheet has them. */
@@ -240,7 +235,7 @@ function faint(colour: string): string {
 export function compact(value: number): string {
   const size = Math.abs(value);
   if (size >= 1e6) return `${Number((value / 1e6).toFixed(1))}M`;
-  if (size >= 1e4) return `${Number((value / 1e3).toFixed(1))}k`;
+  if (size >= 1e3) return `${Number((value / 1e3).toFixed(1))}k`;
   if (size >= 100 || Number.isInteger(value)) return value.toFixed(0);
   return `${Number(value.toPrecision(2))}`;
 }

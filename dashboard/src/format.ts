@@ -21,13 +21,21 @@ export function msPair(first: number | null | undefined, second: number | null |
     : `${left}, ${right}`;
 }
 
+// Made once: to make one takes longer than to use it a hundred times.
+const MINUTES = new Intl.DateTimeFormat([], { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' });
+const SECONDS = new Intl.DateTimeFormat([], {
+  hour: '2-digit',
+  minute: '2-digit',
+  second: '2-digit',
+  hourCycle: 'h23',
+});
+
 export function clock(epochMs: number): string {
-  return new Date(epochMs).toLocaleTimeString([], {
-    hour: '2-digit',
-    minute: '2-digit',
-    second: '2-digit',
-    hourCycle: 'h23',
-  });
+  return SECONDS.format(epochMs);
+}
+
+export function hourAndMinute(epochMs: number): string {
+  return MINUTES.format(epochMs);
 }
 
 /** 3 d 4 h, 2 h 5 min, 3 min 7 s */

@@ -67,17 +67,31 @@ export function paintLanes(
   lanes.forEach(({ version, colour }, index) => {
     const middle = u.valToPos(laneMiddle(index, lanes.length), 'y', true);
     context.fillStyle = colour();
-    series.x.forEach((x, point) => {
+    let run: { left: number; right: number; height: number } | undefined;
+    const finish = () => {
+      if (run === undefined) return;
+      context.globalAlpha = run.height <= pixel ? 0.75 : 0.9;
+      context.fillRect(run.left, Math.round(middle - run.height / 2), run.right - run.left, run.height);
+      run = undefined;
+    };
+    for (let point = 0; point < series.x.length; point++) {
       const share = task.shares[point]?.get(version);
-      if (share === undefined) return;
+      if (share === undefined) continue;
+      const x = series.x[point]!;
       const before = series.x[point - 1];
       const from = half > 0 ? x - half : before === undefined || x - before > 3.5 ? x - 1 : before;
       const left = Math.round(u.valToPos(from, 'x', true));
       const right = Math.max(left + 1, Math.round(u.valToPos(half > 0 ? x + half : x, 'x', true)));
       const height = share === 0 ? pixel : Math.max(3 * pixel, share * (laneHeight - 3 * pixel));
-      context.globalAlpha = share === 0 ? 0.75 : 0.9;
-      context.fillRect(left, Math.round(middle - height / 2), right - left, Math.max(1, Math.round(height)));
-    });
+      const rounded = Math.max(1, Math.round(height));
+      // Bands of one height are one: an hour has some hundred of them.
+      if (run !== undefined && run.height === rounded && left <= run.right) run.right = right;
+      else {
+        finish();
+        run = { left, right, height: rounded };
+      }
+    }
+    finish();
   });
   context.globalAlpha = 1;
 }

@@ -9,8 +9,8 @@ const STEPS_MS = [2_000, 5_000, 10_000, 15_000, 30_000, 60_000];
 /** Without a frame for so long there is a gap. */
 const GAP_MS = 3_500;
 
-/** Dots drawn at once; a picture of more looks the same. */
-const MAX_DOTS = 5_000;
+/** Dots of a point that stands for several frames; a picture of more looks the same. */
+const DOTS_PER_POINT = 6;
 
 type Values = (number | null)[];
 
@@ -70,7 +70,6 @@ export function seriesOf(
   const marginMs = Math.max(stepMs, 2_000);
   let start = lowerBound(frames, fromMs - marginMs);
   const end = lowerBound(frames, toMs + marginMs);
-  const thinning = Math.ceil(((end - start) * 6) / MAX_DOTS);
   let lastMs: number | undefined;
   while (start < end) {
     const first = frames[start]!;
@@ -82,7 +81,7 @@ export function seriesOf(
     if (lastMs !== undefined && first.atMs - lastMs > GAP_MS) gap(series, (lastMs + 1) / 1000);
     const part = frames.slice(start, stop);
     addPoint(series, part, stepMs, accuracies);
-    addDots(series, part, thinning);
+    addDots(series, part);
     lastMs = part.at(-1)!.atMs;
     start = stop;
   }
@@ -202,16 +201,24 @@ function meanAccuracy(
   return weight > 0 ? total / weight : null;
 }
 
-/** All dots of every so many frames, and of the others the last one, which is the slowest more often than not. */
-function addDots(series: Series, part: readonly Frame[], thinning: number): void {
-  for (const frame of part) {
-    for (const [name, { dots = [] }] of Object.entries(frame.tasks)) {
-      const task = series.tasks.get(name);
-      if (task === undefined) continue;
-      const first = frame.seq % thinning === 0 ? 0 : Math.max(0, dots.length - 3);
-      for (let i = first; i < dots.length; i += 3)
-        task.dots.push((frame.atMs - dots[i]!) / 1000, dots[i + 1]!, dots[i + 2]!);
+/** All dots of a frame; of several an even choice, and always the slowest. */
+function addDots(series: Series, part: readonly Frame[]): void {
+  for (const [name, task] of series.tasks) {
+    const own: number[] = [];
+    let slowest = 0;
+    for (const { atMs, tasks } of part) {
+      if (!Object.hasOwn(tasks, name)) continue;
+      const { dots = [] } = tasks[name]!;
+      for (let i = 0; i < dots.length; i += 3) {
+        own.push((atMs - dots[i]!) / 1000, dots[i + 1]!, dots[i + 2]!);
+        if (dots[i + 1]! > own[slowest + 1]!) slowest = own.length - 3;
+      }
     }
+    const count = own.length / 3;
+    const stride = part.length === 1 ? 1 : Math.max(1, Math.ceil(count / DOTS_PER_POINT));
+    for (let i = 0; i < count; i += stride)
+      if (3 * i !== slowest) task.dots.push(own[3 * i]!, own[3 * i + 1]!, own[3 * i + 2]!);
+    if (count > 0) task.dots.push(own[slowest]!, own[slowest + 1]!, own[slowest + 2]!);
   }
 }
 

@@ -159,7 +159,7 @@ export function TaskRow(props: {
         paintBelow={(u, context) => paintLanes(u, context, series, own, lanes)}
         legend={
           <span>
-            <i class="line" style={{ color: 'var(--text)' }} /> mean accuracy, %
+            <i class="line" style={{ color: 'var(--text)' }} /> mean, %
           </span>
         }
         readout={(index) => {
@@ -200,7 +200,7 @@ export function TaskRow(props: {
             </span>
             {task.sloMs !== undefined && (
               <span>
-                <i class="dash bad" /> objective
+                <i class="dash bad" /> SLO
               </span>
             )}
           </>
