@@ -46,6 +46,7 @@ const CURSOR_GROUP = 'time';
 
 const FONT = '11px system-ui, sans-serif';
 const Y_AXIS_PX = 54;
+const PADDING_RIGHT_PX = 8;
 
 /** A picture over time that is drawn anew when its data are. */
 export function Chart(props: ChartProps) {
@@ -128,7 +129,7 @@ function optionsOf(
   return {
     width,
     height,
-    padding: [6, 8, 0, 0],
+    padding: [6, PADDING_RIGHT_PX, 0, 0],
     legend: { show: false },
     cursor: {
       sync: { key: CURSOR_GROUP },
@@ -151,7 +152,7 @@ function optionsOf(
         gap: 2,
         incrs: (_u, _axis, min, max) => (max - min < FINE_SECONDS ? FINE_TICKS : COARSE_TICKS),
         space: (_u, _axis, min, max) => (max - min < FINE_SECONDS ? 66 : 42),
-        values: (_u, splits) => splits.map(timeTick(splits)),
+        values: timeTicks,
       },
       {
         ...axis,
@@ -220,10 +221,17 @@ const FINE_SECONDS = 150;
 const FINE_TICKS = [1, 2, 5, 10, 15, 30, 60];
 const COARSE_TICKS = [60, 120, 300, 600, 900, 1800, 3600];
 
+/** Half a label: a tick closer to the right edge than this has none, because it would be cut off. */
+const EDGE_PX = { seconds: 22, minutes: 14 } as const;
+
 /** Seconds only where ticks are closer than a minute. */
-function timeTick(splits: readonly number[]): (seconds: number) => string {
+function timeTicks(u: uPlot, splits: readonly number[]): (string | null)[] {
   const isFine = splits.length > 1 && splits[1]! - splits[0]! < 60;
-  return (seconds) => (isFine ? clock(1000 * seconds) : hourAndMinute(1000 * seconds));
+  const rightPx = u.bbox.width / devicePixelRatio - (isFine ? EDGE_PX.seconds : EDGE_PX.minutes);
+  return splits.map((seconds) => {
+    if (u.valToPos(seconds, 'x') > rightPx + PADDING_RIGHT_PX) return null;
+    return isFine ? clock(1000 * seconds) : hourAndMinute(1000 * seconds);
+  });
 }
 
 /** Of a colour in six hexadecimal digits, as the style sheet has them. */
