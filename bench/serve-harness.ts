@@ -147,6 +147,8 @@ export async function startServer(
         '0',
         '--metrics-port',
         '0',
+        '--control-port',
+        'off',
         '--cpus',
         String(SERVER_CPU),
         '--log-level',

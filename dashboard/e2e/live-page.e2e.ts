@@ -153,7 +153,7 @@ describe.skipIf(chromiumPath === undefined)('the live page', () => {
       async () => expect(await ask(served.http, 'digits', 5)).toEqual(new Map([[3, 5]])),
       WAIT,
     );
-    await page.getByText('pin digits to version 3').waitFor();
+    await page.getByRole('cell', { name: 'pin digits to version 3' }).waitFor();
     // And back.
     await page.getByRole('button', { name: 'Change digits' }).click();
     await dialog.getByLabel('Version that answers').selectOption('');
