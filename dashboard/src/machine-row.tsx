@@ -64,7 +64,7 @@ export function MachineRow(props: {
         height={142}
         data={[series.x, series.cpuPercent]}
         lines={[{ label: 'CPU', colour: accent, isFilled: true }]}
-        range={fromZero(100 / 1.08)}
+        range={cpuRange}
         ticks={(value) => `${value} %`}
         readout={(index) => {
           const value = at(index, series.cpuPercent);
@@ -93,7 +93,7 @@ export function MachineRow(props: {
           </>
         }
         readout={(index) =>
-          `${perSecond(at(index, series.refusedRps))} refused · ${perSecond(at(index, series.lateRps))} late`
+          `${perSecond(at(index, series.refusedRps))} · ${perSecond(at(index, series.lateRps))}`
         }
       />
       <Chart
@@ -109,6 +109,14 @@ export function MachineRow(props: {
     </section>
   );
 }
+
+/** All of the budget, and more in steps where a process takes more than it was given. */
+function cpuRange(_min: number, max: number): [number, number] {
+  return [0, Math.max(100, Math.ceil(((max ?? 0) - CPU_NOISE) / 25) * 25)];
+}
+
+/** Per cent above all of the budget that come of the clocks, not of the load. */
+const CPU_NOISE = 4;
 
 function cores(count: number | undefined): string {
   return count === undefined ? 'budget' : `${count} ${count === 1 ? 'core' : 'cores'}`;
