@@ -2,7 +2,7 @@ import type { ResidencyAction } from '../policy.ts';
 import { demandLevels } from './demand-levels.ts';
 import { forecastDefaults } from './forecast.ts';
 import type { BelievedTask, IndicesOf } from './slow-loop.ts';
-import { type WorkProblem, type WorkSolver, worths } from './value-function.ts';
+import type { WorkProblem, WorkSolver } from './value-function.ts';
 
 export const residencyDefaults = {
   /** A task's set rests so long after a swap. */
@@ -28,6 +28,8 @@ export const residencyDefaults = {
   /** Sweeps for a scenario, and to confirm the choice. */
   sweeps: 12,
   tolerance: 1e-4,
+  /** Of the shares of arrivals that meet each cell of work: the sets' gains err by less than a hundredth of `minGain`. */
+  distributionTolerance: 1e-5,
 } as const;
 
 /** Plain data. */
@@ -162,7 +164,8 @@ function solveScenarios({
   problemOf,
   slots,
 }: ResidencyInput): Scenario[] {
-  const { sweeps, tolerance, maxScenarioTasks, presentShare, levels } = residencyDefaults;
+  const { sweeps, tolerance, distributionTolerance, maxScenarioTasks, presentShare, levels } =
+    residencyDefaults;
   const presentRps = tasks.map(({ demandRps }) => demandRps);
   const past =
     tasks.length > maxScenarioTasks
@@ -190,7 +193,12 @@ function solveScenarios({
       rps,
       values: Array.from(solved.values),
       gain: solved.gain,
-      distribution: solver.distribution(problem, solved.values, sweeps, known?.distribution),
+      distribution: solver.distribution(
+        problem,
+        solved.values,
+        { sweeps, tolerance: distributionTolerance },
+        known?.distribution,
+      ),
     };
   });
 }
@@ -203,12 +211,11 @@ interface TaskSet {
   readonly limit: number;
   /** Weighted over the scenarios, per request. */
   readonly gain: number;
-  /** The same of any other set of the task. */
-  readonly gainOf: (set: readonly number[]) => number;
+  readonly judge: SetJudge;
 }
 
 function bestSet(
-  { tasks }: ResidencyInput,
+  { tasks, solver }: ResidencyInput,
   scenarios: readonly Scenario[],
   isOpen: (task: string, k: number) => boolean,
 ): TaskSet | undefined {
@@ -219,11 +226,12 @@ function bestSet(
     if (state.resident === undefined || limit >= versions.length || !isOpen(state.task, task)) continue;
     const resident = versions.flatMap(({ version }, i) => (state.resident!.includes(version) ? [i] : []));
     if (resident.length === 0) continue;
-    const gainOf = gainOfSets(task, believed, scenarios, resident);
+    const judge = new SetJudge(task, believed, scenarios, solver);
+    const present = judge.worthOf(resident);
     for (const set of setsOf(versions.length, limit, resident)) {
       if (limit === 1 && !carriesPeak(believed, set[0]!)) continue;
-      const gain = gainOf(set);
-      if (gain > (best?.gain ?? 0)) best = { task, set, resident, limit, gain, gainOf };
+      const gain = judge.worthOf(set) - present;
+      if (gain > (best?.gain ?? 0)) best = { task, set, resident, limit, gain, judge };
     }
   }
   return best;
@@ -250,12 +258,14 @@ export function setsOf(count: number, limit: number, resident: readonly number[]
   );
 }
 
-/** The ascending choices of `size` out of 0 … count − 1. */
-function combinations(count: number, size: number): number[][] {
+/** The ascending choices of `size` out of `first` … count − 1, in lexicographic order. */
+function combinations(count: number, size: number, first = 0): number[][] {
   if (size === 0) return [[]];
-  if (size > count) return [];
-  const withLast = combinations(count - 1, size - 1).map((rest) => [...rest, count - 1]);
-  return [...combinations(count - 1, size), ...withLast];
+  const found: number[][] = [];
+  for (let i = first; i <= count - size; i++) {
+    for (const rest of combinations(count, size - 1, i + 1)) found.push([i, ...rest]);
+  }
+  return found;
 }
 
 function binomial(n: number, k: number): number {
@@ -264,45 +274,95 @@ function binomial(n: number, k: number): number {
   return value;
 }
 
-/** What requests gain by a set of versions for a task instead of the resident one, to first order. */
-function gainOfSets(
-  k: number,
-  { versions }: BelievedTask,
-  scenarios: readonly Scenario[],
-  resident: readonly number[],
-): (set: readonly number[]) => number {
-  const totalWeight = scenarios.reduce((sum, { weight }) => sum + weight, 0);
-  const parts = scenarios.map(({ problem, values, weight, distribution }) => {
-    const { shed, versions: worth } = worths(problem.tasks[k]!, versions, problem, values);
-    return { shed, worth, distribution, scale: (weight * problem.tasks[k]!.share) / totalWeight };
-  });
-  const worthOfSet = (set: readonly number[]) => {
-    let total = 0;
-    for (const { shed, worth, distribution, scale } of parts) {
-      let sum = 0;
-      for (let w = 0; w < shed.length; w++) {
-        let best = shed[w]!;
-        for (const i of set) if (worth[i]![w]! > best) best = worth[i]![w]!;
-        sum += distribution[w]! * best;
+/** Cells of work that so small a share of arrivals meets are left out when sets are compared. */
+const NEGLIGIBLE_SHARE = 1e-9;
+
+/**
+ * What sets of versions of one task are worth to a request, to first order: over all cells of work of all scenarios the
+ * worth of the best choice, weighted by how often the cell is met. Sets that end alike and begin like the one before
+ * share its work: a list in lexicographic order costs little more than one pass over the cells for each set.
+ */
+class SetJudge {
+  /** Of each cell that counts, over all scenarios. */
+  readonly #weights: Float64Array;
+  readonly #shedWorth: Float64Array;
+  /** By version. */
+  readonly #worths: readonly Float64Array[];
+  /** The last version of the set before, then its others but for the last of these. */
+  readonly #chain: number[] = [];
+  /** Worth of the best choice among shedding and the first 1, 2, … versions of the chain. */
+  readonly #chainWorths: Float64Array[] = [];
+
+  constructor(k: number, { versions }: BelievedTask, scenarios: readonly Scenario[], solver: WorkSolver) {
+    const totalWeight = scenarios.reduce((sum, { weight }) => sum + weight, 0);
+    const size = scenarios.reduce((sum, { problem }) => sum + problem.cells, 0);
+    const places = new Uint32Array(size);
+    const weights = new Float64Array(size);
+    const shedWorth = new Float64Array(size);
+    let count = 0;
+    let start = 0;
+    for (const { problem, values, weight, distribution } of scenarios) {
+      const { share, shedReward } = problem.tasks[k]!;
+      for (let cell = 0; cell < problem.cells; cell++) {
+        if (distribution[cell]! <= NEGLIGIBLE_SHARE) continue;
+        places[count] = start + cell;
+        weights[count] = ((weight * share) / totalWeight) * distribution[cell]!;
+        shedWorth[count++] = shedReward + values[cell]!;
       }
-      total += scale * sum;
+      start += problem.cells;
     }
-    return total;
-  };
-  const now = worthOfSet(resident);
-  return (set) => worthOfSet(set) - now;
+    this.#weights = weights.subarray(0, count);
+    this.#shedWorth = shedWorth.subarray(0, count);
+    const everywhere = new Float64Array(size);
+    this.#worths = versions.map((version) => {
+      let at = 0;
+      for (const { problem, values } of scenarios) {
+        solver.worth(version, problem.tasks[k]!, problem, values, everywhere, at);
+        at += problem.cells;
+      }
+      const worth = new Float64Array(count);
+      for (let i = 0; i < count; i++) worth[i] = everywhere[places[i]!]!;
+      return worth;
+    });
+  }
+
+  worthOf(set: readonly number[]): number {
+    const last = set.length - 1;
+    let under = this.#shedWorth;
+    for (let depth = 0; depth < last; depth++) {
+      under = this.#best(depth, depth === 0 ? set[last]! : set[depth - 1]!, under);
+    }
+    const worth = this.#worths[last === 0 ? set[0]! : set[last - 1]!]!;
+    const weights = this.#weights;
+    let sum = 0;
+    for (let i = 0; i < weights.length; i++) {
+      sum += weights[i]! * Math.max(worth[i]!, under[i]!);
+    }
+    return sum;
+  }
+
+  #best(depth: number, version: number, under: Float64Array): Float64Array {
+    this.#chainWorths[depth] ??= new Float64Array(under.length);
+    const best = this.#chainWorths[depth];
+    if (this.#chain[depth] === version) return best;
+    this.#chain.length = depth;
+    this.#chain.push(version);
+    const worth = this.#worths[version]!;
+    for (let i = 0; i < best.length; i++) best[i] = Math.max(worth[i]!, under[i]!);
+    return best;
+  }
 }
 
 /** Of the exchanges that lead to a set, the one that is best by itself. */
-function firstExchange({ set, resident, limit, gainOf }: TaskSet): { add: number; remove?: number } {
+function firstExchange({ set, resident, limit, judge }: TaskSet): { add: number; remove?: number } {
   const adds = set.filter((i) => !resident.includes(i));
   const removes = resident.length < limit ? [undefined] : resident.filter((i) => !set.includes(i));
-  let best: { add: number; remove?: number; gain: number } | undefined;
+  let best: { add: number; remove?: number; worth: number } | undefined;
   for (const add of adds) {
     for (const remove of removes) {
       const next = [...resident.filter((i) => i !== remove), add].sort((a, b) => a - b);
-      const gain = gainOf(next);
-      if (best === undefined || gain > best.gain) best = { add, remove, gain };
+      const worth = judge.worthOf(next);
+      if (best === undefined || worth > best.worth) best = { add, remove, worth };
     }
   }
   return best!; // A set that gains differs from the resident one.

@@ -138,7 +138,7 @@ test('the distribution of work under one version is that of an M/D/1 queue', () 
   const solver = new WorkSolver();
   const fine = { ...queue, stepMs: 2 };
   const { values } = solver.solve(fine, { sweeps: 200, tolerance: 1e-9 });
-  const distribution = solver.distribution(fine, values, 400);
+  const distribution = solver.distribution(fine, values, { sweeps: 400, tolerance: 0 });
   const sum = distribution.reduce((total, mass) => total + mass, 0);
   const meanMs = distribution.reduce((total, mass, i) => total + mass * i * fine.stepMs, 0);
   expect(sum).toBeCloseTo(1, 9);
@@ -153,7 +153,7 @@ test('the gain is the reward that arrivals meet under the distribution', () => {
   const solver = new WorkSolver();
   for (const tiny of TINY) {
     const { gain, values } = solver.solve(tiny, EXACT);
-    const distribution = solver.distribution(tiny, values, 2_000);
+    const distribution = solver.distribution(tiny, values, { sweeps: 2_000, tolerance: 0 });
     const choices = tiny.tasks.map((task) => bestChoices(task, tiny, values));
     let reward = 0;
     for (let i = 0; i < tiny.cells; i++) {
@@ -260,3 +260,23 @@ function bestChoices(task: WorkTask, { cells, stepMs }: WorkProblem, values: Arr
 function rewardOfChoice(task: WorkTask, choice: number): number {
   return choice < 0 ? task.shedReward : task.versions[choice]!.reward;
 }
+
+test('more versions than cells: choices that are followed for some sweeps come to the same values', () => {
+  const versions = [
+    [1, 30],
+    [0.85, 20],
+    [0.6, 10],
+  ] as const;
+  const crowded = (count: number) =>
+    problem({
+      cells: 6,
+      arrivalsPerMs: 0.06,
+      tasks: Array.from({ length: count }, () => ({ share: 1 / count, limitMs: 45, versions })),
+    });
+  const solver = new WorkSolver();
+  const alone = solver.solve(crowded(1), EXACT);
+  // 5 tasks of 3 versions on 6 cells; alike, so that the one task is the same problem.
+  const together = solver.solve(crowded(5), EXACT);
+  expect(together.gain).toBeCloseTo(alone.gain, 9);
+  for (const [i, value] of together.values.entries()) expect(value).toBeCloseTo(alone.values[i]!, 9);
+});

@@ -57,10 +57,19 @@ export class WorkSolver {
   #best = new Float64Array(0);
   #h = new Float64Array(0);
   #next = new Float64Array(0);
-  #whole = new Uint16Array(0);
-  #part = new Float64Array(0);
+  #chosen = new Uint16Array(0);
+  /** What the last choices earn, by cell. */
+  #earned = new Float64Array(0);
+  /** Shares of requests that they lead from each cell to each other, a row for each cell. */
+  #shares = new Float64Array(0);
+  /** The same without zeros, row by row: shares, cells that they lead to, and where the rows end. */
+  #leads = new Float64Array(0);
+  #leadsTo = new Uint16Array(0);
+  #leadsEnd = new Uint32Array(0);
   /** The versions of the problem that was last looked at, on its grid. */
   #actions: { readonly problem: WorkProblem; readonly byTask: readonly (readonly Action[])[] } | undefined;
+  /** By version: problems that differ in their demand alone, or in which versions they may use, share them. */
+  readonly #known = new WeakMap<WorkVersion, KnownAction>();
 
   /**
    * Value iteration from `initial` (the values of the problem before: demand moves little in a second, so a few sweeps
@@ -77,8 +86,15 @@ export class WorkSolver {
     if (problem.arrivalsPerMs > 0) {
       const idle = idleWeights(problem);
       const actions = this.#actionsOf(problem);
+      const choices = actions.reduce((sum, { length }) => sum + length, 0);
+      const period = choices > cells ? FOLLOWED_SWEEPS : 1;
       while (sweeps < limits.sweeps) {
-        this.#decide(problem, actions);
+        const isChosen = sweeps % period === 0;
+        if (period === 1) this.#decide(problem, actions);
+        else {
+          if (isChosen) this.#choose(problem, h);
+          this.#follow();
+        }
         sweeps++;
         gain = u[0]!;
         let changed = 0;
@@ -92,7 +108,7 @@ export class WorkSolver {
           this.#next[i] = value;
         }
         h.set(this.#next);
-        if (changed <= limits.tolerance) break;
+        if (isChosen && changed <= limits.tolerance) break;
       }
     }
     return { values: h.slice(0, cells), gain, sweeps };
@@ -120,30 +136,27 @@ export class WorkSolver {
   distribution(
     problem: WorkProblem,
     values: ArrayLike<number>,
-    sweeps: number,
+    limits: SweepLimits,
     initial?: ArrayLike<number>,
   ): Float64Array {
-    const { cells, tasks } = problem;
+    const { cells } = problem;
     const idle = idleWeights(problem);
-    this.#flow(problem, values);
-    const wholes = this.#whole;
-    const parts = this.#part;
+    this.#reserve(cells);
+    this.#choose(problem, values);
     const here = new Float64Array(cells);
     const next = new Float64Array(cells);
+    const before = new Float64Array(cells);
     if (initial?.length === cells) here.set(initial);
     else here[0] = 1;
-    for (let sweep = 0; sweep < sweeps; sweep++) {
+    for (let sweep = 0; sweep < limits.sweeps; sweep++) {
+      before.set(here);
       // After the arrival: the work of the chosen version comes on top.
       next.fill(0);
-      for (let k = 0; k < tasks.length; k++) {
-        const { share } = tasks[k]!;
-        for (let i = 0, at = k * cells; i < cells; i++, at++) {
-          const mass = share * here[i]!;
-          const carried = mass * parts[at]!;
-          const to = Math.min(cells - 1, i + wholes[at]!);
-          const beyond = Math.min(cells - 1, to + 1);
-          next[to] = next[to]! + mass - carried;
-          next[beyond] = next[beyond]! + carried;
+      for (let i = 0, at = 0; i < cells; i++) {
+        const mass = here[i]!;
+        for (; at < this.#leadsEnd[i]!; at++) {
+          const to = this.#leadsTo[at]!;
+          next[to] = next[to]! + mass * this.#leads[at]!;
         }
       }
       // Until the next one it drains: the transpose of the recursion of h.
@@ -155,42 +168,124 @@ export class WorkSolver {
         here[i - 1] = here[i - 1]! + idle.below * carried;
       }
       here[0] = here[0]! + next[0]! + idle.stay * carried;
+      let changed = 0;
+      for (let i = 0; i < cells; i++) changed = Math.max(changed, Math.abs(here[i]! - before[i]!));
+      if (changed <= limits.tolerance) break;
     }
     return here;
   }
 
-  /** Of each task and cell, the work that the best choice adds: so many cells and a part of one. */
-  #flow(problem: WorkProblem, values: ArrayLike<number>): void {
-    const { cells, tasks } = problem;
-    if (this.#whole.length < tasks.length * cells) {
-      this.#whole = new Uint16Array(tasks.length * cells);
-      this.#part = new Float64Array(tasks.length * cells);
+  /**
+   * The worth of a version of a task by cell of work, −Infinity where shedding is better: its reward and the value of
+   * what comes after.
+   * @param worth where it is written, from `at` on
+   */
+  worth(
+    version: WorkVersion,
+    task: WorkTask,
+    problem: WorkProblem,
+    values: ArrayLike<number>,
+    worth: Float64Array,
+    at: number,
+  ): void {
+    const { rewards, whole, part } = this.#actionOf(version, task, problem);
+    const last = problem.cells - 1;
+    worth.fill(Number.NEGATIVE_INFINITY, at + rewards.length, at + problem.cells);
+    for (let i = 0; i < rewards.length; i++) {
+      const to = i + whole;
+      const after = to >= last ? values[last]! : (1 - part) * values[to]! + part * values[to + 1]!;
+      worth[at + i] = rewards[i]! + after;
     }
-    const wholes = this.#whole.fill(0, 0, tasks.length * cells);
-    const parts = this.#part.fill(0, 0, tasks.length * cells);
+  }
+
+  /** The choices that are best by `values`, of all tasks together: into `#earned` and `#shares`. */
+  #choose(problem: WorkProblem, values: ArrayLike<number>): void {
+    const { cells, tasks } = problem;
     const last = cells - 1;
-    const best = new Float64Array(cells);
-    for (const [k, actions] of this.#actionsOf(problem).entries()) {
-      const { shedReward } = tasks[k]!;
+    const best = this.#best;
+    const chosen = this.#chosen;
+    const earned = this.#earned.fill(0);
+    const shares = this.#shares.fill(0);
+    const actions = this.#actionsOf(problem);
+    for (let k = 0; k < tasks.length; k++) {
+      const { share, shedReward } = tasks[k]!;
+      const own = actions[k]!;
       for (let i = 0; i < cells; i++) best[i] = shedReward + values[i]!;
-      for (const { rewards, whole, part } of actions) {
+      chosen.fill(SHED);
+      for (let a = 0; a < own.length; a++) {
+        const { rewards, whole, part } = own[a]!;
+        const rest = 1 - part;
         for (let i = 0; i < rewards.length; i++) {
           const at = i + whole;
-          const after = at >= last ? values[last]! : (1 - part) * values[at]! + part * values[at + 1]!;
+          const after = at >= last ? values[last]! : rest * values[at]! + part * values[at + 1]!;
           if (rewards[i]! + after <= best[i]!) continue;
           best[i] = rewards[i]! + after;
-          wholes[k * cells + i] = whole;
-          parts[k * cells + i] = part;
+          chosen[i] = a;
         }
       }
+      for (let i = 0; i < cells; i++) {
+        const row = i * cells;
+        if (chosen[i] === SHED) {
+          earned[i] = earned[i]! + share * shedReward;
+          shares[row + i] = shares[row + i]! + share;
+          continue;
+        }
+        const { rewards, whole, part } = own[chosen[i]!]!;
+        const to = Math.min(last, i + whole);
+        const beyond = Math.min(last, to + 1);
+        earned[i] = earned[i]! + share * rewards[i]!;
+        shares[row + to] = shares[row + to]! + share * (1 - part);
+        shares[row + beyond] = shares[row + beyond]! + share * part;
+      }
+    }
+    this.#compress(cells);
+  }
+
+  /** What is not 0 of `#shares`. */
+  #compress(cells: number): void {
+    const shares = this.#shares;
+    let count = 0;
+    for (let i = 0; i < cells; i++) {
+      // Work never becomes less by a request.
+      for (let to = i, at = i * cells + i; to < cells; to++, at++) {
+        if (shares[at] === 0) continue;
+        this.#leads[count] = shares[at]!;
+        this.#leadsTo[count++] = to;
+      }
+      this.#leadsEnd[i] = count;
+    }
+  }
+
+  /** u from h by the last choices. */
+  #follow(): void {
+    const h = this.#h;
+    const { length } = h;
+    const leads = this.#leads;
+    for (let i = 0, at = 0; i < length; i++) {
+      let sum = this.#earned[i]!;
+      for (; at < this.#leadsEnd[i]!; at++) sum += leads[at]! * h[this.#leadsTo[at]!]!;
+      this.#u[i] = sum;
     }
   }
 
   #actionsOf(problem: WorkProblem): readonly (readonly Action[])[] {
     if (this.#actions?.problem !== problem) {
-      this.#actions = { problem, byTask: problem.tasks.map((task) => actionsOf(task, problem)) };
+      const byTask = problem.tasks.map((task) =>
+        task.versions.map((version) => this.#actionOf(version, task, problem)),
+      );
+      this.#actions = { problem, byTask };
     }
     return this.#actions.byTask;
+  }
+
+  #actionOf(version: WorkVersion, task: WorkTask, problem: WorkProblem): Action {
+    const known = this.#known.get(version);
+    if (known !== undefined && isOnSameGrid(known, task, problem)) return known.action;
+    const { limitMs, shedReward } = task;
+    const { stepMs, cells, varianceMs } = problem;
+    const action = actionOf(version, task, problem);
+    this.#known.set(version, { action, limitMs, shedReward, stepMs, cells, varianceMs });
+    return action;
   }
 
   #reserve(cells: number): void {
@@ -199,7 +294,39 @@ export class WorkSolver {
     this.#best = new Float64Array(cells);
     this.#h = new Float64Array(cells);
     this.#next = new Float64Array(cells);
+    this.#chosen = new Uint16Array(cells);
+    this.#earned = new Float64Array(cells);
+    this.#shares = new Float64Array(cells * cells);
+    this.#leads = new Float64Array(cells * cells);
+    this.#leadsTo = new Uint16Array(cells * cells);
+    this.#leadsEnd = new Uint32Array(cells);
   }
+}
+
+/**
+ * Where there are more versions than cells, to choose among them costs more than to follow what was chosen: that is done
+ * so many times before it is chosen anew (modified policy iteration, Puterman and Shin 1978).
+ */
+const FOLLOWED_SWEEPS = 5;
+
+/** In place of the index of a version. */
+const SHED = 0xffff;
+
+/** An action and all that it follows from, beside its version. */
+interface KnownAction
+  extends Pick<WorkTask, 'limitMs' | 'shedReward'>,
+    Pick<WorkProblem, 'stepMs' | 'cells' | 'varianceMs'> {
+  readonly action: Action;
+}
+
+function isOnSameGrid(known: KnownAction, task: WorkTask, problem: WorkProblem): boolean {
+  return (
+    known.limitMs === task.limitMs &&
+    known.shedReward === task.shedReward &&
+    known.stepMs === problem.stepMs &&
+    known.cells === problem.cells &&
+    known.varianceMs === problem.varianceMs
+  );
 }
 
 /** One version on the grid. */
@@ -226,54 +353,27 @@ function improve(best: Float64Array, h: Float64Array, { rewards, whole, part }: 
   }
 }
 
-/** Reward of a version and the value of what comes after, by cell of work, as far as it beats shedding. */
-function worthOf({ rewards, whole, part }: Action, values: ArrayLike<number>): Float64Array {
-  const last = values.length - 1;
-  return rewards.map((reward, i) => {
-    const at = i + whole;
-    if (at >= last) return reward + values[last]!;
-    return reward + (1 - part) * values[at]! + part * values[at + 1]!;
-  });
-}
-
-/**
- * For one task the worth of each of some versions by cell of work, −Infinity where shedding is better, and that of
- * shedding: what the choice among any of them rests on.
- */
-export function worths(
+function actionOf(
+  version: WorkVersion,
   task: WorkTask,
-  versions: readonly WorkVersion[],
-  problem: WorkProblem,
-  values: ArrayLike<number>,
-): { readonly shed: Float64Array; readonly versions: readonly Float64Array[] } {
-  const shed = Float64Array.from({ length: problem.cells }, (_, i) => task.shedReward + values[i]!);
-  const all = actionsOf({ ...task, versions }, problem).map((action) => {
-    const worth = new Float64Array(problem.cells).fill(Number.NEGATIVE_INFINITY);
-    worth.set(worthOf(action, values));
-    return worth;
-  });
-  return { shed, versions: all };
-}
-
-function actionsOf(task: WorkTask, { stepMs, cells, varianceMs = 0 }: WorkProblem): Action[] {
-  return task.versions.map((version) => {
-    const { reward, meanMs, deviationMs } = version;
-    const marginMs = task.limitMs - meanMs;
-    // The spread grows with work, so what is certain with the spread at the limit is certain before.
-    const widestMs = CERTAIN * Math.sqrt(deviationMs ** 2 + varianceMs * Math.max(0, marginMs));
-    const certain = Math.min(cells, Math.max(0, Math.floor((marginMs - widestMs) / stepMs) + 1));
-    const rewards = new Float64Array(cells).fill(reward, 0, certain);
-    let end = certain;
-    for (; end < cells; end++) {
-      const workMs = end * stepMs;
-      const spreadMs = Math.sqrt(deviationMs ** 2 + varianceMs * workMs);
-      const earned = rewardOf(version, spreadMs, task.shedReward, task.limitMs - workMs);
-      if (earned <= task.shedReward) break;
-      rewards[end] = earned;
-    }
-    const whole = Math.floor(version.meanMs / stepMs);
-    return { rewards: rewards.subarray(0, end), whole, part: version.meanMs / stepMs - whole };
-  });
+  { stepMs, cells, varianceMs = 0 }: WorkProblem,
+): Action {
+  const { reward, meanMs, deviationMs } = version;
+  const marginMs = task.limitMs - meanMs;
+  // The spread grows with work, so what is certain with the spread at the limit is certain before.
+  const widestMs = CERTAIN * Math.sqrt(deviationMs ** 2 + varianceMs * Math.max(0, marginMs));
+  const certain = Math.min(cells, Math.max(0, Math.floor((marginMs - widestMs) / stepMs) + 1));
+  const rewards = new Float64Array(cells).fill(reward, 0, certain);
+  let end = certain;
+  for (; end < cells; end++) {
+    const workMs = end * stepMs;
+    const spreadMs = Math.sqrt(deviationMs ** 2 + varianceMs * workMs);
+    const earned = rewardOf(version, spreadMs, task.shedReward, task.limitMs - workMs);
+    if (earned <= task.shedReward) break;
+    rewards[end] = earned;
+  }
+  const whole = Math.floor(version.meanMs / stepMs);
+  return { rewards: rewards.subarray(0, end), whole, part: version.meanMs / stepMs - whole };
 }
 
 /** What a version is worth to a request that has `slackMs` left: accuracy if in time, the price of shedding if not. */
