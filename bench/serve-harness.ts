@@ -135,6 +135,8 @@ export async function startServer(
   flags: readonly string[] = [],
   /** By default the settings of the allocator that `bonsai serve` has. */
   env?: Readonly<Record<string, string>>,
+  /** Gets what the server logs, line by line; by default it is shown. */
+  onLog?: (line: string) => void,
 ): Promise<BenchServer> {
   const main = join('dist', 'cli', 'main.js'); // Of the project's own build.
   const beginMs = clock.nowMs();
@@ -156,8 +158,12 @@ export async function startServer(
         ...flags,
       ],
     ],
-    { stdio: ['pipe', 'pipe', 'inherit'], env: { ...process.env, ...(env ?? MALLOC_ENVIRONMENT) } },
+    {
+      stdio: ['pipe', 'pipe', onLog === undefined ? 'inherit' : 'pipe'],
+      env: { ...process.env, ...(env ?? MALLOC_ENVIRONMENT) },
+    },
   );
+  if (onLog !== undefined) createInterface({ input: child.stderr! }).on('line', onLog);
   const ready = await new Promise<{ http: string; grpc: string; metrics: string }>((resolve, reject) => {
     child.once('exit', (code) => reject(new Error(`the server ended with code ${code}`)));
     createInterface({ input: child.stdout! }).on('line', (line) => {

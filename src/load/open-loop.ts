@@ -34,6 +34,8 @@ export interface OpenLoopOptions {
   /** Chooses the order of the inputs. */
   readonly seed: number;
   readonly clock: Clock;
+  /** The start on the clock's scale, so that several loops begin together; by default as soon as inputs are ready. */
+  readonly startMs?: number;
   readonly connections?: number;
   readonly maxOutstanding?: number;
   /** Stops sending; requests under way are still waited for (at most `timeoutMs`). */
@@ -73,7 +75,7 @@ export async function runOpenLoop(options: OpenLoopOptions): Promise<RequestReco
   const expiring = new ExpiringRequests();
   let [sent, finished, violations] = [0, 0, 0];
   let lastProgressMs = Number.NEGATIVE_INFINITY;
-  const startMs = clock.nowMs();
+  const startMs = options.startMs ?? clock.nowMs();
   const elapsed = () => clock.nowMs() - startMs;
 
   const finish = (index: number, sentMs: number, answer: Answer) => {

@@ -18,7 +18,7 @@ import { InvalidRequestError, NotReadyError, RefusedError, WorkerLostError } fro
 import { type NamedTensor, orderedInputs, rowsOf } from './input-check.ts';
 import type { Lane, RunResult } from './lane.ts';
 import type { Limits } from './limits.ts';
-import type { LiveVersion } from './live-version.ts';
+import { type LiveVersion, MAX_OVERHEAD_MS, OVERHEAD_SMOOTHING } from './live-version.ts';
 import { DeadlineQueue } from './queue.ts';
 import type { ServedModel } from './served-model.ts';
 import { countExecution, countFailure, countSuccess, type FailureReason } from './statistics.ts';
@@ -127,6 +127,8 @@ interface Slot {
   isFillDue: boolean;
   /** When it last did. */
   turnStartMs: number;
+  /** When the last job ended, if the next one began as soon as it could. */
+  lastEndMs: number | undefined;
 }
 
 /** From a decoded request to its answer: deadline → queue → slot → version → worker → answer. Knows no protocol. */
@@ -148,6 +150,10 @@ export class DataPlane {
   #dispatch: Dispatch = defaultDispatch;
   #plan: unknown;
   #objectives: ReadonlyMap<string, TaskObjective> = new Map();
+  /** What a request costs its slot beside the inference: sockets, decoding, choosing, answering. */
+  #overheadMs = 0;
+  /** How much longer inferences take than when their versions were warmed, over all that are computed. */
+  #slowdown = 1;
   #waiting = 0;
   #whenIdle: (() => void) | undefined;
   #isDraining = false;
@@ -177,6 +183,7 @@ export class DataPlane {
       timer: undefined,
       isFillDue: false,
       turnStartMs: 0,
+      lastEndMs: undefined,
     }));
   }
 
@@ -199,6 +206,11 @@ export class DataPlane {
     return this.#waiting > 0 || this.#isDraining;
   }
 
+  /** What a request costs its slot beside the inference, measured while requests waited; 0 before that. */
+  get overheadMs(): number {
+    return this.#overheadMs;
+  }
+
   /** Requests of a version that wait for it or run on it. */
   pending(live: LiveVersion): number {
     return live.held;
@@ -219,7 +231,13 @@ export class DataPlane {
   /** What the dispatch is to go by from now on; counts of dispatched requests begin anew. */
   setPlan(plan: unknown): void {
     this.#plan = plan;
-    for (const model of this.#models) for (const live of model.liveVersions) live.resetDispatched();
+    for (const model of this.#models) {
+      for (const live of model.liveVersions) {
+        live.resetDispatched();
+        live.relax(this.#slowdown);
+        live.setOverhead(this.#overheadMs);
+      }
+    }
     this.refresh();
   }
 
@@ -475,6 +493,7 @@ export class DataPlane {
     const decision = this.#decide(slot, queue, nowMs);
     switch (decision.kind) {
       case 'wait':
+        slot.lastEndMs = undefined;
         this.#askAgain(slot, decision.untilMs);
         return false;
       case 'shed': {
@@ -580,6 +599,7 @@ export class DataPlane {
     lane.run(inputs).then(
       (result) => {
         this.#finish(tickets, slot, live);
+        this.#learnOverhead(slot, tickets.length, result.computeMs);
         // In a thread of its own the next job first: its computing overlaps with answering.
         if (!lane.isInline) this.#fill(slot);
         this.#answer(tickets, rows, live, result);
@@ -598,6 +618,16 @@ export class DataPlane {
     return true;
   }
 
+  /** From the end of one job to the end of the next, where nothing was waited for: the inference and the overhead. */
+  #learnOverhead(slot: Slot, requests: number, computeMs: number): void {
+    const nowMs = this.#clock.nowMs();
+    if (slot.lastEndMs !== undefined) {
+      const overheadMs = Math.max(0, nowMs - slot.lastEndMs - computeMs) / requests;
+      this.#overheadMs += OVERHEAD_SMOOTHING * (Math.min(overheadMs, MAX_OVERHEAD_MS) - this.#overheadMs);
+    }
+    slot.lastEndMs = slot.busy > 0 || slot.queue.length > 0 ? nowMs : undefined;
+  }
+
   #finish(tickets: readonly Ticket[], slot: Slot, live: LiveVersion): void {
     slot.busy--;
     if (slot.busy === 0) slot.busyUntilMs = 0;
@@ -612,6 +642,8 @@ export class DataPlane {
     const epochMs = this.#clock.epochMs();
     const { computeMs } = result;
     live.observe(rows, computeMs);
+    live.setOverhead(this.#overheadMs);
+    this.#slowdown += OVERHEAD_SMOOTHING * ((live.slowdown ?? this.#slowdown) - this.#slowdown);
     const isCounted = !tickets.every(({ request }) => request.isUncounted);
     if (isCounted) countExecution(live.statistics, rows, computeMs);
     let firstRow = 0;

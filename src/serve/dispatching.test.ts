@@ -3,17 +3,18 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import pino from 'pino';
 import { request } from 'undici';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { float32Tensor, floatsOf, int64Tensor } from '../base/tensor.ts';
 import { GraphBuilder, modelOf } from '../graph/build.ts';
 import { writeModel } from '../graph/onnx/write.ts';
-import type { Dispatch } from '../policy/dispatch.ts';
+import { batchServiceMs, type Dispatch } from '../policy/dispatch.ts';
 import { digestOf } from '../repository/digest.ts';
 import { writeTask } from '../repository/store.ts';
 import { MANIFEST_SCHEMA_VERSION, type Variant } from '../repository/types.ts';
 import { DataPlane, type InferRequest } from './data-plane.ts';
 import { decodeInfer } from './grpc/infer.ts';
 import { InlineLane } from './inline-lane.ts';
+import { MAX_OVERHEAD_MS } from './live-version.ts';
 import { call, start } from './server.fixture.ts';
 import type { RunningServer } from './server.ts';
 import type { Wishes } from './wishes.ts';
@@ -519,5 +520,67 @@ describe('a version that was given up', () => {
       await server.close();
       await rm(root, { recursive: true, force: true });
     }
+  });
+});
+
+describe('what a request is expected to take', () => {
+  let root: string;
+  let server: RunningServer;
+
+  beforeAll(async () => {
+    root = await mkdtemp(join(tmpdir(), 'bonsai-times-'));
+    await writeScorer(root, 'digits', new Map([[1, scorer(1)]]));
+  });
+  beforeEach(async () => {
+    server = await start(root);
+  });
+  afterEach(async () => {
+    await server.close();
+  });
+  afterAll(async () => {
+    await rm(root, { recursive: true, force: true });
+  });
+
+  it('is hardly moved by one inference that was held up, but follows those that are slower for good', () => {
+    const live = server.models.get('digits').current!;
+    live.observe(1, 2);
+    const beforeMs = live.serviceMs();
+    live.observe(1, 1000 * beforeMs);
+    // A tenth of three times as much.
+    expect(live.serviceMs()).toBeCloseTo(1.2 * beforeMs, 9);
+    for (let i = 0; i < 200; i++) live.observe(1, 50 * beforeMs);
+    expect(live.serviceMs()).toBeCloseTo(50 * beforeMs, 3);
+  });
+
+  it('of a version that nothing uses nears what the others show', () => {
+    const live = server.models.get('digits').current!;
+    const warmMs = live.serviceMs();
+    for (let i = 0; i < 100; i++) live.observe(1, 10 * warmMs);
+    const slowMs = live.serviceMs();
+    live.relax(2); // It was used since the last time.
+    expect(live.serviceMs()).toBe(slowMs);
+    for (let i = 0; i < 200; i++) live.relax(2);
+    expect(live.serviceMs()).toBeCloseTo(2 * warmMs, 6);
+  });
+
+  it('counts what it costs beside the inference once, however many examples it brings, but for each that is joined', () => {
+    const live = server.models.get('digits').current!;
+    live.observe(1, 5);
+    const [aloneMs, fourMs] = [live.serviceMs(), live.serviceMs(4)];
+    const joinedMs = batchServiceMs(live.resident, 4);
+    live.setOverhead(2);
+    expect(live.serviceMs() - aloneMs).toBeCloseTo(2, 9);
+    expect(live.serviceMs(4) - fourMs).toBeCloseTo(2, 9);
+    expect(live.resident.serviceMs).toBeCloseTo(live.serviceMs(), 9);
+    expect(batchServiceMs(live.resident, 4) - joinedMs).toBeCloseTo(8, 9);
+  });
+
+  it('is learned from requests that wait for each other, and told in the metrics', async () => {
+    expect(server.plane.overheadMs).toBe(0);
+    await Promise.all(Array.from({ length: 100 }, () => ask(server, 'digits')));
+    expect(server.plane.overheadMs).toBeGreaterThan(0);
+    expect(server.plane.overheadMs).toBeLessThanOrEqual(MAX_OVERHEAD_MS);
+    const text = await (await request(server.metricsUrl)).body.text();
+    expect(Number(/^bonsai_request_overhead_seconds (\S+)$/m.exec(text)?.[1])).toBeGreaterThan(0);
   });
 });

@@ -13,6 +13,18 @@ export const MAX_CONSECUTIVE_LOSSES = 3;
 /** Weight of the newest inference in the estimate of the service time: follows a change within some ten requests. */
 export const SERVICE_TIME_SMOOTHING = 0.1;
 
+/** Weight of the newest job in the estimate of what a request costs beside its inference: it varies more than that. */
+export const OVERHEAD_SMOOTHING = 0.02;
+
+/** A pause longer than this is none of the request's making. */
+export const MAX_OVERHEAD_MS = 20;
+
+/** An inference that takes so many times what was expected was held up by something else: it counts as this at most. */
+export const MAX_SURPRISE = 3;
+
+/** Share by which what is expected of a version that was not used for a second nears what the others suggest. */
+export const UNUSED_RELAXATION = 0.1;
+
 /** Estimate for a network that could not be warmed; its first answer replaces it. */
 export const UNKNOWN_SERVICE_MS = 1;
 
@@ -70,8 +82,17 @@ export class LiveVersion {
   readonly #loader: Loader;
   readonly #logger: Logger;
   readonly #events: LiveVersionEvents;
+  /** Of one inference by itself. */
+  #computeMs: number;
+  #overheadMs = 0;
+  /** The same when it was warmed. */
+  readonly #warmMs: number;
+  readonly #isWarmed: boolean;
+  #isUsed = false;
   #isMeasured = false;
   #sharedRatio: number | undefined;
+  /** The share of computing that a merged job is expected to pay once. */
+  #expectedSharedRatio = 0;
   /** Of the trial that is under way, or since one that paid. */
   #mergedJobs = 0;
   #jobsUntilRetry = 0;
@@ -126,18 +147,22 @@ export class LiveVersion {
     this.#events = events;
     this.#isBatchable = report.batchMs !== undefined;
     this.#isInline = networks.some(({ lane }) => lane.isInline);
+    this.#computeMs = report.serviceMs ?? UNKNOWN_SERVICE_MS;
+    this.#warmMs = this.#computeMs;
+    this.#isWarmed = report.serviceMs !== undefined;
     this.#resident = {
       version: stored.version,
       accuracy: options.relativeAccuracy,
-      serviceMs: report.serviceMs ?? UNKNOWN_SERVICE_MS,
+      serviceMs: this.#computeMs,
       batchSharedRatio: 0,
       maxBatch: 1,
       dispatched: 0,
     };
     this.resident = this.#resident;
     if (report.batchMs !== undefined) {
-      const ratio = sharedRatioOf(report.batchRows, report.batchMs, this.#resident.serviceMs);
-      this.#resident.batchSharedRatio = Math.max(0, ratio);
+      const ratio = sharedRatioOf(report.batchRows, report.batchMs, this.#computeMs);
+      this.#expectedSharedRatio = Math.max(0, ratio);
+      this.setOverhead(0);
       this.#resident.maxBatch = this.maxJointRows;
     }
     this.#lanes = networks.map(({ lane }) => lane);
@@ -155,16 +180,26 @@ export class LiveVersion {
     return this.stored.variant?.accuracy.test;
   }
 
-  /** Expected time of an inference over so many examples. */
+  /** Expected time of a request of so many examples, from its dispatch until the next one can begin. */
   serviceMs(rows = 1): number {
-    return batchServiceMs(this.#resident, rows);
+    const computing = { serviceMs: this.#computeMs, batchSharedRatio: this.#expectedSharedRatio };
+    return batchServiceMs(computing, rows) + this.#overheadMs;
+  }
+
+  /** What a request costs its slot beside the inference, as measured over all versions. */
+  setOverhead(overheadMs: number): void {
+    this.#overheadMs = overheadMs;
+    this.#resident.serviceMs = this.#computeMs + overheadMs;
+    // s(b) = c · (α + (1 − α) b) + o · b, as s · (α' + (1 − α') b) with s = c + o: α' = α · c / s.
+    const computed = this.#resident.serviceMs > 0 ? this.#computeMs / this.#resident.serviceMs : 0;
+    this.#resident.batchSharedRatio = this.#expectedSharedRatio * computed;
   }
 
   /** Examples of several requests that may be computed as one job, whether or not that pays; 1: none are joined. */
   get maxJointRows(): number {
     if (!this.#isBatchable) return 1;
     if (!this.#isInline) return MAX_MERGED_ROWS;
-    const rows = Math.floor(MAX_INLINE_JOB_MS / this.#resident.serviceMs);
+    const rows = Math.floor(MAX_INLINE_JOB_MS / this.#computeMs);
     return Math.min(Math.max(rows, 1), MAX_MERGED_ROWS);
   }
 
@@ -188,10 +223,29 @@ export class LiveVersion {
     }
     // The warm-up ran beside other work; the first real answer is worth more than it.
     const weight = this.#isMeasured ? SERVICE_TIME_SMOOTHING : 1;
+    // What is chosen by its time and once was held up would not be chosen again, and so never be measured again.
+    const limitMs = this.#isMeasured || this.#isWarmed ? MAX_SURPRISE * this.#computeMs : computeMs;
     this.#isMeasured = true;
-    this.#resident.serviceMs += weight * (computeMs - this.#resident.serviceMs);
+    this.#isUsed = true;
+    this.#computeMs += weight * (Math.min(computeMs, limitMs) - this.#computeMs);
+    this.setOverhead(this.#overheadMs);
     if (this.#isBatchable && this.#resident.maxBatch === 1 && --this.#jobsUntilRetry <= 0)
       this.#resident.maxBatch = this.maxJointRows;
+  }
+
+  /** How much longer its inferences take than when it was warmed; undefined where that is not known. */
+  get slowdown(): number | undefined {
+    return this.#isWarmed && this.#isMeasured ? this.#computeMs / this.#warmMs : undefined;
+  }
+
+  /**
+   * To be called about once a second: where it was not used since, what is expected of it nears what it took when it was
+   * warmed times the slowdown that others show.
+   */
+  relax(slowdown: number): void {
+    if (!this.#isUsed && this.#isWarmed)
+      this.#computeMs += UNUSED_RELAXATION * (this.#warmMs * slowdown - this.#computeMs);
+    this.#isUsed = false;
   }
 
   /** Counts a request given to it by the server's choice. */
@@ -254,12 +308,13 @@ export class LiveVersion {
   #learnBatch(rows: number, computeMs: number): void {
     this.#mergedJobs++;
     if (this.#mergedJobs <= BATCH_TRIAL_WARMUP_JOBS) return;
-    const observed = sharedRatioOf(rows, computeMs, this.#resident.serviceMs);
+    const observed = sharedRatioOf(rows, computeMs, this.#computeMs);
     const before = this.#sharedRatio ?? observed;
     const counted = this.#mergedJobs - BATCH_TRIAL_WARMUP_JOBS; // At first the mean, so that no single one weighs most.
     const ratio = before + Math.max(SERVICE_TIME_SMOOTHING, 1 / counted) * (observed - before);
     this.#sharedRatio = ratio;
-    this.#resident.batchSharedRatio = Math.max(0, ratio);
+    this.#expectedSharedRatio = Math.max(0, ratio);
+    this.setOverhead(this.#overheadMs);
     // Saved of b single ones: 1 − s(b) / (b s(1)) = α (b − 1) / b.
     const isSaving = (ratio * (MAX_MERGED_ROWS - 1)) / MAX_MERGED_ROWS >= MIN_BATCH_SAVING;
     if (this.#mergedJobs < BATCH_TRIAL_JOBS || isSaving) return;

@@ -110,7 +110,7 @@ export function createMetrics(sources: MetricSources): Registry {
   );
   new Gauge({
     name: 'bonsai_planned_service_seconds',
-    help: 'Time of one inference that dispatching reckons with, measured as requests come',
+    help: 'Time of one request that dispatching reckons with, inference and overhead, measured as requests come',
     labelNames,
     registers,
     collect() {
@@ -217,6 +217,14 @@ export function createMetrics(sources: MetricSources): Registry {
       for (const model of sources.models.models.values()) {
         if (model.current !== undefined) this.set({ model: model.name }, model.current.version);
       }
+    },
+  });
+  new Gauge({
+    name: 'bonsai_request_overhead_seconds',
+    help: 'What a request costs beside its inference (sockets, decoding, choosing), measured while others wait',
+    registers,
+    collect() {
+      this.set(sources.plane.overheadMs / 1000);
     },
   });
   new Gauge({

@@ -1,7 +1,9 @@
 import { InvalidArgumentError } from '../base/errors.ts';
 import type { DemandProfile } from '../load/arrivals.ts';
 import { allocationChain } from '../policy/allocation.ts';
-import { type OracleBound, type OracleResult, type OracleTask, oracle } from '../policy/oracle/oracle.ts';
+import { interpolatedOracle } from '../policy/oracle/interpolated.ts';
+import { type OracleBound, type OracleTask, oracle, oracleDefaults } from '../policy/oracle/oracle.ts';
+import type { OracleOutcome } from '../policy/oracle/outcome.ts';
 import { singleVersionOracle } from '../policy/oracle/single-version.ts';
 import { type Comparison, intervalsOf } from './compare.ts';
 import { type Scenario, versionFigures } from './scenario.ts';
@@ -50,6 +52,9 @@ const MEANINGS = {
   'single-version-loading': 'the same where a load keeps the CPU from requests',
 } as const satisfies Record<OracleKind, string>;
 
+/** Of service times of fewer cells rounding up makes more than a tenth too much: what is feasible is found otherwise. */
+const COARSE_CELLS = 10;
+
 /**
  * One oracle as a summary. Several slots are one that is so many times faster for the relaxed bound (it can do whatever
  * they can), and take requests in turn for the feasible one.
@@ -76,7 +81,10 @@ export function oracleSummary(
   });
   const parts = bound === 'relaxed' ? [workload] : inTurn(workload, slots);
   const grid = stepMs === undefined ? {} : { stepMs };
-  const solved = parts.map((part) => {
+  const shortestMs = Math.min(...tasks.flatMap(({ versions }) => versions.map(({ serviceMs }) => serviceMs)));
+  const isCoarse = shortestMs < COARSE_CELLS * (stepMs ?? oracleDefaults.stepMs);
+  const solved = parts.map((part): OracleOutcome => {
+    if (kind === 'feasible' && isCoarse) return interpolatedOracle(part, tasks, grid);
     if (kind === 'feasible' || kind === 'relaxed') return oracle(part, tasks, { bound, ...grid });
     const allocations = chainOf(part, tasks);
     const isLoading = kind === 'single-version-loading';
@@ -135,10 +143,7 @@ function inTurn(
 function summaryOf(
   scenario: Scenario,
   workload: Workload,
-  solved: readonly Pick<
-    OracleResult,
-    'offered' | 'dropped' | 'effectiveAccuracy' | 'utilization' | 'tasks'
-  >[],
+  solved: readonly OracleOutcome[],
   slots: number,
 ): SimulationSummary {
   const offered = workload.arrivalMs.length;

@@ -10,8 +10,10 @@ export interface Scenario {
   readonly routing: Routing;
   readonly discipline: Discipline;
   readonly admission: Admission;
-  /** How many versions of each task may be resident; the smallest is from the start. */
+  /** How many versions of each task may be resident. */
   readonly residency: number | 'all';
+  /** The version of each task that serves at the start. */
+  readonly initial: 'largest' | 'smallest';
   /** Share of the CPU of a version that loads, relative to a request's. */
   readonly loaderWeight: number;
   /** Loads under way at once on a server; more wait. */
@@ -73,6 +75,7 @@ export const scenarioDefaults = {
   discipline: 'edf',
   admission: 'all',
   residency: 'all',
+  initial: 'smallest',
   /** nice 19 against 0 is 15 to 1024. */
   loaderWeight: 0.015,
   parallelLoads: 1,

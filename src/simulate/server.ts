@@ -158,18 +158,20 @@ export class SimulatedServer {
     return workOf(this.#laneOf(task, nowMs), nowMs);
   }
 
-  /** The first versions: all, or so many that are spread evenly over the family, the smallest among them. */
+  /** The first versions: all, or so many that are spread evenly over the family, the one that serves among them. */
   start(nowMs: number): void {
+    const isLargest = this.#options.scenario.initial === 'largest';
     for (const task of this.#tasks) {
       const last = task.versions.length - 1;
       if (this.#limit > last) for (const version of task.versions) version.isResident = true;
       else {
         for (let i = 0; i < this.#limit; i++) {
-          task.versions[Math.round(last * (1 - i / this.#limit))]!.isResident = true;
+          const place = Math.round(last * (1 - i / this.#limit));
+          task.versions[isLargest ? last - place : place]!.isResident = true;
         }
       }
       this.#show(task);
-      this.#serve(task, smallestOf(task), nowMs);
+      this.#serve(task, isLargest ? task.versions[0]! : smallestOf(task), nowMs);
     }
   }
 

@@ -332,6 +332,28 @@ describe('versions', () => {
     expect(summarizeSimulation(run).violationRatio).toBe(0);
   });
 
+  test('the most accurate version serves at the start where that is asked for', () => {
+    const task = makeTask({}, [10, 0.9], [20, 0.8], [40, 0.7]);
+    const asked = ({
+      initial,
+      residency,
+    }: {
+      initial: 'largest' | 'smallest';
+      residency: number | 'all';
+    }) => {
+      const scenario = makeScenario({ tasks: [task], initial, residency });
+      const policy = {
+        ...staticPolicy({ digits: initial === 'largest' ? 1 : 3 }),
+        dispatch: servingDispatch(),
+      };
+      return simulate({ scenario, workload: requestsAt([10]), policy }).versionIndex[0];
+    };
+    for (const residency of [1, 2, 'all'] as const) {
+      expect(asked({ initial: 'largest', residency })).toBe(0);
+      expect(asked({ initial: 'smallest', residency })).toBe(2);
+    }
+  });
+
   test('a load of low weight hardly delays requests, one of full weight does', () => {
     const crowded = requestsAt(Array.from({ length: 130 }, (_, i) => 25 * i));
     const worst = (loaderWeight: number) => {

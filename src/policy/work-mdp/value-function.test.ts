@@ -262,11 +262,11 @@ function rewardOfChoice(task: WorkTask, choice: number): number {
 }
 
 test('more versions than cells: choices that are followed for some sweeps come to the same values', () => {
-  const versions = [
+  const versions: [reward: number, meanMs: number][] = [
     [1, 30],
     [0.85, 20],
     [0.6, 10],
-  ] as const;
+  ];
   const crowded = (count: number) =>
     problem({
       cells: 6,
