@@ -127,7 +127,9 @@ async function measure(root: string, tracePath: string): Promise<void> {
   for (const policy of options.policies!.split(','))
     lives.push(await live(root, policy, policy, tasks, due, warmUpMs));
   const results = lives.map((each) => report(each, lives, scenario));
-  const reaction = options['no-reaction'] ? undefined : await reactionOf(root, tasks, scenario, rates);
+  const reaction = options['no-reaction']
+    ? undefined
+    : await reactionOf(root, tasks, scenario, ratesOf(scenario, 2));
   if (options.json !== undefined) {
     const description = { durationMs, seed, sloMs: SLO_MS, rates, repository: options.repository };
     await writeFile(options.json, `${JSON.stringify({ ...description, results, reaction }, null, 2)}\n`);
@@ -501,7 +503,7 @@ const STEP_MS = 4_000;
 /** What a task was answered by before the step, is looked at for so long. */
 const LOOK_MS = 3_000;
 
-/** From a demand of a fifth to all of it: when is the first request given to a smaller version than any shortly before? */
+/** From a demand of a fifth to all of it, twice what the most accurate versions can take: when is the first request given to a smaller version than any shortly before? */
 async function reactionOf(
   root: string,
   tasks: readonly LiveTask[],

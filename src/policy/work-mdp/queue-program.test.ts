@@ -121,6 +121,20 @@ test('requests beyond those that are planned one by one still count as work', ()
   expect([pick(1), pick(14)]).toEqual([120, 20]);
 });
 
+test('of versions that are worth the same the faster answers, wherever it stands', () => {
+  const slow = { version: 1, accuracy: 1, serviceMs: 30, dispatched: 0 };
+  const fast = { version: 2, accuracy: 1, serviceMs: 10, dispatched: 0 };
+  // Work costs nothing, so both are worth their accuracy.
+  const plan = planOf(0);
+  for (const versions of [
+    [slow, fast],
+    [fast, slow],
+  ]) {
+    const state = stateOf({ queue: [request({ task: 0, slackMs: 300 })], families: [versions], plan });
+    expect(new QueueProgram().pick(state, plan)).toMatchObject({ kind: 'run', version: 2 });
+  }
+});
+
 describe('laws', () => {
   test('only resident versions, never below what the client accepts; the input is untouched; same state, same decision', () => {
     fc.assert(

@@ -91,8 +91,8 @@ export class QueueProgram {
         slackMs - guardMs,
       );
       const value = reward + valueAt(this.#value, plan.stepMs, version.meanMs);
-      // Of equal values the faster version: it stands behind, and time in hand is worth something in practice.
-      if (value >= bestValue) {
+      // Of equal values the faster version: time in hand is worth something in practice.
+      if (value > bestValue || (value === bestValue && version.meanMs <= best.meanMs)) {
         best = version;
         bestValue = value;
       }

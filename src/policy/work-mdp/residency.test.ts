@@ -56,6 +56,13 @@ test('nothing moves while a version loads, in trouble, or so soon after a swap',
   expect(residencyAt(2, [5, 6], { memory: first.memory }).moves).toEqual([]);
 });
 
+test('what is not on the frontier is let go as soon as something else answers', () => {
+  expect(residencyAt(2, [7]).moves).toEqual(['load 6']);
+  expect(residencyAt(2, [6, 7]).moves).toEqual(['unload 7']);
+  expect(residencyAt(2, [5, 7]).moves).toEqual(['load 6', 'unload 7']);
+  expect(residencyAt(2, [6, 7], { loading: [5] }).moves).toEqual([]);
+});
+
 test('where everything fits everything loads', () => {
   expect(residencyAt(2, [6], { residencyLimit: 6 }).moves).toEqual(
     [1, 2, 3, 4, 5].map((version) => `load ${version}`),

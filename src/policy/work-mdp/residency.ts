@@ -83,8 +83,13 @@ export function chooseResidents(input: ResidencyInput): ResidencyChoice {
   const turn = memory?.turn ?? 0;
   const still = { swappedMs, turn, scenarios: [] };
   const missing = fillings(managed);
-  if (missing.length > 0) {
-    return { actions: missing, memory: still, reason: `${missing.length} versions are missing: they load. ` };
+  const strays = straysOf(managed);
+  if (missing.length + strays.length > 0) {
+    const told = [
+      missing.length > 0 ? `${missing.length} versions are missing: they load. ` : '',
+      strays.length > 0 ? `${strays.length} versions that others beat are let go. ` : '',
+    ];
+    return { actions: [...missing, ...strays], memory: still, reason: told.join('') };
   }
   const limited = managed.filter(({ state, versions }) => (state.residencyLimit ?? 1) < versions.length);
   if (limited.length === 0) return { actions: [], memory: still, reason: '' };
@@ -141,6 +146,21 @@ function fillings(managed: readonly BelievedTask[]): ResidencyAction[] {
     return wanted
       .filter(({ version }) => !isThere(version))
       .map(({ version }) => ({ kind: 'load', task: state.task, version }));
+  });
+}
+
+/**
+ * Versions in memory that are not on the frontier, as that a server started with: another one is no slower and no less
+ * accurate, or it is too inaccurate for the task. They stay while nothing else answers.
+ */
+function straysOf(managed: readonly BelievedTask[]): ResidencyAction[] {
+  return managed.flatMap(({ state, versions }): ResidencyAction[] => {
+    const isKnown = (number: number) => versions.some(({ version }) => version === number);
+    const resident = state.resident!;
+    if ((state.loading?.length ?? 0) > 0 || !resident.some(isKnown)) return [];
+    return resident
+      .filter((version) => !isKnown(version))
+      .map((version) => ({ kind: 'unload', task: state.task, version }));
   });
 }
 
