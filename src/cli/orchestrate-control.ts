@@ -1,7 +1,8 @@
 import type { Clock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../orchestrate/logger.ts';
-import type { DecisionRecord, LookRecord, TaskOverride } from '../orchestrate/loop.ts';
+import type { DecisionRecord } from '../orchestrate/loop.ts';
+import type { LookRecord, TaskOverride } from '../orchestrate/watch.ts';
 import { ModelNotFoundError, VersionNotFoundError } from '../repository/errors.ts';
 import type { TaskManifest } from '../repository/types.ts';
 import { Board, type Look } from '../serve/control/board.ts';

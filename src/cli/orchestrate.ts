@@ -3,7 +3,8 @@ import { InvalidArgumentError } from '../base/errors.ts';
 import { v2Server } from '../orchestrate/adapters/v2-server.ts';
 import { administrators } from '../orchestrate/administrators.ts';
 import type { Logger } from '../orchestrate/logger.ts';
-import { type DecisionRecord, loopDefaults, runLoop } from '../orchestrate/loop.ts';
+import { type DecisionRecord, runLoop } from '../orchestrate/loop.ts';
+import { watchDefaults } from '../orchestrate/watch.ts';
 import { POLICY_NAMES, policyByName } from '../policy/registry.ts';
 import { listTasks, readManifest } from '../repository/store.ts';
 import { DEFAULT_CONTROL_PORT } from '../serve/listen.ts';
@@ -139,7 +140,7 @@ ${EXIT_CODE_HELP}`,
               policyName: policy.name,
               tasks,
               sloMsOf: ({ task, sloMs }) =>
-                objectives.get(task)?.sloMs ?? sloMs ?? options.slo ?? loopDefaults.sloMs,
+                objectives.get(task)?.sloMs ?? sloMs ?? options.slo ?? watchDefaults.sloMs,
               token,
               clock: context.clock,
               logger,

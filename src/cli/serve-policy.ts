@@ -1,7 +1,8 @@
 import type { Logger } from 'pino';
 import { v2Server } from '../orchestrate/adapters/v2-server.ts';
 import type { Administrators } from '../orchestrate/administrators.ts';
-import { type Objective, runLoop } from '../orchestrate/loop.ts';
+import { runLoop } from '../orchestrate/loop.ts';
+import type { Objective } from '../orchestrate/watch.ts';
 import type { Policy } from '../policy/policy.ts';
 import type { RunningServer } from '../serve/server.ts';
 import type { Context } from './context.ts';

@@ -8,6 +8,7 @@ import type { TaskManifest } from '../repository/types.ts';
 import { type V2ServerOptions, v2Server } from './adapters/v2-server.ts';
 import { type DecisionRecord, decisionLog, type LoopOptions, loopDefaults, runLoop } from './loop.ts';
 import type { ServerAdapter } from './server-adapter.ts';
+import { watchDefaults } from './watch.ts';
 
 /** Throughputs 10, 20, 40, 80 req/s. */
 const manifest: TaskManifest = {
@@ -553,9 +554,9 @@ describe('the loop', () => {
     const seconds = 1000;
     const { decisions, seen } = await run({ policy: counting, seconds });
     expect(last!.memory).toBe(seconds);
-    expect(last!.cpu).toHaveLength(loopDefaults.historyCapacity);
+    expect(last!.cpu).toHaveLength(watchDefaults.historyCapacity);
     expect(last!.tasks[0]).toMatchObject({ sloMs: 200, weight: 1, servingVersion: 1 });
-    expect(last!.tasks[0]!.demand).toHaveLength(loopDefaults.historyCapacity);
+    expect(last!.tasks[0]!.demand).toHaveLength(watchDefaults.historyCapacity);
     expect(last!.tasks[0]!.demand.at(-1)!.demandRps).toBeCloseTo(8, 9);
     expect(last!.cpu.at(-1)!.utilization).toBeCloseTo(0.8, 9);
     expect(decisions).toHaveLength(loopDefaults.decisionCapacity);

@@ -1,23 +1,28 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Clock } from '../base/clock.ts';
-import { BonsaiError, type ErrorCode, messageOf } from '../base/errors.ts';
-import type {
-  Action,
-  CpuSample,
-  Decision,
-  DemandSample,
-  Policy,
-  PolicyState,
-  TaskObjective,
-} from '../policy/policy.ts';
-import { acceptableOf, frontierOf } from '../repository/frontier.ts';
-import type { TaskManifest, Variant } from '../repository/types.ts';
+import { messageOf } from '../base/errors.ts';
+import type { Action, Decision, Policy } from '../policy/policy.ts';
 import { type Administrators, administrators } from './administrators.ts';
 import { type BoundedList, boundedList } from './bounded-list.ts';
 import { type Logger, silentLogger } from './logger.ts';
-import { type Observation, observationBetween, type Scrape } from './observe.ts';
-import { type ResidentVersions, wantedVersions } from './resident-versions.ts';
+import { wantedVersions } from './resident-versions.ts';
 import type { ServerAdapter } from './server-adapter.ts';
+import {
+  type Change,
+  described,
+  type LookRecord,
+  newWatch,
+  type Objective,
+  observeServer,
+  residentVersionsOf,
+  servingVersionOf,
+  stateOf,
+  type TaskOverride,
+  versionsOf,
+  type Watch,
+  type WatchedTask,
+  watchedTasks,
+} from './watch.ts';
 
 export interface LoopOptions {
   /** Each is observed and decided about by itself. The caller closes them. */
@@ -51,50 +56,18 @@ export interface LoopOptions {
   readonly sleep?: (durationMs: number, signal: AbortSignal) => Promise<void>;
 }
 
-/** What the policy is to aim at. */
-export interface Objective {
-  /** The tasks to decide about, as their repository describes them. */
-  readonly tasks: readonly TaskManifest[];
-  /** What is asked of single tasks, by name; it counts more than their manifests. */
-  readonly byTask?: Readonly<Record<string, TaskObjective>>;
-  /** For tasks of which neither their manifest nor `byTask` has one. */
-  readonly sloMs?: number;
-  /** The target whose profiles count; by default a variant's most recent one. */
-  readonly fingerprint?: string;
-}
-
-/** What a person has set for a task, against what it was started with and what the policy would do. */
-export interface TaskOverride {
-  /** The one version that is to answer. */
-  readonly version?: number;
-  readonly sloMs?: number;
-}
-
 export interface DecisionRecord extends Decision {
   readonly server: string;
   readonly atMs: number;
 }
 
-/** What a look has shown. */
-export interface LookRecord {
-  readonly server: string;
-  readonly scrape: Scrape;
-  readonly seen: Observation;
-  /** Time since the look before. */
-  readonly spanMs: number;
-}
-
 export const loopDefaults = {
   /** The thesis samples every second. */
   periodMs: 1_000,
-  /** Ten minutes at one sample a second; the longest window of a policy is one minute. */
-  historyCapacity: 600,
   /** A quarter of an hour of decisions of one server. */
   decisionCapacity: 900,
   /** A switch that failed is not tried again sooner, however often the policy asks. */
   retryAfterMs: 5_000,
-  /** A manifest without an objective, nor one given: the thesis' 400 ms. */
-  sloMs: 400,
 } as const;
 
 /** A list for `LoopOptions.decisions`. */
@@ -115,7 +88,7 @@ async function control(watch: Watch, settings: Settings): Promise<void> {
   const { clock, signal, periodMs, sleep } = settings;
   const startMs = clock.nowMs();
   for (let tick = 1; !signal.aborted; tick++) {
-    if (await observe(watch, settings)) {
+    if (await observeServer(watch, settings)) {
       const decision = decide(watch, settings);
       if (decision !== undefined) act(watch, decision, settings);
     }
@@ -125,91 +98,6 @@ async function control(watch: Watch, settings: Settings): Promise<void> {
     if (!signal.aborted) await sleep(waitMs, signal);
   }
   await watch.acting;
-}
-
-/** One change of a server: a task's serving version, or all that it has in memory. */
-type Change =
-  | { readonly kind: 'switch'; readonly task: string; readonly toVersion: number }
-  | { readonly kind: 'reside'; readonly task: string; readonly versions: readonly number[] };
-
-/** All that the loop remembers of one server. */
-interface Watch {
-  readonly server: ServerAdapter;
-  readonly cpu: BoundedList<CpuSample>;
-  readonly demand: Map<string, BoundedList<DemandSample>>;
-  scrape?: Scrape;
-  seen?: Observation;
-  lastChangeMs?: number;
-  memory?: unknown;
-  /** Changes decided and not yet done, by task. */
-  readonly pending: Map<string, Change>;
-  /** Settles when the changes decided so far are done; they run one after another. */
-  acting: Promise<void>;
-  /** By task: what succeeded last, and when; truer than a look that began before. */
-  readonly done: Map<string, { readonly change: Change; readonly atMs: number }>;
-  /** By task: what failed last, and when. */
-  readonly failed: Map<string, { readonly change: Change; readonly atMs: number }>;
-  /** Tasks not ready yet at the last look; see `tellWaiting`. */
-  waiting: ReadonlySet<string>;
-  /** Troubles that were reported and are not over. */
-  readonly troubles: Set<'unreachable' | 'policy' | 'cpu'>;
-}
-
-function newWatch(server: ServerAdapter): Watch {
-  return {
-    server,
-    cpu: boundedList<CpuSample>(loopDefaults.historyCapacity),
-    demand: new Map(),
-    pending: new Map(),
-    acting: Promise.resolve(),
-    done: new Map(),
-    failed: new Map(),
-    waiting: new Set(),
-    troubles: new Set(),
-  };
-}
-
-/** Takes one look and extends the histories. @returns whether the server could be seen */
-async function observe(watch: Watch, { signal, logger, tasks, onLook }: Settings): Promise<boolean> {
-  const server = watch.server.name;
-  let scrape: Scrape;
-  try {
-    scrape = await watch.server.observe(
-      signal,
-      tasks.map(({ task }) => task),
-    );
-  } catch (error) {
-    if (!signal.aborted && !watch.troubles.has('unreachable')) {
-      watch.troubles.add('unreachable');
-      logger.error(
-        { server, ...described(error) },
-        `Cannot observe ${server}, trying on: ${messageOf(error)}`,
-      );
-    }
-    return false;
-  }
-  if (watch.troubles.delete('unreachable')) logger.info({ server }, `${server} can be observed again.`);
-  if (scrape.cpuSeconds === undefined && !watch.troubles.has('cpu')) {
-    watch.troubles.add('cpu');
-    logger.warn(
-      { server },
-      `${server} does not tell its CPU: policies that need it will stay where they are.`,
-    );
-  }
-  const seen = watch.scrape && observationBetween(watch.scrape, scrape);
-  const { atMs } = scrape;
-  const spanMs = atMs - (watch.scrape?.atMs ?? atMs);
-  watch.scrape = scrape;
-  watch.seen = seen;
-  if (seen === undefined) return true;
-  onLook?.({ server, scrape, seen, spanMs });
-  for (const { task } of tasks) {
-    const history = watch.demand.get(task) ?? boundedList<DemandSample>(loopDefaults.historyCapacity);
-    watch.demand.set(task, history);
-    history.push({ atMs, demandRps: seen.demandRps.get(task) ?? 0 });
-  }
-  if (seen.utilization !== undefined) watch.cpu.push({ atMs, utilization: seen.utilization });
-  return true;
 }
 
 /** Asks the policy and records what it says; undefined if it threw, or if there is nothing to ask about yet. */
@@ -367,91 +255,8 @@ async function perform(watch: Watch, change: Change, settings: Settings): Promis
   }
 }
 
-function versionsOf(change: Change): readonly number[] {
-  return change.kind === 'switch' ? [change.toVersion] : change.versions;
-}
-
 function isSame(a: Change, b: Change): boolean {
   return a.kind === b.kind && versionsOf(a).join() === versionsOf(b).join();
-}
-
-function stateOf(watch: Watch, settings: Settings, waiting: ReadonlySet<string>): PolicyState {
-  const { scrape, seen } = watch;
-  const { clock, residency, overrides } = settings;
-  const byHand = overrides();
-  const present = settings.tasks
-    .filter(({ task }) => !waiting.has(task))
-    .map((task) => withOverride(task, byHand.get(task.task)));
-  return {
-    nowMs: clock.nowMs(),
-    tasks: present.map(({ task, weight, sloMs, frontier }) => ({
-      task,
-      weight,
-      sloMs,
-      frontier,
-      servingVersion: servingVersionOf(watch, task),
-      loadingVersion: loadingVersionOf(watch, task),
-      demand: watch.demand.get(task)?.items() ?? [],
-      queued: scrape?.queued.get(task),
-      ...residentVersionsOf(watch, task),
-      residencyLimit: Math.min(residency, frontier.length),
-      planned: scrape?.planned?.get(task),
-      violations: seen?.violations.get(task),
-    })),
-    cpu: watch.cpu.items(),
-    lastChangeMs: watch.lastChangeMs,
-    cpuBudget: scrape?.cpuBudget ?? 1,
-    memory: watch.memory,
-  };
-}
-
-/** A pin to a version that the repository has no more is none. */
-function withOverride(task: SettingsTask, override: TaskOverride | undefined): SettingsTask {
-  const pinned = task.variants.find(({ version }) => version === override?.version);
-  return {
-    ...task,
-    sloMs: override?.sloMs ?? task.sloMs,
-    frontier: pinned === undefined ? task.frontier : [pinned],
-  };
-}
-
-function residentVersionsOf(watch: Watch, task: string): ResidentVersions {
-  const pending = watch.pending.get(task);
-  const serving = servingVersionOf(watch, task);
-  const done = doneSince(watch, task);
-  const seen = watch.scrape?.resident?.get(task) ?? [];
-  const known = done?.kind === 'reside' ? done.versions : done === undefined ? seen : [];
-  const resident = known.length > 0 ? known : serving === undefined ? [] : [serving];
-  const loading = pending === undefined ? [] : versionsOf(pending).filter((v) => !resident.includes(v));
-  return { resident, loading };
-}
-
-function servingVersionOf(watch: Watch, task: string): number | undefined {
-  const done = doneSince(watch, task);
-  // Of several versions in memory the highest number serves those that name none.
-  return done === undefined ? watch.scrape?.serving.get(task) : versionsOf(done).at(-1);
-}
-
-/** What was changed after the last look, which does not show it. */
-function doneSince({ scrape, done }: Watch, task: string): Change | undefined {
-  const latest = done.get(task);
-  return latest !== undefined && (scrape === undefined || scrape.atMs <= latest.atMs)
-    ? latest.change
-    : undefined;
-}
-
-/** The version that a switch brings, or one that the server loads on its own account or somebody else's. */
-function loadingVersionOf(watch: Watch, task: string): number | undefined {
-  const pending = watch.pending.get(task);
-  if (pending !== undefined) return pending.kind === 'switch' ? pending.toVersion : undefined;
-  // A look from before our own change was done saw that change.
-  if (doneSince(watch, task) !== undefined) return undefined;
-  const version = watch.scrape?.loading.get(task);
-  return version === 'unnamed' ? undefined : version;
-}
-
-function described(error: unknown): { code?: ErrorCode } {
-  return error instanceof BonsaiError ? { code: error.code } : {};
 }
 
 /** The options with everything decided that does not change during the loop. */
@@ -468,15 +273,7 @@ interface Settings {
   readonly residency: number;
   readonly sleep: (durationMs: number, signal: AbortSignal) => Promise<void>;
   readonly overrides: () => ReadonlyMap<string, TaskOverride>;
-  readonly tasks: readonly SettingsTask[];
-}
-
-interface SettingsTask {
-  readonly task: string;
-  readonly weight: number;
-  readonly sloMs: number;
-  readonly frontier: readonly Variant[];
-  readonly variants: readonly Variant[];
+  readonly tasks: readonly WatchedTask[];
 }
 
 const NO_OVERRIDES: ReadonlyMap<string, TaskOverride> = new Map();
@@ -496,21 +293,7 @@ function settingsOf(options: LoopOptions): Settings {
     onLook: options.onLook,
     overrides: options.overrides ?? (() => NO_OVERRIDES),
     sleep: options.sleep ?? realSleep,
-    tasks: objective.tasks.map((manifest) => {
-      const own = objective.byTask?.[manifest.task];
-      const frontier = frontierOf(
-        manifest.variants,
-        policy.metric ?? 'inverseThroughput',
-        objective.fingerprint,
-      );
-      return {
-        task: manifest.task,
-        weight: own?.weight ?? 1,
-        sloMs: own?.sloMs ?? manifest.sloMs ?? objective.sloMs ?? loopDefaults.sloMs,
-        frontier: acceptableOf(frontier, own?.minAccuracy),
-        variants: manifest.variants,
-      };
-    }),
+    tasks: watchedTasks(objective, policy),
   };
 }
 
