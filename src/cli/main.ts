@@ -45,6 +45,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   request: async () => (await import('./request.ts')).requestCommand(),
   serve: async () => (await import('./serve.ts')).serveCommand(),
   orchestrate: async () => (await import('./orchestrate.ts')).orchestrateCommand(),
+  fleet: async () => (await import('./fleet.ts')).fleetCommand(),
   stress: async () => (await import('./stress.ts')).stressCommand(),
   simulate: async () => (await import('./simulate.ts')).simulateCommand(),
   demo: async () => (await import('./demo.ts')).demoCommand(),

@@ -17,12 +17,13 @@ import { stderrLogger } from './logger.ts';
 import { noticeWebhookOption, webhookOf } from './notice-webhook.ts';
 import { jsonOption, readToken } from './options.ts';
 import { orchestrateControl } from './orchestrate-control.ts';
+import { isFleetFile, orchestrateFleet } from './orchestrate-fleet.ts';
 import { parseDurationMs, parseInteger, parseNumber } from './parse.ts';
 import { isPolicyFile, readPolicyFile } from './policy-file.ts';
 import { readTaskObjectives } from './task-objectives.ts';
 
 interface OrchestrateOptions {
-  readonly server: string[];
+  readonly server?: string[];
   readonly metrics?: string[];
   readonly policy: string;
   readonly slo?: number;
@@ -40,12 +41,12 @@ export function orchestrateCommand(): Command {
     .description('Watch servers and move every task along its family as demand changes.')
     .argument(
       '<repository>',
-      'the model repository that the servers serve: its accuracies and profiles decide',
+      'the model repository that the servers serve: its accuracies and profiles decide; or the file of a fleet (.yaml)',
     )
     .addOption(
-      new Option('--server <url>', 'a server of the Open Inference Protocol; may be repeated')
-        .argParser(collect)
-        .makeOptionMandatory(),
+      new Option('--server <url>', 'a server of the Open Inference Protocol; may be repeated').argParser(
+        collect,
+      ),
     )
     .addOption(
       new Option(
@@ -90,14 +91,26 @@ export function orchestrateCommand(): Command {
     .addHelpText(
       'after',
       `
-Example:
+Examples:
   $ bonsai orchestrate models --server http://127.0.0.1:8000 --policy trivial
+  $ bonsai orchestrate fleet.yaml
 
+A fleet's file names servers, tasks, policy and balancer: one orchestrator for all (docs/fleet.md).
 Runs until it is interrupted. Each decision is a line: when, what, and why with its numbers.
 ${EXIT_CODE_HELP}`,
     )
     .action(async (repository: string, options: OrchestrateOptions, self: Command) => {
       const context = processContext(options);
+      if (isFleetFile(repository)) {
+        refuseSingleServerOptions(self);
+        await orchestrateFleet(repository, context, options);
+        return;
+      }
+      if (options.server === undefined) {
+        throw new InvalidArgumentError(
+          `Give the server of ${repository} (--server http://127.0.0.1:8000), or the file of a fleet (fleet.yaml).`,
+        );
+      }
       const { timeScale, target: fingerprint } = options;
       const policy = isPolicyFile(options.policy)
         ? await readPolicyFile(options.policy)
@@ -173,6 +186,26 @@ ${EXIT_CODE_HELP}`,
         await Promise.all([page?.close(), control?.close(), ...servers.map((server) => server.close())]);
       }
     });
+}
+
+/** A fleet's file says these itself. @throws InvalidArgumentError */
+function refuseSingleServerOptions(command: Command): void {
+  for (const name of [
+    'server',
+    'metrics',
+    'policy',
+    'slo',
+    'timeScale',
+    'target',
+    'tokenFile',
+    'controlPort',
+  ]) {
+    if (!['cli', 'env'].includes(command.getOptionValueSource(name) ?? '')) continue;
+    const flag = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+    throw new InvalidArgumentError(
+      `--${flag} is for single servers; a fleet's file says it itself (docs/fleet.md).`,
+    );
+  }
 }
 
 export function describeDecision(record: DecisionRecord): string {

@@ -24,4 +24,6 @@ export interface Balancer {
    * `port_in_use`, `unwritable_path`, `server_unreachable` (it does not answer)
    */
   apply(routing: Routing, signal: AbortSignal): Promise<void>;
+  /** Whether it runs. */
+  isRunning(): Promise<boolean>;
 }

@@ -25,5 +25,10 @@ export interface ServerAdapter {
     shares: ReadonlyMap<number, number> | undefined,
     signal: AbortSignal,
   ): Promise<void>;
+  /**
+   * Lets go of all versions of a task; resolves when it does not serve any more.
+   * @throws as `switchVersion`
+   */
+  unload?(task: string, signal: AbortSignal): Promise<void>;
   close(): Promise<void>;
 }

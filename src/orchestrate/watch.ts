@@ -82,8 +82,12 @@ export type Change =
 /** All that the loop remembers of one server. */
 export interface Watch {
   readonly server: ServerAdapter;
+  /** Samples kept of each history. */
+  readonly historyCapacity: number;
   readonly cpu: BoundedList<CpuSample>;
   readonly demand: Map<string, BoundedList<DemandSample>>;
+  /** Why the last look failed; undefined if it did not. */
+  failure?: unknown;
   scrape?: Scrape;
   seen?: Observation;
   lastChangeMs?: number;
@@ -102,10 +106,14 @@ export interface Watch {
   readonly troubles: Set<'unreachable' | 'policy' | 'cpu'>;
 }
 
-export function newWatch(server: ServerAdapter): Watch {
+export function newWatch(
+  server: ServerAdapter,
+  historyCapacity: number = watchDefaults.historyCapacity,
+): Watch {
   return {
     server,
-    cpu: boundedList<CpuSample>(watchDefaults.historyCapacity),
+    historyCapacity,
+    cpu: boundedList<CpuSample>(historyCapacity),
     demand: new Map(),
     pending: new Map(),
     acting: Promise.resolve(),
@@ -143,6 +151,7 @@ export async function observeServer(
       tasks.map(({ task }) => task),
     );
   } catch (error) {
+    watch.failure = error;
     if (!signal.aborted && !watch.troubles.has('unreachable')) {
       watch.troubles.add('unreachable');
       logger.error(
@@ -152,6 +161,7 @@ export async function observeServer(
     }
     return false;
   }
+  watch.failure = undefined;
   if (watch.troubles.delete('unreachable')) logger.info({ server }, `${server} can be observed again.`);
   if (scrape.cpuSeconds === undefined && !watch.troubles.has('cpu')) {
     watch.troubles.add('cpu');
@@ -168,7 +178,7 @@ export async function observeServer(
   if (seen === undefined) return true;
   onLook?.({ server, scrape, seen, spanMs });
   for (const { task } of tasks) {
-    const history = watch.demand.get(task) ?? boundedList<DemandSample>(watchDefaults.historyCapacity);
+    const history = watch.demand.get(task) ?? boundedList<DemandSample>(watch.historyCapacity);
     watch.demand.set(task, history);
     history.push({ atMs, demandRps: seen.demandRps.get(task) ?? 0 });
   }

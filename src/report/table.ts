@@ -50,14 +50,20 @@ export function summaryTable(runs: readonly RunReport[]): string {
   return alignedTable(rows);
 }
 
-/** Rows of equal length, the first one headings; the first column is text, the others are numbers. */
-export function alignedTable(rows: readonly (readonly string[])[]): string {
+/**
+ * Rows of equal length, the first one headings.
+ * @param isText which columns are text, by default the first one; the others are numbers
+ */
+export function alignedTable(
+  rows: readonly (readonly string[])[],
+  isText: (column: number) => boolean = (column) => column === 0,
+): string {
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => [...row[column]!].length)));
   const lines = rows.map((row) =>
     row
       .map((cell, column) => {
         const padding = ' '.repeat(widths[column]! - [...cell].length);
-        return column === 0 ? cell + padding : padding + cell;
+        return isText(column) ? cell + padding : padding + cell;
       })
       .join('  ')
       .trimEnd(),

@@ -96,6 +96,7 @@ export function nginxBalancer(options: NginxOptions): NginxBalancer {
       } else process.kill(pid, 'SIGHUP');
       await inUse(generation, log, logged, options, signal);
     },
+    isRunning: async () => (await pidOf(folder, config)) !== undefined,
     async stop() {
       const pid = await pidOf(folder, config);
       if (pid === undefined) return;

@@ -1,10 +1,11 @@
 import { Pool } from 'undici';
 import type { Clock } from '../../base/clock.ts';
-import { BonsaiError, messageOf } from '../../base/errors.ts';
+import { BonsaiError } from '../../base/errors.ts';
 import type { Scrape } from '../observe.ts';
 import type { ServerAdapter } from '../server-adapter.ts';
 import type { CpuReader } from './process-cpu.ts';
 import { type MetricSample, parsePrometheusText, seriesKey } from './prometheus-text.ts';
+import { type Answer, errorText, exchange, expectOk, type Request, refusedToken } from './v2-exchange.ts';
 
 export interface V2ServerOptions {
   /** Where the Open Inference Protocol is spoken, as `http://127.0.0.1:8000`. */
@@ -30,9 +31,6 @@ export const OBSERVE_TIMEOUT_MS = 2_000;
 
 /** A load answers when it is complete: a large network on a busy CPU takes tens of seconds. */
 export const LOAD_TIMEOUT_MS = 120_000;
-
-/** Metrics of some hundred models are under 1 MB; more than this is no metrics page. */
-export const MAX_RESPONSE_BYTES = 16 * 1024 * 1024;
 
 /** One connection for looks, one for a load under way, two spare. */
 const CONNECTIONS = 4;
@@ -71,7 +69,8 @@ export function v2Server(options: V2ServerOptions): ServerAdapter {
     });
     const body = JSON.stringify({ parameters: { config } });
     const timeoutMs = options.loadTimeoutMs ?? LOAD_TIMEOUT_MS;
-    expectLoaded(await send(api, { method: 'POST', path, body, timeoutMs, signal }), task, versions, name);
+    const answer = await send(api, { method: 'POST', path, body, timeoutMs, signal });
+    expectDone(answer, `Loading version ${versions.join(', ')} of ${task} on ${name}`, name);
   };
 
   return {
@@ -114,76 +113,24 @@ export function v2Server(options: V2ServerOptions): ServerAdapter {
     },
     switchVersion: (task, version, signal) => load(task, [version], undefined, signal),
     setResident: load,
+    async unload(task, signal) {
+      const path = `/v2/repository/models/${encodeURIComponent(task)}/unload`;
+      const timeoutMs = options.loadTimeoutMs ?? LOAD_TIMEOUT_MS;
+      const answer = await send(api, { method: 'POST', path, body: '{}', timeoutMs, signal });
+      expectDone(answer, `Unloading ${task} on ${name}`, name);
+    },
     async close() {
       await Promise.all([api.destroy(), metrics.destroy()]);
     },
   };
 }
 
-interface Request {
-  readonly method: 'GET' | 'POST';
-  readonly path: string;
-  readonly body?: string;
-  readonly timeoutMs: number;
-  readonly signal: AbortSignal;
-}
-
-interface Answer {
-  readonly status: number;
-  readonly body: string;
-}
-
-/** @throws BonsaiError `server_unreachable` if no whole answer came in time, `aborted` if the caller gave up */
-async function exchange(pool: Pool, request: Request, name: string, token?: string): Promise<Answer> {
-  const { method, path, body, timeoutMs, signal } = request;
-  try {
-    const response = await pool.request({
-      method,
-      path,
-      body: body ?? null,
-      headers: {
-        ...(body === undefined ? {} : { 'content-type': 'application/json' }),
-        ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
-      },
-      headersTimeout: 0, // The signal below covers connecting, waiting and reading together.
-      bodyTimeout: 0,
-      signal: AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]),
-    });
-    const chunks: Buffer[] = [];
-    let bytes = 0;
-    for await (const chunk of response.body) {
-      bytes += chunk.length;
-      if (bytes > MAX_RESPONSE_BYTES) throw new Error(`its answer is over ${MAX_RESPONSE_BYTES} bytes`);
-      chunks.push(chunk);
-    }
-    return { status: response.statusCode, body: Buffer.concat(chunks).toString('utf8') };
-  } catch (cause) {
-    if (signal.aborted)
-      throw new BonsaiError('aborted', `${method} ${path} on ${name} was given up.`, { cause });
-    const timedOut = cause instanceof Error && cause.name === 'TimeoutError';
-    const why = timedOut ? `no answer within ${timeoutMs} ms` : messageOf(cause);
-    throw new BonsaiError('server_unreachable', `${method} ${path} on ${name} failed: ${why}.`, { cause });
-  }
-}
-
-function expectOk({ status, body }: Answer, what: string, name: string): void {
-  if (status === 200) return;
-  if (status === 401 || status === 403) throw refusedToken(status, what, name);
-  throw new BonsaiError('server_unreachable', `${what} on ${name} answered ${status}: ${errorText(body)}`);
-}
-
 /**
  * Tritons before 24.01 answer 400 whatever went wrong and newer ones 500 for a model that is not there, so the
  * text decides where the status does not.
  */
-function expectLoaded(
-  { status, body }: Answer,
-  task: string,
-  versions: readonly number[],
-  name: string,
-): void {
+function expectDone({ status, body }: Answer, what: string, name: string): void {
   if (status >= 200 && status < 300) return;
-  const what = `Loading version ${versions.join(', ')} of ${task} on ${name}`;
   if (status === 401 || status === 403) throw refusedToken(status, what, name);
   const text = errorText(body);
   const message = `${what} failed with ${status}: ${text}`;
@@ -194,24 +141,6 @@ function expectLoaded(
     throw new BonsaiError('model_not_found', message);
   }
   throw new BonsaiError('load_failed', message);
-}
-
-function refusedToken(status: number, what: string, name: string): BonsaiError {
-  return new BonsaiError(
-    'invalid_config',
-    `${what} was refused with ${status}: give the token that ${name} expects.`,
-  );
-}
-
-/** The `error` of a body that has one, else the start of the body. */
-function errorText(body: string): string {
-  try {
-    const parsed: unknown = JSON.parse(body);
-    if (typeof parsed === 'object' && parsed !== null && 'error' in parsed) return String(parsed.error);
-  } catch {
-    // Not JSON: a proxy's page, or nothing.
-  }
-  return body.slice(0, 200) || 'no text';
 }
 
 /** Counters of arrived requests: Bonsai's if the page has any, else Triton's. */

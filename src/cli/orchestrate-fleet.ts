@@ -1,0 +1,224 @@
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { BonsaiError, InvalidArgumentError } from '../base/errors.ts';
+import { nginxBalancer } from '../orchestrate/adapters/nginx.ts';
+import { plainV2Server } from '../orchestrate/adapters/plain-v2-server.ts';
+import { v2Server } from '../orchestrate/adapters/v2-server.ts';
+import { administrators } from '../orchestrate/administrators.ts';
+import type { FleetOptions } from '../orchestrate/fleet/fleet-loop.ts';
+import { runFleet } from '../orchestrate/fleet/fleet-loop.ts';
+import { acquireLease } from '../orchestrate/fleet/lease.ts';
+import type { FleetMembers, FleetServer } from '../orchestrate/fleet/members.ts';
+import { type FleetDecision, readFleetRecord, writeFleetRecord } from '../orchestrate/fleet/record.ts';
+import type { Policy } from '../policy/policy.ts';
+import { policyByName } from '../policy/registry.ts';
+import { listTasks, readManifest } from '../repository/store.ts';
+import { serveMetricsPage } from '../serve/metrics-page.ts';
+import { DEFAULT_HOST } from '../serve/server.ts';
+import type { Context } from './context.ts';
+import {
+  addressOf,
+  type FleetFile,
+  type FleetFileServer,
+  fleetFileDefaults,
+  metricsOf,
+  readFleetFile,
+  serverNameOf,
+} from './fleet-file.ts';
+import { stderrLogger } from './logger.ts';
+import { webhookOf } from './notice-webhook.ts';
+import { readToken } from './options.ts';
+import { isPolicyFile, readPolicyFile } from './policy-file.ts';
+
+/** Whether the argument of `bonsai orchestrate` is a fleet's file, and not a repository. */
+export function isFleetFile(path: string): boolean {
+  return /\.ya?ml$/.test(path);
+}
+
+/** The lease beside the state of a fleet. */
+export function leasePathOf({ state }: Pick<FleetFile, 'state'>): string {
+  return `${state}.lock`;
+}
+
+/**
+ * Orchestrates the fleet that a file describes, until the context's signal. Where another orchestrator has it, waits until
+ * that one is gone; one that loses it waits again.
+ */
+export async function orchestrateFleet(
+  path: string,
+  context: Context,
+  options: { readonly noticeWebhook?: string; readonly metricsPort?: number },
+): Promise<void> {
+  const { clock } = context;
+  const logger = stderrLogger();
+  const described = await readFleetFile(path);
+  // What is wrong shows before anybody waits for a lease.
+  const first = await membersOf(described, context);
+  const policy = await policyOf(described);
+  const balancer = balancerOf(described, context);
+  const told = administrators({ logger, clock, webhook: await webhookOf(options.noticeWebhook) });
+  const page =
+    options.metricsPort === undefined
+      ? undefined
+      : await serveMetricsPage({
+          host: DEFAULT_HOST,
+          port: options.metricsPort,
+          text: () => told.metricsText(),
+        });
+  if (page !== undefined) logger.info({ metrics: page.url }, `Metrics are at ${page.url}.`);
+  try {
+    while (!context.signal.aborted) {
+      const lease = await acquireLease(leasePathOf(described), {
+        clock,
+        signal: context.signal,
+        onWait: ({ pid, host }) =>
+          logger.info(
+            { pid, host },
+            `Process ${pid} on ${host} orchestrates this fleet: waiting until it ends.`,
+          ),
+      });
+      const signal = AbortSignal.any([context.signal, lease.lost]);
+      try {
+        const before = await readFleetRecord(described.state);
+        await runFleet({
+          members: first,
+          reread: rereading(path, described, context),
+          policy,
+          placement: described.utilization === undefined ? {} : { utilization: described.utilization },
+          balancer,
+          before,
+          save: (record) =>
+            // Who lost the lease must not write over what its next owner wrote.
+            lease.lost.aborted ? Promise.resolve() : writeFleetRecord(described.state, record),
+          term: lease.term,
+          clock,
+          signal,
+          logger,
+          administrators: told,
+          periodMs: described.period ?? fleetFileDefaults.periodMs,
+          onDecision: (decision) =>
+            process.stdout.write(`${context.json ? JSON.stringify(decision) : decisionLine(decision)}\n`),
+        });
+      } finally {
+        await lease.release();
+      }
+      if (!context.signal.aborted) logger.warn({}, `${String(lease.lost.reason)} Waiting for it again.`);
+    }
+  } catch (error) {
+    // A signal is how this command ends.
+    if (!(error instanceof BonsaiError && error.code === 'aborted' && context.signal.aborted)) throw error;
+  } finally {
+    await page?.close();
+    if (balancer !== undefined)
+      logger.info(
+        {},
+        `NGINX goes on with the last routes. To end it: kill -QUIT $(cat ${balancer.folder}/nginx.pid)`,
+      );
+  }
+}
+
+/** `23:15:02  begin   switch mnist 3 -> 2 on edge-1: …` */
+export function decisionLine({ atMs, kind, text }: FleetDecision): string {
+  return `${new Date(atMs).toISOString().slice(11, 19)}  ${kind.padEnd(8)} ${text}`;
+}
+
+/** Reads the file anew when it changed. What shapes the loop itself needs a new start, and is told. */
+function rereading(path: string, first: FleetFile, context: Context): FleetOptions['reread'] {
+  let seen: string | undefined;
+  const versionOf = async () => {
+    const { mtimeMs, size } = await stat(path);
+    return `${mtimeMs}/${size}`;
+  };
+  return async () => {
+    const version = await versionOf();
+    const isChanged = seen !== undefined && seen !== version;
+    seen = version;
+    if (!isChanged) return undefined;
+    const file = await readFleetFile(path);
+    for (const key of ['state', 'policy', 'utilization', 'period', 'balancer'] as const)
+      if (JSON.stringify(file[key]) !== JSON.stringify(first[key]))
+        stderrLogger().warn(
+          { field: key },
+          `"${key}" of ${path} has changed: that counts from the next start on.`,
+        );
+    return membersOf(file, context);
+  };
+}
+
+async function membersOf(file: FleetFile, context: Context): Promise<FleetMembers> {
+  const inRepository = await listTasks(file.repository);
+  const tasks =
+    file.tasks ?? inRepository.map((name) => ({ name }) as NonNullable<FleetFile['tasks']>[number]);
+  if (tasks.length === 0)
+    throw new InvalidArgumentError(`There is no task in the repository ${file.repository}.`);
+  for (const { name } of tasks) {
+    if (inRepository.includes(name)) continue;
+    throw new BonsaiError(
+      'invalid_config',
+      `${file.path}: the repository ${file.repository} has no task ${name}; it has ${inRepository.join(', ') || 'none'}.`,
+    );
+  }
+  return {
+    servers: await Promise.all(file.servers.map((server) => memberOf(server, context))),
+    tasks: await Promise.all(
+      tasks.map(async (task) => ({
+        manifest: await readManifest(file.repository, task.name),
+        objective: { weight: task.weight, sloMs: task.slo, minAccuracy: task['min-accuracy'] },
+        replicas: task.replicas ?? fleetFileDefaults.replicas,
+        servers: task.servers,
+      })),
+    ),
+  };
+}
+
+async function memberOf(server: FleetFileServer, { clock }: Context): Promise<FleetServer> {
+  const name = serverNameOf(server);
+  const { url, kind = 'bonsai', cpus } = server;
+  const metricsUrl = metricsOf(server);
+  const token = server['token-file'] === undefined ? undefined : await readToken(server['token-file']);
+  return {
+    name,
+    identity: JSON.stringify([kind, url, metricsUrl, token, cpus]),
+    connect: () =>
+      kind === 'v2'
+        ? plainV2Server({ url, clock, token, name, cpuBudget: cpus! })
+        : v2Server({ url, metricsUrl, clock, token, name, cpuBudget: cpus }),
+    http: addressOf(url),
+    grpc: server.grpc,
+    cpus,
+    memoryBytes: server.memory,
+    weight: server.weight ?? 1,
+    target: server.target,
+    canLoad: kind !== 'v2',
+  };
+}
+
+async function policyOf({
+  policy = fleetFileDefaults.policy,
+  folder,
+}: FleetFile): Promise<Policy | undefined> {
+  if (policy === fleetFileDefaults.policy) return undefined;
+  return isPolicyFile(policy) ? readPolicyFile(join(folder, policy)) : policyByName(policy);
+}
+
+function balancerOf({ balancer, folder, path, tasks = [] }: FleetFile, { clock }: Context) {
+  if (balancer === undefined || balancer === 'none') return undefined;
+  const own = join(folder, balancer.folder ?? `${path.replace(/^.*\//, '').replace(/\.ya?ml$/, '')}.nginx`);
+  return {
+    kind: 'NGINX',
+    folder: own,
+    ...nginxBalancer({
+      folder: own,
+      http: balancer.http,
+      grpc: balancer.grpc,
+      grpcByTask: Object.fromEntries(
+        tasks.flatMap(({ name, grpc }) => (grpc === undefined ? [] : [[name, grpc]])),
+      ),
+      program: balancer.program,
+      workers: balancer.workers,
+      maxBodyBytes: balancer['max-body'],
+      user: balancer.user,
+      clock,
+    }),
+  };
+}
