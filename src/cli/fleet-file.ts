@@ -98,6 +98,9 @@ const nginxSchema = z.strictObject({
   ).optional(),
   user: text('an account', (value) => /^[a-z_][a-z0-9_-]*$/.test(value)).optional(),
   'max-body': size.optional(),
+  'keep-connections': field('true or false', (value) =>
+    typeof value === 'boolean' ? value : undefined,
+  ).optional(),
 });
 
 const fleetSchema = z.strictObject({

@@ -218,6 +218,7 @@ function balancerOf({ balancer, folder, path, tasks = [] }: FleetFile, { clock }
       workers: balancer.workers,
       maxBodyBytes: balancer['max-body'],
       user: balancer.user,
+      keepsConnections: balancer['keep-connections'],
       clock,
     }),
   };

@@ -17,6 +17,8 @@ export interface RoutedServer {
 
 /** What splits requests among servers. */
 export interface Balancer {
+  /** How long after `apply` some requests may still go by the routing before. */
+  readonly staleMs: number;
   /**
    * Routes by this from now on; resolves when new requests are. What is under way is not disturbed. Calls come one after
    * another.

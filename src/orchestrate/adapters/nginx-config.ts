@@ -15,6 +15,8 @@ export interface NginxConfigOptions {
   /** The account of the workers where NGINX is started by root. */
   readonly user?: string;
   readonly version: NginxVersion;
+  /** Whether clients' HTTP connections stay open between requests; by default where a reload cannot lose any. */
+  readonly keepsConnections?: boolean;
   /** Answered at `GENERATION_PATH`, so that one can see when a configuration is in use. */
   readonly generation: number;
 }
@@ -32,6 +34,12 @@ export const FAIL_TIMEOUT_S = 2;
 
 /** Servers that one request is tried on at most; a second failure in a row is rare enough. */
 export const TRIES = 3;
+
+/**
+ * After this a gRPC client is asked for a new connection. A reload leaves connections on which something is always under
+ * way with the old workers, which route as before; 2 s later they are gone. A client notices nothing but a connect.
+ */
+export const GRPC_CONNECTION_S = 2;
 
 /** Idle connections that each worker keeps to each upstream. */
 const KEEPALIVE_CONNECTIONS = 64;
@@ -76,10 +84,7 @@ export function nginxConfig(routing: Routing, options: NginxConfigOptions): stri
       ),
       `client_max_body_size ${options.maxBodyBytes};`,
       'client_body_buffer_size 1m;',
-      'keepalive_timeout 75s;',
       `keepalive_requests ${REQUESTS_PER_CONNECTION};`,
-      // From here on NGINX can wait for requests on their way before it closes idle connections in a reload.
-      ...(isAtLeast(options.version, [1, 27, 4]) ? ['keepalive_min_timeout 2s;'] : []),
       ...retryRules('proxy'),
       'proxy_http_version 1.1;',
       'proxy_set_header Connection "";',
@@ -151,14 +156,27 @@ function upstream(name: string, servers: readonly RoutedServer[], protocol: 'htt
   ];
 }
 
+/**
+ * In a reload NGINX closes idle connections at once, and a request that a client sends in that moment is lost: clients may
+ * not repeat a POST on their own. From 1.27.4 on it can wait for such requests; before, each request of HTTP has a connection of its own
+ * unless the user wants otherwise. HTTP/2 says which requests were not taken in, and gRPC clients send those again.
+ */
+function keepaliveRules({ version, keepsConnections }: NginxConfigOptions): string[] {
+  const canWait = isAtLeast(version, [1, 27, 4]);
+  if (!(keepsConnections ?? canWait)) return ['keepalive_timeout 0;'];
+  return ['keepalive_timeout 75s;', ...(canWait ? ['keepalive_min_timeout 2s;'] : [])];
+}
+
 function httpServer(
-  { http, generation }: NginxConfigOptions,
+  options: NginxConfigOptions,
   pools: readonly { readonly task: string; readonly name: string }[],
 ): string[] {
+  const { http, generation } = options;
   return [
     'server {',
     ...indented([
       `listen ${http};`,
+      ...keepaliveRules(options),
       'default_type application/json;',
       'error_page 502 504 =503 @refused;',
       'location @refused {',
@@ -188,7 +206,9 @@ function grpcServer(options: NginxConfigOptions, listen: string, target: string 
     ...indented([
       isDirective ? `listen ${listen};` : `listen ${listen} http2;`,
       ...(isDirective ? ['http2 on;'] : []),
-      // Streams may be open for long without a message.
+      // Connections and streams may be open for long without a message.
+      'keepalive_timeout 3600s;',
+      `keepalive_time ${GRPC_CONNECTION_S}s;`,
       'client_body_timeout 3600s;',
       'error_page 502 503 504 = @unavailable;',
       'location @unavailable {',

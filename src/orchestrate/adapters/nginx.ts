@@ -12,9 +12,16 @@ import {
   systemReason,
 } from '../../base/errors.ts';
 import type { Balancer, Routing } from '../balancer.ts';
-import { GENERATION_PATH, type NginxConfigOptions, type NginxVersion, nginxConfig } from './nginx-config.ts';
+import {
+  GENERATION_PATH,
+  GRPC_CONNECTION_S,
+  type NginxConfigOptions,
+  type NginxVersion,
+  nginxConfig,
+} from './nginx-config.ts';
 
-export interface NginxOptions extends Pick<NginxConfigOptions, 'http' | 'grpc' | 'grpcByTask'> {
+export interface NginxOptions
+  extends Pick<NginxConfigOptions, 'http' | 'grpc' | 'grpcByTask' | 'keepsConnections'> {
   /** Where configuration, log and process number lie; made where it is missing. Of one balancer alone. */
   readonly folder: string;
   /** The program; by default `nginx` on the path. */
@@ -63,6 +70,8 @@ export function nginxBalancer(options: NginxOptions): NginxBalancer {
   let generation = Math.floor(options.clock.epochMs());
 
   return {
+    // Only gRPC connections stay with workers of before.
+    staleMs: options.grpc === undefined && options.grpcByTask === undefined ? 0 : 1000 * GRPC_CONNECTION_S,
     async apply(routing: Routing, signal: AbortSignal) {
       version ??= await versionOf(program);
       generation += 1;
@@ -75,6 +84,7 @@ export function nginxBalancer(options: NginxOptions): NginxBalancer {
         workers: options.workers ?? nginxDefaults.workers,
         maxBodyBytes: options.maxBodyBytes ?? nginxDefaults.maxBodyBytes,
         user: options.user,
+        keepsConnections: options.keepsConnections,
         version,
         generation,
       });

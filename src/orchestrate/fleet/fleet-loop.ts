@@ -69,7 +69,7 @@ export const fleetDefaults = {
   retryAfterMs: 10_000,
   /** Weights that move are brought to the balancer at most this often; servers that come or go at once. */
   weightsPeriodMs: 2_000,
-  /** From the balancer's new routing to the unloading of what it no longer reaches: requests on their way arrive. */
+  /** From the end of a balancer's old routing to the unloading of what it reached: requests on their way arrive. */
   drainMs: 500,
   /** Samples kept of each task's demand. */
   demandCapacity: 60,
@@ -282,6 +282,7 @@ async function lookAt(fleet: Fleet, node: Node): Promise<void> {
     const why = health === 'up' ? '' : `: ${messageOf(watch.failure)}`;
     decide(fleet, { kind: 'server', server: member.name, text: `${member.name} is ${health}${why}` });
   }
+  const isFirst = node.health === 'unknown';
   node.health = health;
   if (!isSeen) return;
   const present: Record<string, PresentVersion> = {};
@@ -289,7 +290,10 @@ async function lookAt(fleet: Fleet, node: Node): Promise<void> {
     const version = servingVersionOf(watch, task);
     if (version === undefined) continue;
     const before = node.present[task];
-    present[task] = before?.version === version ? before : { version, sinceMs: fleet.clock.nowMs() };
+    // What is there at the first look may have been there for long.
+    const isOld = before === undefined && isFirst;
+    present[task] =
+      before?.version === version ? before : { version, ...(isOld ? {} : { sinceMs: fleet.clock.nowMs() }) };
   }
   node.present = present;
 }
@@ -483,7 +487,8 @@ async function perform(fleet: Fleet, node: Node, change: FleetChange, isRouted: 
     if (change.kind === 'unload' || change.kind === 'replace') {
       if (!isRouted) throw new Error('the balancer still sends requests there');
       if (watch.server.unload === undefined) throw new Error(`${server} cannot unload`);
-      await fleet.sleep(fleetDefaults.drainMs, signal);
+      await fleet.sleep(fleetDefaults.drainMs + (fleet.options.balancer?.staleMs ?? 0), signal);
+      signal.throwIfAborted();
       await watch.server.unload(task, signal);
       finish(fleet, node, task, undefined);
     }
