@@ -56,6 +56,7 @@ export async function orchestrateFleet(
   const first = await membersOf(described, context);
   const policy = await policyOf(described);
   const balancer = balancerOf(described, context);
+  await balancer?.check();
   const told = administrators({ logger, clock, webhook: await webhookOf(options.noticeWebhook) });
   const page =
     options.metricsPort === undefined

@@ -44,6 +44,8 @@ export const nginxDefaults = {
 } as const;
 
 export interface NginxBalancer extends Balancer {
+  /** Makes sure that the program is there. @throws BonsaiError `unsupported` */
+  check(): Promise<void>;
   /** Ends NGINX after the requests under way. Whoever stops only the orchestrator leaves it running. */
   stop(): Promise<void>;
 }
@@ -72,6 +74,9 @@ export function nginxBalancer(options: NginxOptions): NginxBalancer {
   return {
     // Only gRPC connections stay with workers of before.
     staleMs: options.grpc === undefined && options.grpcByTask === undefined ? 0 : 1000 * GRPC_CONNECTION_S,
+    async check() {
+      version = await versionOf(program);
+    },
     async apply(routing: Routing, signal: AbortSignal) {
       version ??= await versionOf(program);
       generation += 1;

@@ -383,7 +383,11 @@ function withPolicy(fleet: Fleet, planned: PlacementPlan, policy: Policy): Place
     if (node.health !== 'up' || !member.canLoad || watch.seen === undefined || cells.length === 0) continue;
     const versions = new Map<string, number>();
     wanted.set(member.name, versions);
-    for (const { task } of cells) versions.set(task, present[task]!.version);
+    const { change } = node;
+    for (const { task } of cells) {
+      const isChanging = change?.task === task && change.kind !== 'unload';
+      versions.set(task, isChanging ? change.version : present[task]!.version);
+    }
     const tasks = fleet.tasks.filter(({ task }) => versions.has(task));
     try {
       const decision = policy.decide(stateOf(watch, { ...watchingOf(fleet), tasks }, new Set()));
@@ -564,19 +568,23 @@ function routesNow(fleet: Fleet): Routes {
 /** Brings routes to the balancer where they changed. */
 async function route(fleet: Fleet): Promise<void> {
   const { balancer } = fleet.options;
-  const routes = routesNow(fleet);
   if (balancer === undefined) {
-    fleet.applied = routes;
+    fleet.applied = routesNow(fleet);
     return;
   }
-  const sinceMs = fleet.clock.nowMs() - fleet.appliedMs;
-  const isDue = sinceMs >= fleetDefaults.weightsPeriodMs;
-  const difference = fleet.applied === undefined ? 'servers' : differenceOf(fleet.applied, routes);
-  const isLost = isDue && fleet.balancerError === undefined && !(await balancer.isRunning());
-  if (isLost && fleet.applied !== undefined)
+  // What changes that just began asked for comes first, and may be all that there is to do.
+  await fleet.applying.catch(() => {});
+  if (fleet.signal.aborted) return;
+  const isDue = fleet.clock.nowMs() - fleet.appliedMs >= fleetDefaults.weightsPeriodMs;
+  const difference = differenceOf(fleet.applied, routesNow(fleet));
+  const hasFailed = fleet.balancerError !== undefined;
+  const isLost = isDue && !hasFailed && fleet.applied !== undefined && !(await balancer.isRunning());
+  if (isLost) {
     decide(fleet, { kind: 'balancer', text: `${balancer.kind} has ended: it is started again.` });
-  const isWanted = fleet.balancerError !== undefined || isLost || difference === 'weights';
-  if (difference === 'servers' ? fleet.balancerError === undefined || isDue : isWanted && isDue)
+    fleet.applied = undefined;
+  }
+  const isUrgent = difference === 'servers' && !hasFailed;
+  if (isUrgent || (isDue && (hasFailed || isLost || difference === 'weights')))
     await applyRoutes(fleet).catch(() => {});
 }
 
@@ -588,6 +596,7 @@ function applyRoutes(fleet: Fleet): Promise<void> {
     .catch(() => {})
     .then(async () => {
       const routes = routesNow(fleet);
+      if (differenceOf(fleet.applied, routes) === 'none' && fleet.balancerError === undefined) return;
       fleet.appliedMs = fleet.clock.nowMs();
       try {
         await balancer.apply(routingOf(fleet, routes), fleet.signal);
@@ -605,6 +614,8 @@ function applyRoutes(fleet: Fleet): Promise<void> {
       }
     });
   fleet.applying = work;
+  // Whoever called hears of a failure; nobody else has to.
+  work.catch(() => {});
   return work;
 }
 

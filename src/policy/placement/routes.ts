@@ -57,10 +57,13 @@ export function routesOf(
   return routes;
 }
 
-/** How much two routings differ: not, only in weights by less than counts, in weights, or in who is reached. */
-export function differenceOf(before: Routes, after: Routes): 'none' | 'small' | 'weights' | 'servers' {
+/** How much two routings differ (from none, by servers): not, only in weights by less than counts, in weights, or in who is reached. */
+export function differenceOf(
+  before: Routes | undefined,
+  after: Routes,
+): 'none' | 'small' | 'weights' | 'servers' {
   let difference: 'none' | 'small' | 'weights' = 'none';
-  if (before.size !== after.size) return 'servers';
+  if (before?.size !== after.size) return 'servers';
   for (const [task, routes] of after) {
     const known = new Map(before.get(task)?.map(({ server, weight }) => [server, weight]));
     if (known.size !== routes.length) return 'servers';

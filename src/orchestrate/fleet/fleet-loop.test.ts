@@ -1,0 +1,327 @@
+import { setImmediate as turn } from 'node:timers/promises';
+import { describe, expect, test } from 'vitest';
+import { BonsaiError } from '../../base/errors.ts';
+import { policyByName } from '../../policy/registry.ts';
+import { makeFrontier } from '../../policy/variants.fixture.ts';
+import type { TaskManifest } from '../../repository/types.ts';
+import type { Balancer, Routing } from '../balancer.ts';
+import type { Scrape } from '../observe.ts';
+import type { ServerAdapter } from '../server-adapter.ts';
+import { type FleetOptions, fleetDefaults, runFleet } from './fleet-loop.ts';
+import type { FleetMembers, FleetServer } from './members.ts';
+import type { FleetDecision, FleetRecord } from './record.ts';
+
+/** CPU seconds of a request: 0.1, 0.05, 0.025, 0.0125; latencies as long, of an objective of 400 ms. */
+const FAMILY = makeFrontier([0.95, 10], [0.94, 20], [0.92, 40], [0.88, 80]);
+
+function manifest(task: string): TaskManifest {
+  return { schemaVersion: 1, task, inputs: [], outputs: [], sloMs: 400, variants: FAMILY };
+}
+
+/** A second of virtual time passes with each sleep of the loop; loads take some of them. */
+class World {
+  nowMs = 0;
+  readonly nodes = new Map<string, Node>();
+  readonly log: string[] = [];
+  readonly decisions: FleetDecision[] = [];
+  readonly records: FleetRecord[] = [];
+  readonly demandRps = new Map<string, number>();
+  routing?: Routing;
+  balancerError?: BonsaiError;
+  private readonly timers: { readonly atMs: number; readonly done: () => void }[] = [];
+
+  readonly clock = { nowMs: () => this.nowMs, epochMs: () => 1e12 + this.nowMs };
+
+  readonly balancer: Balancer & { readonly kind: string } = {
+    kind: 'balancer',
+    staleMs: 0,
+    isRunning: async () => true,
+    apply: async (routing) => {
+      if (this.balancerError !== undefined) throw this.balancerError;
+      this.routing = routing;
+      for (const { task, servers } of routing.tasks)
+        this.log.push(`route ${task} ${servers.map(({ name, weight }) => `${name}:${weight}`).join(' ')}`);
+    },
+  };
+
+  /** Resolves when so much time has passed. */
+  passing(durationMs: number): Promise<void> {
+    return new Promise((done) => this.timers.push({ atMs: this.nowMs + durationMs, done }));
+  }
+
+  /** Lets time pass, requests arrive by the routing, and what waits go on. */
+  async advance(durationMs: number): Promise<void> {
+    const endMs = this.nowMs + durationMs;
+    for (const { task, servers } of this.routing?.tasks ?? []) {
+      const total = servers.reduce((sum, { weight }) => sum + weight, 0);
+      for (const { name, weight } of servers) {
+        const node = this.nodes.get(name)!;
+        const count = ((this.demandRps.get(task) ?? 0) * durationMs * weight) / total / 1000;
+        node.requests.set(task, (node.requests.get(task) ?? 0) + count);
+      }
+    }
+    this.nowMs = endMs;
+    for (const timer of this.timers.filter(({ atMs }) => atMs <= endMs)) timer.done();
+    for (let i = 0; i < 20; i++) await turn();
+  }
+
+  /** @param until ends the loop when true */
+  async run(members: FleetMembers, until: () => boolean, options: Partial<FleetOptions> = {}): Promise<void> {
+    const controller = new AbortController();
+    let looks = 0;
+    await runFleet({
+      members,
+      balancer: this.balancer,
+      clock: this.clock,
+      signal: controller.signal,
+      onDecision: (decision) => {
+        this.decisions.push(decision);
+        if (['begin', 'done', 'failed'].includes(decision.kind))
+          this.log.push(`${decision.kind} ${decision.text}`);
+      },
+      save: async (record) => {
+        this.records.push(structuredClone(record));
+      },
+      sleep: async (durationMs) => {
+        await this.advance(durationMs);
+        if (until() || ++looks > 300) controller.abort();
+      },
+      ...options,
+    });
+    expect(looks).toBeLessThan(300);
+  }
+
+  get last(): FleetRecord {
+    return this.records.at(-1)!;
+  }
+
+  /** By server: task@version, of what serves. */
+  serving(): Record<string, string> {
+    return Object.fromEntries(
+      [...this.nodes].map(([name, { present }]) => [
+        name,
+        [...present]
+          .map(([t, v]) => `${t}@${v}`)
+          .sort()
+          .join(' '),
+      ]),
+    );
+  }
+}
+
+/** A server in memory that holds what it is told. */
+class Node implements ServerAdapter {
+  readonly name: string;
+  readonly present: Map<string, number>;
+  readonly requests = new Map<string, number>();
+  isDead = false;
+  /** Versions that cannot be loaded. */
+  readonly broken = new Set<number>();
+  changing = 0;
+  private readonly world: World;
+
+  constructor(world: World, name: string, present: Readonly<Record<string, number>>) {
+    this.world = world;
+    this.name = name;
+    this.present = new Map(Object.entries(present));
+    world.nodes.set(name, this);
+  }
+
+  async observe(): Promise<Scrape> {
+    if (this.isDead) throw new BonsaiError('server_unreachable', `${this.name} refuses connections.`);
+    return {
+      atMs: this.world.nowMs,
+      requests: new Map([...this.requests].map(([task, count]) => [task, new Map([['all', count]])])),
+      countedAt: 'arrival',
+      serving: new Map(this.present),
+      loading: new Map(),
+      queued: new Map(),
+      cpuSeconds: 0,
+      cpuBudget: 1,
+    };
+  }
+
+  async switchVersion(task: string, version: number): Promise<void> {
+    expect(++this.changing).toBe(1);
+    await this.world.passing(2_000);
+    this.changing--;
+    if (this.broken.has(version)) throw new BonsaiError('load_failed', `Version ${version} is damaged.`);
+    this.present.set(task, version);
+  }
+
+  async unload(task: string): Promise<void> {
+    this.present.delete(task);
+  }
+
+  async close(): Promise<void> {}
+}
+
+function member(node: Node, figures: Partial<FleetServer> = {}): FleetServer {
+  return {
+    name: node.name,
+    identity: node.name,
+    connect: () => node,
+    http: `${node.name}:8000`,
+    cpus: 1,
+    weight: 1,
+    canLoad: true,
+    ...figures,
+  };
+}
+
+function fleet(
+  nodes: readonly Node[],
+  tasks: readonly string[],
+  figures: Partial<FleetServer> = {},
+): FleetMembers {
+  return {
+    servers: nodes.map((node) => member(node, figures)),
+    tasks: tasks.map((task) => ({ manifest: manifest(task), objective: {}, replicas: 2 })),
+  };
+}
+
+describe('the loop over a fleet', () => {
+  test('switches servers of a task one after another, each with its weight lowered meanwhile', async () => {
+    const world = new World();
+    const nodes = ['x', 'y'].map((name) => new Node(world, name, { a: 4 }));
+    world.demandRps.set('a', 8); // 4 req/s each: 0.4 cores of 0.7 by version 1.
+    await world.run(
+      fleet(nodes, ['a']),
+      () => world.log.at(-1) === 'route a x:100 y:100' && world.log.length > 4,
+    );
+    expect(world.log).toEqual([
+      'route a x:100 y:100',
+      expect.stringMatching(/^begin switch a 4 -> 1 on x: x is to carry \d\.\d req\/s \(50 %\)/),
+      'route a x:25 y:100',
+      'done switch a 4 -> 1 on x took 2.0 s.',
+      expect.stringMatching(/^begin switch a 4 -> 1 on y: /),
+      'route a x:100 y:25',
+      'done switch a 4 -> 1 on y took 2.0 s.',
+      'route a x:100 y:100',
+    ]);
+  });
+
+  test('steps down where demand rises, and sends nothing to a server that failed', async () => {
+    const world = new World();
+    const nodes = ['x', 'y', 'z'].map((name) => new Node(world, name, name === 'z' ? {} : { a: 1 }));
+    world.demandRps.set('a', 8);
+    const members = fleet(nodes, ['a']);
+    await world.run(members, () => world.nowMs >= 8_000);
+    expect(world.serving()).toEqual({ x: 'a@1', y: 'a@1', z: '' });
+    // Its replica moves; the two that are left have 10 req/s each, which version 1 cannot carry.
+    nodes[1]!.isDead = true;
+    world.demandRps.set('a', 20);
+    await world.run(members, () => world.serving().x === 'a@2' && world.serving().z === 'a@2', {
+      before: world.last,
+    });
+    expect(world.routing!.tasks[0]!.servers.map(({ name }) => name)).not.toContain('y');
+    expect(world.last.servers.find(({ name }) => name === 'y')).toMatchObject({
+      health: 'down',
+      trouble: 'y refuses connections.',
+    });
+  });
+
+  test('takes a quickest version where nobody serves, before demand is known', async () => {
+    const world = new World();
+    const nodes = [new Node(world, 'x', {})];
+    await world.run(fleet(nodes, ['a']), () => world.serving().x !== '');
+    expect(world.serving()).toEqual({ x: 'a@4' });
+  });
+
+  test('adopts servers that join, and does not fail on a description that is wrong', async () => {
+    const world = new World();
+    const x = new Node(world, 'x', { a: 1 });
+    const y = new Node(world, 'y', {});
+    world.demandRps.set('a', 4);
+    let looks = 0;
+    await world.run(fleet([x], ['a']), () => world.serving().y === 'a@1', {
+      reread: async () => {
+        looks++;
+        if (looks === 3) throw new BonsaiError('invalid_config', 'fleet.yaml:1: wrong.');
+        return looks === 6 ? fleet([x, y], ['a']) : undefined;
+      },
+    });
+    expect(world.decisions.some(({ text }) => text === 'The fleet was described anew: y joined.')).toBe(true);
+  });
+
+  test('goes on from the record of the one before: nothing is learned or loaded anew', async () => {
+    const world = new World();
+    const nodes = ['x', 'y'].map((name) => new Node(world, name, { a: 2 }));
+    world.demandRps.set('a', 20);
+    const members = fleet(nodes, ['a']);
+    await world.run(members, () => world.nowMs >= 20_000);
+    const before = world.last;
+    expect(before.tasks[0]!.demandRps).toBeGreaterThan(18);
+    world.log.length = 0;
+    world.nowMs += 3_000;
+    await world.run(members, () => world.nowMs >= 26_000, { before });
+    expect(world.log.filter((line) => !line.startsWith('route'))).toEqual([]);
+    expect(world.last.tasks[0]!.demandRps).toBeGreaterThan(15);
+    expect(world.last.decisions.slice(0, before.decisions.length)).toEqual(before.decisions);
+  });
+
+  test('leaves a version that cannot be loaded alone for a while, and takes the next', async () => {
+    const world = new World();
+    const x = new Node(world, 'x', { a: 4 });
+    x.broken.add(1);
+    world.demandRps.set('a', 4);
+    await world.run(fleet([x], ['a']), () => world.serving().x === 'a@2');
+    expect(world.log.filter((line) => line.startsWith('failed'))).toEqual([
+      'failed switch a 4 -> 1 on x failed: Version 1 is damaged.',
+    ]);
+  });
+
+  test('tells that the balancer fails, unloads nothing that it still reaches, and goes on when it works', async () => {
+    const world = new World();
+    const [x, y, z] = ['x', 'y', 'z'].map((name) => new Node(world, name, { a: 1 })) as [Node, Node, Node];
+    world.demandRps.set('a', 2);
+    const members = fleet([x, y, z], ['a']);
+    const onlyTwo: FleetMembers = { ...members, tasks: [{ ...members.tasks[0]!, servers: ['x', 'y'] }] };
+    world.balancerError = new BonsaiError('invalid_config', 'NGINX refuses the configuration.');
+    await world.run(onlyTwo, () => world.nowMs >= 10_000);
+    expect(world.decisions.filter(({ kind }) => kind === 'balancer').map(({ text }) => text)).toEqual([
+      'NGINX refuses the configuration.',
+    ]);
+    expect(world.last.balancer.error).toBe('NGINX refuses the configuration.');
+    expect(world.serving().z).toBe('a@1');
+    world.balancerError = undefined;
+    await world.run(onlyTwo, () => world.serving().z === '');
+    expect(world.log.indexOf('route a x:100 y:100')).toBeLessThan(
+      world.log.findIndex((line) => line.startsWith('done unload a 1 from z')),
+    );
+  });
+
+  test('lets a policy choose the versions, in the places of the plan', async () => {
+    const world = new World();
+    const nodes = ['x', 'y'].map((name) => new Node(world, name, { a: 1 }));
+    await world.run(
+      fleet(nodes, ['a']),
+      () => Object.values(world.serving()).every((text) => text === 'a@3'),
+      {
+        policy: policyByName('static:a=3'),
+      },
+    );
+    expect(world.last.servers.map(({ tasks }) => tasks[0]!.plannedVersion)).toEqual([3, 3]);
+  });
+
+  test('keeps its last servers in the balancer where none can be seen', async () => {
+    const world = new World();
+    const nodes = ['x', 'y'].map((name) => new Node(world, name, { a: 1 }));
+    await world.run(fleet(nodes, ['a']), () => {
+      if (world.nowMs >= 5_000) for (const node of nodes) node.isDead = true;
+      return world.nowMs >= 9_000;
+    });
+    expect(world.routing!.tasks[0]!.servers.map(({ name }) => name)).toEqual(['x', 'y']);
+    expect(world.last.plan.unplaced).toEqual([{ task: 'a', reason: 'no server that a may run on is up' }]);
+  });
+
+  test('keeps a bounded number of decisions', async () => {
+    const world = new World();
+    const x = new Node(world, 'x', { a: 1 });
+    await world.run(fleet([x], ['a']), () => {
+      x.isDead = !x.isDead;
+      return world.nowMs >= 250_000;
+    });
+    expect(world.last.decisions).toHaveLength(fleetDefaults.decisionCapacity);
+  });
+});

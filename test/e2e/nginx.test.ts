@@ -1,0 +1,231 @@
+import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { createServer, type Server } from 'node:http';
+import { connect, createServer as createHttp2Server, type Http2Server } from 'node:http2';
+import type { AddressInfo, Server as NetServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Pool } from 'undici';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { systemClock } from '../../src/base/clock.ts';
+import {
+  type NginxBalancer,
+  type NginxOptions,
+  nginxBalancer,
+} from '../../src/orchestrate/adapters/nginx.ts';
+import { TASK_HEADER } from '../../src/orchestrate/adapters/nginx-config.ts';
+import type { RoutedServer, Routing } from '../../src/orchestrate/balancer.ts';
+
+const hasNginx = spawnSync('nginx', ['-v']).error === undefined;
+const why = hasNginx ? '' : ' (left out: there is no nginx here; Debian: apt-get install nginx-light)';
+const never = new AbortController().signal;
+
+/** Says its name, over HTTP and as a gRPC server would. */
+class Upstream {
+  readonly name: string;
+  count = 0;
+  readonly http: Server;
+  readonly grpc: Http2Server;
+
+  constructor(name: string) {
+    this.name = name;
+    this.http = createServer((_, response) => {
+      this.count++;
+      response.end(name);
+    });
+    this.grpc = createHttp2Server((_, response) => {
+      this.count++;
+      response.writeHead(200, { 'content-type': 'application/grpc', 'x-name': name, 'grpc-status': 0 });
+      response.end();
+    });
+  }
+
+  async listen(): Promise<void> {
+    for (const server of [this.http, this.grpc]) await listening(server);
+  }
+
+  routed(weight: number): RoutedServer {
+    return { name: this.name, http: addressOf(this.http), grpc: addressOf(this.grpc), weight };
+  }
+}
+
+async function listening(server: NetServer | Http2Server): Promise<void> {
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+}
+
+function addressOf(server: NetServer | Http2Server): string {
+  return `127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+async function freeAddress(): Promise<string> {
+  const server = createServer();
+  await listening(server);
+  const address = addressOf(server);
+  server.close();
+  return address;
+}
+
+describe.skipIf(!hasNginx)(`the balancer NGINX${why}`, () => {
+  const upstreams = ['a', 'b', 'c'].map((name) => new Upstream(name));
+  let folder: string;
+  let http: string;
+  let grpc: string;
+  let balancer: NginxBalancer;
+
+  beforeAll(() => Promise.all(upstreams.map((upstream) => upstream.listen())));
+  afterAll(() => {
+    for (const { http, grpc } of upstreams) {
+      http.closeAllConnections();
+      http.close();
+      grpc.close();
+    }
+  });
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'bonsai-nginx-'));
+    await chmod(folder, 0o711);
+    [http, grpc] = [await freeAddress(), await freeAddress()];
+    balancer = make();
+    for (const upstream of upstreams) upstream.count = 0;
+  });
+  afterEach(async () => {
+    await balancer.stop();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  const make = (options: Partial<NginxOptions> = {}) =>
+    nginxBalancer({ folder: join(folder, 'nginx'), http, grpc, clock: systemClock, ...options });
+
+  /** One task with these weights. */
+  const weighted = (...weights: readonly number[]): Routing => {
+    const servers = weights.map((weight, i) => upstreams[i]!.routed(weight));
+    return { tasks: [{ task: 'digits', servers }], all: servers };
+  };
+
+  const get = async (path: string) => (await fetch(`http://${http}${path}`)).text();
+
+  /** The server that answers a gRPC request, by the header that names its task. */
+  async function grpcName(task?: string): Promise<string | undefined> {
+    const session = connect(`http://${grpc}`);
+    const headers = {
+      ':method': 'POST',
+      ':path': '/inference.GRPCInferenceService/ModelInfer',
+      te: 'trailers',
+    };
+    const stream = session.request({ ...headers, ...(task && { [TASK_HEADER]: task }) });
+    stream.end();
+    const [answer] = await once(stream, 'response');
+    session.destroy();
+    return answer['x-name'] ?? `status ${answer['grpc-status']}`;
+  }
+
+  test('sends each task to its servers, whatever its name means to NGINX', async () => {
+    const tasks = ['default', 'include', 'n.1'];
+    await balancer.apply(
+      {
+        tasks: tasks.map((task, i) => ({ task, servers: [upstreams[i]!.routed(100)] })),
+        all: [upstreams[0]!.routed(100)],
+      },
+      never,
+    );
+    for (const [i, task] of tasks.entries()) {
+      expect(await get(`/v2/models/${task}`)).toBe(upstreams[i]!.name);
+      expect(await get(`/v2/models/${task}/versions/3/infer`)).toBe(upstreams[i]!.name);
+      expect(await grpcName(task)).toBe(upstreams[i]!.name);
+    }
+    expect(await get('/v2')).toBe('a');
+    expect(await get('/v2/models/n01')).toBe('a');
+    // No server has all tasks: any may answer those who name none.
+    expect(await grpcName()).toBe('a');
+  });
+
+  /** Asks on four connections until told to stop. @returns the statuses */
+  async function asked(isOver: (answered: number) => boolean): Promise<number[]> {
+    const pool = new Pool(`http://${http}`, { connections: 4 });
+    const statuses: number[] = [];
+    const client = async () => {
+      while (!isOver(statuses.length)) {
+        const options = { method: 'POST', path: '/v2/models/digits/infer', body: '{}' } as const;
+        const { statusCode, body } = await pool.request(options);
+        await body.text();
+        statuses.push(statusCode);
+      }
+    };
+    await Promise.all(Array.from({ length: 4 }, client));
+    await pool.close();
+    return statuses;
+  }
+
+  test('balances each request by weight, also where connections are few', async () => {
+    await balancer.apply(weighted(100, 50, 50), never);
+    const statuses = await asked((answered) => answered >= 800);
+    for (const [i, share] of [0.5, 0.25, 0.25].entries())
+      expect(Math.abs(upstreams[i]!.count / statuses.length - share)).toBeLessThan(0.1 * share);
+    // One HTTP/2 connection, every request for itself.
+    for (const upstream of upstreams) upstream.count = 0;
+    const session = connect(`http://${grpc}`);
+    for (let i = 0; i < 100; i++) {
+      const stream = session.request({ ':method': 'POST', ':path': '/x', [TASK_HEADER]: 'digits' });
+      stream.end();
+      await once(stream, 'response');
+    }
+    session.destroy();
+    expect(upstreams.map(({ count }) => count)).toEqual([50, 25, 25]);
+  });
+
+  test('fails no request in reloads under load', async () => {
+    await balancer.apply(weighted(100, 50, 50), never);
+    let isOver = false;
+    const asking = asked(() => isOver);
+    for (let i = 0; i < 10; i++) await balancer.apply(weighted(100, 50 + i, 50), never);
+    isOver = true;
+    const statuses = await asking;
+    expect(statuses.filter((code) => code !== 200)).toEqual([]);
+    expect(statuses.length).toBeGreaterThan(100);
+  });
+
+  test('takes over an NGINX that is running, and starts one where it has ended', async () => {
+    await balancer.apply(weighted(100), never);
+    const pid = await readFile(join(folder, 'nginx/nginx.pid'), 'utf8');
+    const next = make();
+    expect(await next.isRunning()).toBe(true);
+    await next.apply(weighted(100, 100), never);
+    expect(await readFile(join(folder, 'nginx/nginx.pid'), 'utf8')).toBe(pid);
+    await next.stop();
+    expect(await balancer.isRunning()).toBe(false);
+    await balancer.apply(weighted(100), never);
+    expect(await get('/v2/models/digits')).toBe('a');
+  });
+
+  test('leaves a process alone that is not its own NGINX', async () => {
+    await mkdir(join(folder, 'nginx'));
+    // Were it taken for NGINX, SIGHUP would end this test.
+    await writeFile(join(folder, 'nginx/nginx.pid'), String(process.pid));
+    expect(await balancer.isRunning()).toBe(false);
+    await balancer.apply(weighted(100), never);
+    expect(await get('/v2/models/digits')).toBe('a');
+  });
+
+  test('says what is wrong by typed errors, and keeps the configuration before', async () => {
+    await expect(make({ program: 'no-such-nginx' }).check()).rejects.toMatchObject({
+      code: 'unsupported',
+      message: expect.stringContaining('apt-get install nginx-light'),
+    });
+    await expect(
+      make({ http: addressOf(upstreams[0]!.http) }).apply(weighted(100), never),
+    ).rejects.toMatchObject({
+      code: 'port_in_use',
+      message: expect.stringMatching(/NGINX cannot listen at .*Address already in use/i),
+    });
+    await balancer.apply(weighted(100), never);
+    const broken = weighted(100);
+    const servers = [{ ...broken.all[0]!, http: 'no-such-host.invalid:1' }];
+    await expect(balancer.apply({ ...broken, all: servers }, never)).rejects.toMatchObject({
+      code: 'invalid_config',
+      message: expect.stringMatching(/the one before stays in use: .*host not found/),
+    });
+    expect(await get('/v2')).toBe('a');
+    expect(() => make({ folder: '/tmp/a b; c' })).toThrow(/may hold letters/);
+  });
+});
