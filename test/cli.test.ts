@@ -9,7 +9,7 @@ const main = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
 
 const COMMANDS = [
   ...['train', 'backbones', 'inspect', 'prune', 'quantize', 'port', 'profile', 'repo', 'serve'],
-  ...['orchestrate', 'stress', 'simulate', 'demo'],
+  ...['orchestrate', 'fleet', 'stress', 'simulate', 'demo'],
 ];
 
 let folder: string;
@@ -53,6 +53,10 @@ describe('bonsai', () => {
       ['orchestrate', 'models', '--server', 'x', '--policy', 'clever'],
       /no policy "clever"\. Known: static:largest/,
     ],
+    [['orchestrate', 'models'], /Give the server of models \(--server/],
+    [['orchestrate', 'absent.yaml'], /The fleet's file absent\.yaml cannot be read/],
+    [['orchestrate', 'fleet.yaml', '--slo', '1s'], /--slo is for single servers/],
+    [['fleet', 'status'], /The fleet's file fleet\.yaml cannot be read/],
   ])('refuses %j with exit code 2', async (args, complaint) => {
     const { code, stderr } = await bonsai(...args);
     expect(stderr).toMatch(complaint);

@@ -40,6 +40,7 @@ describe('documentation', () => {
     'docs/data.md',
     'docs/simulate.md',
     'docs/protocol.md',
+    'docs/fleet.md',
   ])('%s shows commands with options that exist', (document) => {
     const text = readFileSync(join(root, document), 'utf8');
     const commands = [...text.matchAll(/^npx bonsai (\S+)(.*)$/gm)];
