@@ -42,8 +42,7 @@ describe.skipIf(chromiumPath === undefined)("an orchestrator's page", () => {
     const demand = async () =>
       Number.parseFloat((await page.locator('[data-task=digits] [data-value=demand]').textContent()) ?? '');
     // Nobody asks the first one; the second one is asked until the page has seen it.
-    await page.locator('[data-task=digits]').waitFor();
-    expect(await demand()).toBe(0);
+    await vi.waitFor(async () => expect(await demand()).toBe(0), WAIT);
     await page.getByRole('combobox', { name: 'Server' }).selectOption(servers[1]!.http);
     await vi.waitFor(async () => {
       await ask(servers[1]!.http, 'digits', 20);
