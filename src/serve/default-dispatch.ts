@@ -142,14 +142,17 @@ function keepsAll(state: DispatchState, request: QueuedRequest, version: Residen
   return true;
 }
 
-/** How many requests, the first included, run as one job without making the most urgent of them late. */
+/**
+ * How many requests, the first included, run as one job without making the most urgent of them late. One is left behind:
+ * if all were answered at once, there would be nothing to compute until their clients have sent the next ones.
+ */
 function batchFor({ queue, nowMs, guardMs }: DispatchState, version: ResidentVersion): number {
   const { maxBatch = 1 } = version;
-  if (maxBatch === 1 || queue.length === 1) return 1;
+  if (maxBatch === 1 || queue.length <= 2) return 1;
   const first = queue[0]!;
   let batch = 1;
   let rows = first.rows ?? 1;
-  for (let i = 1; i < queue.length; i++) {
+  for (let i = 1; i < queue.length && batch < queue.length - 1; i++) {
     const request = queue[i]!;
     if (request.task !== first.task || !accepts(request, version)) continue;
     rows += request.rows ?? 1;
