@@ -6,24 +6,9 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { float32Tensor } from '../src/base/tensor.ts';
-import { GraphBuilder, modelOf } from '../src/graph/build.ts';
-import { writeModel } from '../src/graph/onnx/write.ts';
-import { makeVariant } from '../src/policy/variants.fixture.ts';
-import { digestOf } from '../src/repository/digest.ts';
-import { writeTask } from '../src/repository/store.ts';
-import { MANIFEST_SCHEMA_VERSION } from '../src/repository/types.ts';
+import { writeConstantFamily } from './constant-family.fixture.ts';
 
 const main = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
-
-/** logits = version, for any image. */
-function network(version: number): Uint8Array {
-  const b = new GraphBuilder('constant');
-  const image = b.input('image', 'float32', ['N', 1]);
-  const zero = b.op('Mul', [image, b.constant(float32Tensor([1], [0]))]);
-  b.output(b.op('Add', [zero, b.scalar(version)], {}, { outputs: ['logits'] }), 'float32', ['N', 1]);
-  return writeModel(modelOf(b.finish()));
-}
 
 /** [accuracy, throughput] of versions 1, 2, … */
 const FAMILY = [
@@ -37,19 +22,7 @@ let root: string;
 let child: ChildProcess | undefined;
 beforeEach(async () => {
   root = await mkdtemp(join(tmpdir(), 'bonsai-serve-policy-'));
-  const models = new Map(FAMILY.map((_, i) => [i + 1, network(i + 1)]));
-  const variants = FAMILY.map(([accuracy, throughputRps], i) => ({
-    ...makeVariant({ version: i + 1, accuracy, throughputRps }),
-    digest: digestOf(models.get(i + 1)!),
-    sizeBytes: models.get(i + 1)!.byteLength,
-  }));
-  const tensor = { dtype: 'float32', shape: [-1, 1] } as const;
-  const [inputs, outputs] = [[{ name: 'image', ...tensor }], [{ name: 'logits', ...tensor }]];
-  await writeTask(
-    root,
-    { schemaVersion: MANIFEST_SCHEMA_VERSION, task: 'digits', inputs, outputs, variants },
-    models,
-  );
+  await writeConstantFamily(root, 'digits', FAMILY);
 });
 afterEach(async () => {
   if (child !== undefined && child.exitCode === null) {

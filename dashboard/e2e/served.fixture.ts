@@ -3,24 +3,9 @@ import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { float32Tensor } from '../../src/base/tensor.ts';
-import { GraphBuilder, modelOf } from '../../src/graph/build.ts';
-import { writeModel } from '../../src/graph/onnx/write.ts';
-import { makeVariant } from '../../src/policy/variants.fixture.ts';
-import { digestOf } from '../../src/repository/digest.ts';
-import { writeTask } from '../../src/repository/store.ts';
-import { MANIFEST_SCHEMA_VERSION } from '../../src/repository/types.ts';
+import { writeConstantFamily } from '../../test/constant-family.fixture.ts';
 
 const main = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
-
-/** logits = version, for any image. */
-function network(version: number): Uint8Array {
-  const b = new GraphBuilder('constant');
-  const image = b.input('image', 'float32', ['N', 1]);
-  const zero = b.op('Mul', [image, b.constant(float32Tensor([1], [0]))]);
-  b.output(b.op('Add', [zero, b.scalar(version)], {}, { outputs: ['logits'] }), 'float32', ['N', 1]);
-  return writeModel(modelOf(b.finish()));
-}
 
 /** [accuracy, throughput] of versions 1, 2, … */
 const FAMILY = [
@@ -32,22 +17,7 @@ const FAMILY = [
 
 /** Writes tasks of four tiny networks each, whose answer is their version. */
 export async function writeTasks(root: string, tasks: readonly string[]): Promise<void> {
-  for (const task of tasks) {
-    const models = new Map(FAMILY.map((_, i) => [i + 1, network(i + 1)]));
-    const variants = FAMILY.map(([accuracy, throughputRps], i) => ({
-      ...makeVariant({ version: i + 1, accuracy, throughputRps }),
-      digest: digestOf(models.get(i + 1)!),
-      sizeBytes: models.get(i + 1)!.byteLength,
-    }));
-    const tensor = { dtype: 'float32', shape: [-1, 1] } as const;
-    const inputs = [{ name: 'image', ...tensor }];
-    const outputs = [{ name: 'logits', ...tensor }];
-    await writeTask(
-      root,
-      { schemaVersion: MANIFEST_SCHEMA_VERSION, task, inputs, outputs, variants },
-      models,
-    );
-  }
+  for (const task of tasks) await writeConstantFamily(root, task, FAMILY);
 }
 
 export interface Served {

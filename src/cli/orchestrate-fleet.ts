@@ -4,17 +4,14 @@ import { BonsaiError, InvalidArgumentError } from '../base/errors.ts';
 import { nginxBalancer } from '../orchestrate/adapters/nginx.ts';
 import { plainV2Server } from '../orchestrate/adapters/plain-v2-server.ts';
 import { v2Server } from '../orchestrate/adapters/v2-server.ts';
-import { administrators } from '../orchestrate/administrators.ts';
-import type { FleetOptions } from '../orchestrate/fleet/fleet-loop.ts';
 import { runFleet } from '../orchestrate/fleet/fleet-loop.ts';
 import { acquireLease } from '../orchestrate/fleet/lease.ts';
 import type { FleetMembers, FleetServer } from '../orchestrate/fleet/members.ts';
 import { type FleetDecision, readFleetRecord, writeFleetRecord } from '../orchestrate/fleet/record.ts';
+import type { FleetOptions } from '../orchestrate/fleet/state.ts';
 import type { Policy } from '../policy/policy.ts';
 import { policyByName } from '../policy/registry.ts';
 import { listTasks, readManifest } from '../repository/store.ts';
-import { serveMetricsPage } from '../serve/metrics-page.ts';
-import { DEFAULT_HOST } from '../serve/server.ts';
 import type { Context } from './context.ts';
 import {
   addressOf,
@@ -26,7 +23,7 @@ import {
   serverNameOf,
 } from './fleet-file.ts';
 import { stderrLogger } from './logger.ts';
-import { webhookOf } from './notice-webhook.ts';
+import { openAdministrators } from './notices.ts';
 import { readToken } from './options.ts';
 import { isPolicyFile, readPolicyFile } from './policy-file.ts';
 
@@ -57,16 +54,7 @@ export async function orchestrateFleet(
   const policy = await policyOf(described);
   const balancer = balancerOf(described, context);
   await balancer?.check();
-  const told = administrators({ logger, clock, webhook: await webhookOf(options.noticeWebhook) });
-  const page =
-    options.metricsPort === undefined
-      ? undefined
-      : await serveMetricsPage({
-          host: DEFAULT_HOST,
-          port: options.metricsPort,
-          text: () => told.metricsText(),
-        });
-  if (page !== undefined) logger.info({ metrics: page.url }, `Metrics are at ${page.url}.`);
+  const { told, page } = await openAdministrators(context, logger, options);
   try {
     while (!context.signal.aborted) {
       const lease = await acquireLease(leasePathOf(described), {

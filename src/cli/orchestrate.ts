@@ -1,20 +1,18 @@
 import { Command, Option } from 'commander';
 import { InvalidArgumentError } from '../base/errors.ts';
 import { v2Server } from '../orchestrate/adapters/v2-server.ts';
-import { administrators } from '../orchestrate/administrators.ts';
 import type { Logger } from '../orchestrate/logger.ts';
 import { type DecisionRecord, runLoop } from '../orchestrate/loop.ts';
 import { watchDefaults } from '../orchestrate/watch.ts';
 import { POLICY_NAMES, policyByName } from '../policy/registry.ts';
 import { listTasks, readManifest } from '../repository/store.ts';
 import { DEFAULT_CONTROL_PORT } from '../serve/listen.ts';
-import { serveMetricsPage } from '../serve/metrics-page.ts';
 import { DEFAULT_HOST } from '../serve/server.ts';
 import { processContext } from './context.ts';
 import { changesOf } from './decision-text.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { stderrLogger } from './logger.ts';
-import { noticeWebhookOption, webhookOf } from './notice-webhook.ts';
+import { noticeWebhookOption, openAdministrators } from './notices.ts';
 import { jsonOption, readToken } from './options.ts';
 import { orchestrateControl } from './orchestrate-control.ts';
 import { isFleetFile, orchestrateFleet } from './orchestrate-fleet.ts';
@@ -130,19 +128,7 @@ ${EXIT_CODE_HELP}`,
         }),
       );
       const logger: Logger = stderrLogger();
-      const told = administrators({
-        logger,
-        clock: context.clock,
-        webhook: await webhookOf(options.noticeWebhook),
-      });
-      const page =
-        options.metricsPort === undefined
-          ? undefined
-          : await serveMetricsPage({
-              host: DEFAULT_HOST,
-              port: options.metricsPort,
-              text: () => told.metricsText(),
-            });
+      const { told, page } = await openAdministrators(context, logger, options);
       const control =
         options.controlPort === 'off'
           ? undefined
@@ -159,7 +145,6 @@ ${EXIT_CODE_HELP}`,
               logger,
             });
       if (control !== undefined) logger.info({ control: control.url }, `See it at ${control.url}`);
-      if (page !== undefined) logger.info({ metrics: page.url }, `Metrics are at ${page.url}.`);
       let last = '';
       try {
         await runLoop({

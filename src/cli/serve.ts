@@ -25,7 +25,7 @@ import { processContext } from './context.ts';
 import { checkCpus } from './cpus.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { stderrLogger } from './logger.ts';
-import { noticeWebhookOption, webhookOf } from './notice-webhook.ts';
+import { noticeWebhookOption, webhookOf } from './notices.ts';
 import { parseCpus, parseDurationMs, parseInteger, parseNumber } from './parse.ts';
 import { isPolicyFile, readPolicyFile } from './policy-file.ts';
 import {

@@ -111,12 +111,13 @@ interface WarmedNetwork {
 }
 
 async function warmedNetwork(command: LoadCommand): Promise<WarmedNetwork> {
-  const session = await open(command, checkedModel(command));
+  const model = checkedModel(command);
+  const session = await open(command, model);
   const declared = specsOf(session);
   const warm = await warmUp(session, declared);
   if (warm === undefined || warm.serviceMs > BATCH_PROBE_MAX_MS || !declared.inputs.every(isSingle))
     return { session, declared, warm };
-  const wide = await openedForBatches(command, session);
+  const wide = await openedForBatches(command, model, session);
   if (wide === undefined) return { session, declared, warm };
   await session.release();
   return { session: wide.session, declared, warm: { ...warm, batchMs: wide.batchMs } };
@@ -128,6 +129,7 @@ async function warmedNetwork(command: LoadCommand): Promise<WarmedNetwork> {
  */
 async function openedForBatches(
   command: LoadCommand,
+  model: string | Uint8Array,
   session: PreparedSession,
 ): Promise<{ session: PreparedSession; batchMs: number } | undefined> {
   if (command.isOptimized || statSync(command.modelPath).size > MAX_REOPENED_BYTES) return undefined;
@@ -135,7 +137,7 @@ async function openedForBatches(
   try {
     // What reads and writes networks takes memory that most servers never need.
     const { openBatch } = await import('../engine/open-batch.ts');
-    const bytes = openBatch(readFileSync(command.modelPath));
+    const bytes = openBatch(typeof model === 'string' ? readFileSync(model) : model);
     wide = bytes && (await open(command, bytes));
     if (wide !== undefined && (await computesSame(session, wide))) {
       const batchMs = await probeBatch(wide, specsOf(wide));
@@ -145,7 +147,7 @@ async function openedForBatches(
     // It stays as it is in its file.
   }
   await wide?.release();
-  if (command.keepOptimizedAt !== undefined) await (await open(command, command.modelPath)).release();
+  if (command.keepOptimizedAt !== undefined) await (await open(command, model)).release();
   return undefined;
 }
 

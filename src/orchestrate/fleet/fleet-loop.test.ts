@@ -7,9 +7,10 @@ import type { TaskManifest } from '../../repository/types.ts';
 import type { Balancer, Routing } from '../balancer.ts';
 import type { Scrape } from '../observe.ts';
 import type { ServerAdapter } from '../server-adapter.ts';
-import { type FleetOptions, fleetDefaults, runFleet } from './fleet-loop.ts';
+import { runFleet } from './fleet-loop.ts';
 import type { FleetMembers, FleetServer } from './members.ts';
 import type { FleetDecision, FleetRecord } from './record.ts';
+import { type FleetOptions, fleetDefaults } from './state.ts';
 
 /** CPU seconds of a request: 0.1, 0.05, 0.025, 0.0125; latencies as long, of an objective of 400 ms. */
 const FAMILY = makeFrontier([0.95, 10], [0.94, 20], [0.92, 40], [0.88, 80]);

@@ -135,27 +135,29 @@ function shareOf({ servedRps, share }: PlannedCell): string {
 
 /** Bytes of a version on a server; 0 for one that nothing is known of. */
 export function bytesOf(
-  { tasks }: PlacementState,
+  state: PlacementState,
   { cpus }: PlacementServer,
   task: string,
   version: number,
 ): number {
-  const found = tasks
-    .find((candidate) => candidate.task === task)
-    ?.versions.find((candidate) => candidate.version === version);
+  const found = versionOf(state, task, version);
   return (found?.memoryBytes ?? 0) * Math.max(1, Math.ceil(cpus));
 }
 
 /** Infinite for one that nothing is known of: it is left for any other. */
 function secondsOf(
-  { tasks }: PlacementState,
+  state: PlacementState,
   { target }: PlacementServer,
   task: string,
   version: number,
 ): number {
-  const found = tasks
-    .find((candidate) => candidate.task === task)
-    ?.versions.find((candidate) => candidate.version === version);
+  const found = versionOf(state, task, version);
   const seconds = target === undefined ? undefined : found?.cpuSecondsOn?.[target];
   return seconds ?? found?.cpuSeconds ?? Number.POSITIVE_INFINITY;
+}
+
+function versionOf({ tasks }: PlacementState, task: string, version: number) {
+  return tasks
+    .find((candidate) => candidate.task === task)
+    ?.versions.find((candidate) => candidate.version === version);
 }

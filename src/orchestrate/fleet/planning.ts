@@ -1,0 +1,87 @@
+import { messageOf } from '../../base/errors.ts';
+import type { PlacementPlan, PlacementState } from '../../policy/placement/placement.ts';
+import { planPlacement } from '../../policy/placement/plan.ts';
+import type { Policy } from '../../policy/policy.ts';
+import { described, stateOf } from '../watch.ts';
+import { placementTaskOf } from './members.ts';
+import { cpusOf, decide, demandOf, type Fleet, fleetDefaults, watchingOf } from './state.ts';
+
+export function plan(fleet: Fleet): void {
+  const nowMs = fleet.clock.nowMs();
+  for (const [key, { untilMs }] of fleet.blocked) if (untilMs <= nowMs) fleet.blocked.delete(key);
+  for (const [key, atMs] of fleet.failed)
+    if (nowMs - atMs > fleetDefaults.retryAfterMs) fleet.failed.delete(key);
+  const state: PlacementState = {
+    nowMs,
+    servers: [...fleet.nodes.values()].map((node) => ({
+      name: node.member.name,
+      cpus: cpusOf(node),
+      weight: node.member.weight,
+      memoryBytes: node.member.memoryBytes,
+      target: node.member.target,
+      isUp: node.health === 'up',
+      canLoad: node.member.canLoad,
+      present: node.present,
+    })),
+    tasks: fleet.members.tasks.map((task, k) =>
+      placementTaskOf(task, fleet.tasks[k]!, demandOf(fleet, task.manifest.task)),
+    ),
+    blocked: [...fleet.blocked.values()],
+  };
+  const before = fleet.plan;
+  const planned = planPlacement(state, fleet.options.placement);
+  fleet.state = state;
+  fleet.plan =
+    fleet.options.policy === undefined ? planned : withPolicy(fleet, planned, fleet.options.policy);
+  if (before === undefined || cellsText(before) !== cellsText(fleet.plan)) {
+    const lacks = planned.unplaced.map(({ task, reason }) => ` ${task} is not placed: ${reason}.`).join('');
+    decide(fleet, { kind: 'plan', text: `${planned.reason}${lacks}` });
+  }
+}
+
+function cellsText({ cells, unplaced }: PlacementPlan): string {
+  return JSON.stringify([cells.map(({ server, task, version }) => [server, task, version]), unplaced]);
+}
+
+/** The same places with the versions that the policy wants on each server. */
+function withPolicy(fleet: Fleet, planned: PlacementPlan, policy: Policy): PlacementPlan {
+  const wanted = new Map<string, Map<string, number>>();
+  for (const node of fleet.nodes.values()) {
+    const { watch, member, present } = node;
+    const cells = planned.cells.filter(
+      ({ server, task }) => server === member.name && present[task] !== undefined,
+    );
+    if (node.health !== 'up' || !member.canLoad || watch.seen === undefined || cells.length === 0) continue;
+    const versions = new Map<string, number>();
+    wanted.set(member.name, versions);
+    const { change } = node;
+    for (const { task } of cells) {
+      const isChanging = change?.task === task && change.kind !== 'unload';
+      versions.set(task, isChanging ? change.version : present[task]!.version);
+    }
+    const tasks = fleet.tasks.filter(({ task }) => versions.has(task));
+    try {
+      const decision = policy.decide(stateOf(watch, { ...watchingOf(fleet), tasks }, new Set()));
+      watch.memory = decision.memory;
+      watch.troubles.delete('policy');
+      fleet.told.hear(member.name, decision.notice);
+      for (const { task, toVersion } of decision.actions) versions.set(task, toVersion);
+      for (const { kind, task, version } of decision.residency ?? [])
+        if (kind === 'load') versions.set(task, version);
+    } catch (error) {
+      if (!watch.troubles.has('policy'))
+        fleet.logger.error(
+          { server: member.name, ...described(error) },
+          `Policy ${policy.name} failed, nothing is changed on ${member.name}: ${messageOf(error)}`,
+        );
+      watch.troubles.add('policy');
+    }
+  }
+  return {
+    ...planned,
+    cells: planned.cells.map((cell) => {
+      const version = wanted.get(cell.server)?.get(cell.task);
+      return version === undefined ? cell : { ...cell, version };
+    }),
+  };
+}
