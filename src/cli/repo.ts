@@ -8,6 +8,7 @@ import { type Profile, profileOf, type TaskManifest } from '../repository/types.
 import { processContext } from './context.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { jsonOption } from './options.ts';
+import { repoRemoveCommand } from './repo-remove.ts';
 import { repoScoreCommand } from './repo-score.ts';
 
 export function repoCommand(): Command {
@@ -19,6 +20,7 @@ Examples:
   $ bonsai repo show models mnist
   $ bonsai repo verify models
   $ bonsai repo score models mnist --data mnist
+  $ bonsai repo remove models mnist --dominated
 ${EXIT_CODE_HELP}`,
   );
   repo
@@ -89,6 +91,7 @@ ${EXIT_CODE_HELP}`,
         );
     });
   repo.addCommand(repoScoreCommand());
+  repo.addCommand(repoRemoveCommand());
   return repo;
 }
 
