@@ -100,10 +100,14 @@ export async function portToRepository(
     if (family.state === 'complete') tellOfDropped(context, before?.variants ?? [], variants);
   };
   try {
-    const family = await portFamily(bases, dataset, await portOptions(context, options, view), {
-      ...stepsOf(context, dataset, options),
-      write,
-    });
+    const known = options.add ? before?.variants[0] : undefined;
+    const namesOf = known && readModel(await verifyVariant(options.out, options.task, known));
+    const family = await portFamily(
+      bases,
+      dataset,
+      { ...(await portOptions(context, options, view)), ...(namesOf && { namesOf }) },
+      { ...stepsOf(context, dataset, options), write },
+    );
     view.close();
     const reuse = view.reuse();
     if (reuse !== undefined) context.progress.say(reuse);

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains zoo/bases/cifar10-densenet-wide.onnx and grows a family from it. Needs CIFAR-10 in the official binary layout, and a ResNet-56 for
+# Trains cifar10-densenet-wide.onnx, the base of a family in zoo/models/cifar10-densenet, and grows it. Needs CIFAR-10 in the official binary layout, and a ResNet-56 for
 # it as a teacher (any ONNX network that expects normalised pixels); run from the project's root after `npm ci`. Seed 1. About 90
 # minutes on 2 cores of an AMD EPYC without AVX-512.
 set -eu

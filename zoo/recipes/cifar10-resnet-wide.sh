@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains zoo/bases/cifar10-resnet-wide.onnx. Needs CIFAR-10 in the official binary layout; run from the project's root after `npm ci`.
+# Trains cifar10-resnet-wide.onnx, the base of a family in zoo/models. Needs CIFAR-10 in the official binary layout; run from the project's root after `npm ci`.
 # Seed 1; 22,500 training images of a subset of 25,000, 2,500 for validation. About 75 minutes on 2 cores of an AMD EPYC (AVX-512).
 set -eu
 data=${1:?usage: cifar10-resnet-wide.sh CIFAR10_FOLDER}

@@ -6,6 +6,6 @@ set -eu
 data=${1:?usage: cifar100-resnet-wide.sh CIFAR100_FOLDER TEACHER.onnx}
 teacher=${2:?usage: cifar100-resnet-wide.sh CIFAR100_FOLDER TEACHER.onnx}
 npx bonsai quantize "$teacher" --data "cifar100:$data" --normalize-input --out teacher100-int8.onnx
-npx bonsai train --data "cifar100:$data" --from zoo/bases/cifar10-resnet-wide.onnx --new-head --batch 64 --augment shift=4,flip,cutout=8 \
+npx bonsai train --data "cifar100:$data" --from zoo/models/cifar10/1/model.onnx --new-head --batch 64 --augment shift=4,flip,cutout=8 \
   --teacher teacher100-int8.onnx --teacher-normalize-input --distill-weight 0.9 --epochs 20 --learning-rate 0.08 --threads 2 --seed 1 \
   --out cifar100-resnet-wide.onnx

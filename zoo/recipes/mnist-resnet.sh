@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains zoo/bases/mnist-resnet.onnx. Needs MNIST in the official IDX files; run from the project's root after `npm ci`.
+# Trains mnist-resnet.onnx, the base of a family in zoo/models. Needs MNIST in the official IDX files; run from the project's root after `npm ci`.
 # Seed 1; 55,000 training images, 5,000 for validation. About 5 minutes on 2 cores of an AMD EPYC.
 set -eu
 data=${1:?usage: mnist-resnet.sh MNIST_FOLDER}

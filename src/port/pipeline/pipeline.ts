@@ -294,7 +294,8 @@ async function preparedBases(port: Port, models: readonly Model[]): Promise<Mode
   for (const [i, model] of models.entries()) {
     const subject = { name: nameOfBase(i, models.length), isRequired: true };
     const fed = openBase(model, port.dataset, await isNormalized(port, subject, model));
-    prepared.push(prepared.length === 0 ? fed : withNamesOf(fed, prepared[0]!));
+    const named = port.options.namesOf ?? prepared[0];
+    prepared.push(named === undefined ? fed : withNamesOf(fed, named));
   }
   const digests = prepared.map((model) => digestOf(writeModel(model)));
   const twice = digests.findIndex((digest, i) => digests.indexOf(digest) !== i);

@@ -39,6 +39,8 @@ export interface PortOptions {
    * (default): as it answers more of the validation examples right.
    */
   readonly normalizeInput?: boolean | 'auto';
+  /** A network of the family that the bases join: their inputs and outputs get its names. By default those of the first base. */
+  readonly namesOf?: Model;
   /**
    * Which variants the family keeps beside the bases. 'frontier' (default): those that are on the frontier of any
    * metric; 'all'.
