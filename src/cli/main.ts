@@ -19,6 +19,7 @@ const program = new Command('bonsai')
     'after',
     `
 Examples:
+  $ bonsai doctor                                      whether this machine has what Bonsai needs
   $ bonsai demo                                        the whole story in five minutes
   $ bonsai train --data mnist --out digits.onnx        train a network
   $ bonsai inspect resnet18.onnx                       what a network consists of, what of it can be pruned
@@ -50,6 +51,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   simulate: async () => (await import('./simulate.ts')).simulateCommand(),
   demo: async () => (await import('./demo.ts')).demoCommand(),
   download: async () => (await import('./download.ts')).downloadCommand(),
+  doctor: async () => (await import('./doctor.ts')).doctorCommand(),
 };
 
 const allCommands = () => Promise.all(Object.values(COMMANDS).map((load) => load()));

@@ -1,8 +1,8 @@
 import { Option } from 'commander';
 import { type Administrators, administrators, type Webhook } from '../orchestrate/administrators.ts';
 import type { Logger } from '../orchestrate/logger.ts';
+import { DEFAULT_HOST } from '../serve/listen.ts';
 import { type MetricsPage, serveMetricsPage } from '../serve/metrics-page.ts';
-import { DEFAULT_HOST } from '../serve/server.ts';
 import type { Context } from './context.ts';
 
 export function noticeWebhookOption(): Option {

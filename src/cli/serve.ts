@@ -9,18 +9,15 @@ import type { TaskManifest } from '../repository/types.ts';
 import { availableCores } from '../serve/cpu-budget.ts';
 import { NothingServedError } from '../serve/errors.ts';
 import { DEFAULT_LIMITS } from '../serve/limits.ts';
-import { DEFAULT_CONTROL_PORT } from '../serve/listen.ts';
-import type { InitialVersions, ModelControl } from '../serve/model-registry.ts';
 import {
+  DEFAULT_CONTROL_PORT,
   DEFAULT_GRPC_PORT,
   DEFAULT_HOST,
   DEFAULT_HTTP_PORT,
   DEFAULT_METRICS_PORT,
-  DEFAULT_POLL_MS,
-  inlineBelowDefaults,
-  type ServerOptions,
-  startServer,
-} from '../serve/server.ts';
+} from '../serve/listen.ts';
+import type { InitialVersions, ModelControl } from '../serve/model-registry.ts';
+import { DEFAULT_POLL_MS, inlineBelowDefaults, type ServerOptions, startServer } from '../serve/server.ts';
 import { processContext } from './context.ts';
 import { checkCpus } from './cpus.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';

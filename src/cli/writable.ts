@@ -56,7 +56,7 @@ export async function checkWritableFile(
       throw unwritable(path, dirname(target.path), cause);
     });
   }
-  await probe(dirname(target.path), path);
+  await probeFolder(dirname(target.path), path);
 }
 
 /** The folder that is not there: that of the path as it was given, or the one that its last symbolic link points into. */
@@ -90,11 +90,15 @@ export async function checkWritableFolder(path: string): Promise<void> {
   await makeFolder(path).catch((cause) => {
     throw unwritable(path, path, cause);
   });
-  await probe(path, path);
+  await probeFolder(path, path);
 }
 
-/** Writes an empty file and removes it: permissions alone say too little (read-only file systems, quotas). */
-async function probe(folder: string, path: string): Promise<void> {
+/**
+ * Writes an empty file and removes it: permissions alone say too little (read-only file systems, quotas).
+ * @param path what the complaint is about
+ * @throws BonsaiError `unwritable_path`
+ */
+export async function probeFolder(folder: string, path: string): Promise<void> {
   const file = join(folder, `.bonsai-${process.pid}.tmp`);
   try {
     await (await open(file, 'w')).close();

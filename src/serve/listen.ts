@@ -1,8 +1,13 @@
 import type { AddressInfo, Server } from 'node:net';
 import { BonsaiError, InvalidArgumentError, messageOf, systemCodeOf } from '../base/errors.ts';
 
+/** Triton's ports: REST, gRPC, metrics. */
+export const DEFAULT_HTTP_PORT = 8000;
+export const DEFAULT_GRPC_PORT = 8001;
+export const DEFAULT_METRICS_PORT = 8002;
 /** Of the live page. */
 export const DEFAULT_CONTROL_PORT = 8080;
+export const DEFAULT_HOST = '127.0.0.1';
 
 /**
  * @param port 0: any free one

@@ -15,7 +15,14 @@ import { DataPlane } from './data-plane.ts';
 import { NothingServedError } from './errors.ts';
 import { createGrpcServer } from './grpc/server.ts';
 import { DEFAULT_LIMITS, type Limits } from './limits.ts';
-import { listen, listenForControl } from './listen.ts';
+import {
+  DEFAULT_GRPC_PORT,
+  DEFAULT_HOST,
+  DEFAULT_HTTP_PORT,
+  DEFAULT_METRICS_PORT,
+  listen,
+  listenForControl,
+} from './listen.ts';
 import { Loader } from './loader.ts';
 import { guardMemory } from './memory-guard.ts';
 import { createMetrics } from './metrics.ts';
@@ -112,12 +119,6 @@ export interface RunningServer {
   /** Refuses new requests, answers those taken in, then stops. Further calls wait for the first. */
   close(): Promise<void>;
 }
-
-/** Ports as Triton's. */
-export const DEFAULT_HTTP_PORT = 8000;
-export const DEFAULT_GRPC_PORT = 8001;
-export const DEFAULT_METRICS_PORT = 8002;
-export const DEFAULT_HOST = '127.0.0.1';
 
 /** For `inlineBelowMs`. */
 export const inlineBelowDefaults = {
