@@ -9,7 +9,7 @@ const main = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
 
 const COMMANDS = [
   ...['train', 'backbones', 'inspect', 'prune', 'quantize', 'port', 'profile', 'repo', 'serve'],
-  ...['orchestrate', 'fleet', 'stress', 'simulate', 'demo', 'doctor'],
+  ...['orchestrate', 'fleet', 'stress', 'simulate', 'demo', 'doctor', 'completion'],
 ];
 
 let folder: string;

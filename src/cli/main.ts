@@ -52,9 +52,12 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   demo: async () => (await import('./demo.ts')).demoCommand(),
   download: async () => (await import('./download.ts')).downloadCommand(),
   doctor: async () => (await import('./doctor.ts')).doctorCommand(),
+  completion: async () => (await import('./completion.ts')).completionCommand(allCommands),
 };
 
-const allCommands = () => Promise.all(Object.values(COMMANDS).map((load) => load()));
+function allCommands(): Promise<Command[]> {
+  return Promise.all(Object.values(COMMANDS).map((load) => load()));
+}
 
 /** The command that the arguments name, behind the options of the program itself; undefined where help is wanted. */
 function namedCommand(): (() => Promise<Command>) | undefined {

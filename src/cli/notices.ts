@@ -27,11 +27,16 @@ export async function webhookOf(url: string | undefined): Promise<Webhook | unde
 export async function openAdministrators(
   { clock }: Pick<Context, 'clock'>,
   logger: Logger,
-  options: { readonly noticeWebhook?: string; readonly metricsPort?: number },
+  options: {
+    readonly noticeWebhook?: string;
+    readonly metricsPort?: number;
+    /** Metrics in Prometheus' text format that the page shows as well. */
+    readonly moreMetrics?: () => string;
+  },
 ): Promise<{ readonly told: Administrators; readonly page: MetricsPage | undefined }> {
   const told = administrators({ logger, clock, webhook: await webhookOf(options.noticeWebhook) });
   if (options.metricsPort === undefined) return { told, page: undefined };
-  const text = () => told.metricsText();
+  const text = () => `${told.metricsText()}${options.moreMetrics?.() ?? ''}`;
   const page = await serveMetricsPage({ host: DEFAULT_HOST, port: options.metricsPort, text });
   logger.info({ metrics: page.url }, `Metrics are at ${page.url}.`);
   return { told, page };

@@ -9,6 +9,7 @@ import { DATA_SPECS, dataModule } from '../port/data/registry.ts';
 import type { Context } from './context.ts';
 import { parseInteger } from './parse.ts';
 import type { ProgressTask } from './progress.ts';
+import { suggest } from './suggestions.ts';
 
 /** Where converted data sets, checkpoints and other things that can be made again are kept. */
 export const WORK_DIRECTORY = '.bonsai';
@@ -18,7 +19,12 @@ export const DEFAULT_SEED = 1;
 
 export function dataOption(): Option {
   const specs = Object.entries(DATA_SPECS).map(([spec, meaning]) => `${spec} (${meaning})`);
-  return new Option('--data <spec>', `labelled data: ${specs.join(', ')}`).makeOptionMandatory();
+  const option = new Option('--data <spec>', `labelled data: ${specs.join(', ')}`).makeOptionMandatory();
+  // What a path follows is offered up to that.
+  return suggest(
+    option,
+    Object.keys(DATA_SPECS).flatMap((spec) => (spec.startsWith('.') ? [] : [spec.replace(/PATH$/, '')])),
+  );
 }
 
 export function seedOption(): Option {

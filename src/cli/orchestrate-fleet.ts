@@ -5,6 +5,7 @@ import { nginxBalancer } from '../orchestrate/adapters/nginx.ts';
 import { plainV2Server } from '../orchestrate/adapters/plain-v2-server.ts';
 import { v2Server } from '../orchestrate/adapters/v2-server.ts';
 import { runFleet } from '../orchestrate/fleet/fleet-loop.ts';
+import { fleetMetrics } from '../orchestrate/fleet/fleet-metrics.ts';
 import { acquireLease } from '../orchestrate/fleet/lease.ts';
 import type { FleetMembers, FleetServer } from '../orchestrate/fleet/members.ts';
 import { type FleetDecision, readFleetRecord, writeFleetRecord } from '../orchestrate/fleet/record.ts';
@@ -54,7 +55,9 @@ export async function orchestrateFleet(
   const policy = await policyOf(described);
   const balancer = balancerOf(described, context);
   await balancer?.check();
-  const { told, page } = await openAdministrators(context, logger, options);
+  const metrics = fleetMetrics();
+  const moreMetrics = () => metrics.text();
+  const { told, page } = await openAdministrators(context, logger, { ...options, moreMetrics });
   try {
     while (!context.signal.aborted) {
       const lease = await acquireLease(leasePathOf(described), {
@@ -76,19 +79,24 @@ export async function orchestrateFleet(
           placement: described.utilization === undefined ? {} : { utilization: described.utilization },
           balancer,
           before,
-          save: (record) =>
+          save: (record) => {
+            metrics.update(record);
             // Who lost the lease must not write over what its next owner wrote.
-            lease.lost.aborted ? Promise.resolve() : writeFleetRecord(described.state, record),
+            return lease.lost.aborted ? Promise.resolve() : writeFleetRecord(described.state, record);
+          },
           term: lease.term,
           clock,
           signal,
           logger,
           administrators: told,
           periodMs: described.period ?? fleetFileDefaults.periodMs,
-          onDecision: (decision) =>
-            process.stdout.write(`${context.json ? JSON.stringify(decision) : decisionLine(decision)}\n`),
+          onDecision: (decision) => {
+            metrics.count(decision);
+            process.stdout.write(`${context.json ? JSON.stringify(decision) : decisionLine(decision)}\n`);
+          },
         });
       } finally {
+        metrics.update(undefined);
         await lease.release();
       }
       if (!context.signal.aborted) logger.warn({}, `${String(lease.lost.reason)} Waiting for it again.`);

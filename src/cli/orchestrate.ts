@@ -17,6 +17,7 @@ import { orchestrateControl } from './orchestrate-control.ts';
 import { isFleetFile, orchestrateFleet } from './orchestrate-fleet.ts';
 import { parseDurationMs, parseInteger, parseNumber } from './parse.ts';
 import { isPolicyFile, readPolicyFile } from './policy-file.ts';
+import { suggest, wholeNames } from './suggestions.ts';
 import { readTaskObjectives } from './task-objectives.ts';
 
 interface OrchestrateOptions {
@@ -37,7 +38,7 @@ export function orchestrateCommand(): Command {
   return new Command('orchestrate')
     .description('Watch servers and move every task along its family as demand changes.')
     .argument(
-      '<repository>',
+      '<repository-or-fleet>',
       'the model repository that the servers serve: its accuracies and profiles decide; or the file of a fleet (.yaml)',
     )
     .addOption(
@@ -52,8 +53,11 @@ export function orchestrateCommand(): Command {
       ).argParser(collect),
     )
     .addOption(
-      new Option('--policy <name>', `${POLICY_NAMES.join(', ')}, or a FILE that exports one`).default(
-        'trivial',
+      suggest(
+        new Option('--policy <name>', `${POLICY_NAMES.join(', ')}, or a FILE that exports one`).default(
+          'trivial',
+        ),
+        wholeNames(POLICY_NAMES),
       ),
     )
     .addOption(

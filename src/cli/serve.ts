@@ -33,6 +33,7 @@ import {
   type SafetyOptions,
 } from './serve-safety.ts';
 import type { ReadyLine } from './server-process.ts';
+import { suggest, wholeNames } from './suggestions.ts';
 import { readTaskObjectives } from './task-objectives.ts';
 
 interface ServeOptions extends SafetyOptions {
@@ -119,15 +120,21 @@ export function serveCommand(): Command {
       ).argParser((text) => (text === 'off' ? 0 : parseDurationMs(text))),
     )
     .addOption(
-      new Option(
-        '--initial <version>',
-        'what each task starts with: largest, smallest, a number, or TASK=NUMBER,…',
-      ).default('largest'),
+      suggest(
+        new Option(
+          '--initial <version>',
+          'what each task starts with: largest, smallest, a number, or TASK=NUMBER,…',
+        ).default('largest'),
+        ['largest', 'smallest'],
+      ),
     )
     .addOption(
-      new Option(
-        '--policy <name>',
-        `orchestrate in this process: ${[...POLICY_NAMES, ...DISPATCH_POLICY_NAMES].join(', ')}, or a FILE that exports one`,
+      suggest(
+        new Option(
+          '--policy <name>',
+          `orchestrate in this process: ${[...POLICY_NAMES, ...DISPATCH_POLICY_NAMES].join(', ')}, or a FILE that exports one`,
+        ),
+        wholeNames([...POLICY_NAMES, ...DISPATCH_POLICY_NAMES]),
       ),
     )
     .addOption(

@@ -6,7 +6,7 @@ import { targetOf } from '../base/replace-file.ts';
 import type { Model } from '../graph/model.ts';
 import { writeModelFile } from '../graph/onnx/write.ts';
 import { countCost } from '../ops/count.ts';
-import { BACKBONE_HELP, backbone } from '../port/backbones/registry.ts';
+import { BACKBONE_HELP, BACKBONES, backbone } from '../port/backbones/registry.ts';
 import type { Augmentation } from '../port/data/augmentation.ts';
 import type { Dataset } from '../port/data/data-module.ts';
 import { evaluate } from '../port/evaluate/evaluate.ts';
@@ -37,6 +37,7 @@ import {
 } from './options.ts';
 import { parseInteger, parseNumber } from './parse.ts';
 import type { ProgressTask } from './progress.ts';
+import { suggest } from './suggestions.ts';
 import { checkWritableFile, forceOption } from './writable.ts';
 
 interface TrainOptions {
@@ -194,7 +195,12 @@ export function trainCommand(): Command {
     .addOption(dataOption())
     .requiredOption('--out <file>', 'the ONNX file to write')
     .addOption(forceOption())
-    .addOption(new Option('--backbone <name>', BACKBONE_HELP).argParser(parseBackbone).default('resnet-8'))
+    .addOption(
+      suggest(
+        new Option('--backbone <name>', BACKBONE_HELP).argParser(parseBackbone).default('resnet-8'),
+        Object.keys(BACKBONES),
+      ),
+    )
     .addOption(
       new Option(
         '--from <file>',

@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Clock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from './logger.ts';
+import { metricsTextOf } from './metrics-text.ts';
 
 /**
  * Those who are to know when observation and model part (`Decision.notice`). Each episode is told once: to the log, to
@@ -73,21 +74,23 @@ export function administrators(options: AdministratorsOptions): Administrators {
       posting = posting.then(() => post(webhook, posted, logger));
     },
     metricsText() {
-      const active = [...episodes].map(
-        ([server, episode]) => `bonsai_notice_active${labelsOf(server)} ${isOpen(episode) ? 1 : 0}`,
-      );
-      const counts = [...episodes].map(
-        ([server, { count }]) => `bonsai_notice_episodes_total${labelsOf(server)} ${count}`,
-      );
-      return [
-        '# HELP bonsai_notice_active Whether observation and model part: see the log for how',
-        '# TYPE bonsai_notice_active gauge',
-        ...active,
-        '# HELP bonsai_notice_episodes_total Times that observation and model began to part',
-        '# TYPE bonsai_notice_episodes_total counter',
-        ...counts,
-        '',
-      ].join('\n');
+      return metricsTextOf([
+        {
+          name: 'bonsai_notice_active',
+          type: 'gauge',
+          help: 'Whether observation and model part: see the log for how',
+          series: [...episodes].map(([server, episode]) => ({
+            labels: { server },
+            value: isOpen(episode) ? 1 : 0,
+          })),
+        },
+        {
+          name: 'bonsai_notice_episodes_total',
+          type: 'counter',
+          help: 'Times that observation and model began to part',
+          series: [...episodes].map(([server, { count }]) => ({ labels: { server }, value: count })),
+        },
+      ]);
     },
     settled: () => posting,
   };
@@ -108,10 +111,4 @@ async function post(webhook: Webhook, notice: PostedNotice, logger: Logger): Pro
     }
     await delay(waitMs, undefined, { ref: false });
   }
-}
-
-/** Backslash, quote and newline are escaped, as Prometheus' text format wants it. */
-function labelsOf(server: string): string {
-  const value = server.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n');
-  return `{server="${value}"}`;
 }

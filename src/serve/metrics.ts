@@ -219,6 +219,16 @@ export function createMetrics(sources: MetricSources): Registry {
       }
     },
   });
+  new Counter({
+    name: 'bonsai_version_load_failures_total',
+    help: 'Times that a version of the model could not be loaded; what served before still does',
+    labelNames: ['model'],
+    registers,
+    collect() {
+      this.reset();
+      for (const model of sources.models.models.values()) this.inc({ model: model.name }, model.loadFailures);
+    },
+  });
   new Gauge({
     name: 'bonsai_request_overhead_seconds',
     help: 'What a request costs beside its inference (sockets, decoding, choosing), measured while others wait',

@@ -76,6 +76,8 @@ export class ServedModel {
   /** Of all arrivals, those of the batch class. */
   batchArrivals = 0;
   readonly refusals = new Map<string, number>();
+  /** Times that a version could not be loaded, or not loaded anew. */
+  loadFailures = 0;
   readonly recent = new RecentLatencies();
   readonly #options: ServedModelOptions;
   #live: ReadonlyMap<number, LiveVersion> = new Map();
@@ -326,6 +328,7 @@ export class ServedModel {
 
   /** Keeps the reason for the index and the log; a version that serves is READY all the same. */
   #markFailed(version: number, reason: string): void {
+    this.loadFailures++;
     const isServing = this.#live.has(version);
     this.#statuses.set(
       version,
