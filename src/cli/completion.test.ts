@@ -1,4 +1,5 @@
 import { execFileSync, spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -98,25 +99,43 @@ describe.skipIf(!has('fish'))('completion in fish', () => {
 });
 
 describe.skipIf(!has('zsh'))('completion in zsh', () => {
-  it.each(CASES)('of "%s"', (line, offered, notOffered) => {
-    // A terminal of its own, in which TAB lists what is offered: there is no other way to ask zsh.
+  it('is registered, and every function that it calls is there', () => {
+    const source =
+      'autoload -Uz compinit; compinit -D -u; source $1; print $_comps[bonsai]; whence -m "_bonsai*"';
+    const output = execFileSync('zsh', ['-f', '-c', source, 'zsh', script('zsh')], {
+      cwd: folder,
+      encoding: 'utf8',
+    });
+    const [registered, ...functions] = output.trim().split('\n');
+    expect(registered).toBe('_bonsai');
+    const called = [...readFileSync(script('zsh'), 'utf8').matchAll(/\) (_bonsai_\w+) ;;/g)].map(
+      (call) => call[1]!,
+    );
+    expect(called).toContain('_bonsai_repo_verify');
+    expect(called.filter((name) => !functions.includes(name))).toEqual([]);
+  });
+
+  it('offers commands and values', async () => {
+    // Within a pseudo-terminal, in which Ctrl-T lists what is offered: zsh can be asked in no other way.
+    // What is typed is shown as well, so marks are typed in two parts; a prompt means that keys are listened to.
     const source = `
       zmodload zsh/zpty
-      zpty -b shell "zsh -f -i"
-      feed() { zpty -w shell "$1" }
-      feed "cd ${'${(q)2}'}; PS1= PS2= RPS1=; autoload -U compinit; compinit -D -u; source \${(q)1}"
-      feed "zstyle ':completion:*' list-prompt ''; zstyle ':completion:*' menu no; LISTMAX=0; unsetopt zle_bracketed_paste auto_menu; setopt auto_list list_packed no_beep; bindkey '^T' list-choices; print RE''ADY"
-      zpty -r -m shell heard '*READY*'
-      zpty -w -n shell "$3"$'\\C-T'
-      sleep 1.5
-      while zpty -r -t shell chunk; do out+=$chunk; done
-      zpty -d shell
-      print -r -- "$out"`;
-    const output = execFileSync('zsh', ['-f', '-c', source, 'zsh', script('zsh'), folder, line], {
-      encoding: 'utf8',
-      env: { ...process.env, TERM: 'vt100', COLUMNS: '200', LINES: '200' },
-    });
-    for (const word of offered) expect(output).toContain(word);
-    void notOffered;
+      zpty shell zsh -f -i
+      zpty -w shell 'PS1=; unsetopt prompt_cr prompt_sp zle_bracketed_paste; cd $BONSAI_TEST_FOLDER'
+      zpty -w shell 'autoload -Uz compinit; compinit -D -u; source bonsai.zsh; LISTMAX=0; bindkey "^T" list-choices'
+      zpty -w shell 'PS1=re""ady\\>'
+      zpty -r -m shell heard '*ready>*'
+      zpty -w -n shell "$1"$'\\C-T'$'\\C-U'"print DO''NE"$'\\n'
+      zpty -r -m shell heard '*DONE*'
+      print -r -- "$heard"
+      zpty -d shell`;
+    const ask = (line: string) =>
+      execFileSync('zsh', ['-f', '-c', source, 'zsh', line], {
+        encoding: 'utf8',
+        env: { ...process.env, TERM: 'vt100', BONSAI_TEST_FOLDER: folder },
+      });
+    expect(ask('bonsai repo ')).toMatch(/list[\s\S]*verify/);
+    expect(ask('bonsai serve --log-level ')).toMatch(/debug[\s\S]*warn/);
+    expect(ask('bonsai inspect ')).toContain('network.onnx');
   });
 });

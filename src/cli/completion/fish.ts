@@ -23,7 +23,8 @@ function __bonsai_at
             set -a path $word
         end
     end
-    test (string join ' ' -- $path) = "$argv[1]"
+    set -l joined (string join ' ' -- $path)
+    test "$joined" = "$argv[1]"
 end
 
 complete -c bonsai -e
