@@ -41,6 +41,8 @@ describe('documentation', () => {
     'docs/simulate.md',
     'docs/protocol.md',
     'docs/fleet.md',
+    'docs/install.md',
+    'docs/observability.md',
   ])('%s shows commands with options that exist', (document) => {
     const text = readFileSync(join(root, document), 'utf8');
     const commands = [...text.matchAll(/^npx bonsai (\S+)(.*)$/gm)];

@@ -186,6 +186,9 @@ describe('the checks of folders', () => {
       found: expect.stringMatching(/^Cannot write \/proc\/bonsai/),
       advice: expect.stringContaining('--work'),
     });
+    expect(
+      await checkFolder({ path: '/proc', use: 'States', option: 'state', isOptional: true }),
+    ).toMatchObject({ status: 'warn' });
   });
 
   it('fail where a file is in the place of the folder', async () => {

@@ -13,10 +13,12 @@ export interface WantedFolder {
   readonly use: string;
   /** How to choose another one. */
   readonly option: string;
+  /** Most do without it. */
+  readonly isOptional?: boolean;
 }
 
 /** Whether the folder can be written, or made where it is missing, and what space is left. Leaves nothing behind. */
-export async function checkFolder({ path, use, option }: WantedFolder): Promise<Finding> {
+export async function checkFolder({ path, use, option, isOptional }: WantedFolder): Promise<Finding> {
   const name = `folder ${path}`;
   const folder = await nearestExisting(path);
   try {
@@ -24,7 +26,7 @@ export async function checkFolder({ path, use, option }: WantedFolder): Promise<
   } catch (thrown) {
     return {
       name,
-      status: 'fail',
+      status: isOptional ? 'warn' : 'fail',
       found: messageOf(thrown).split('. ')[0]!,
       advice: `${use} are kept there: make it writable (who runs this: ${whoami()}), or choose another one with ${option}.`,
     };
