@@ -91,7 +91,12 @@ function groupsOf(repository: string | undefined, options: DoctorOptions): reado
       () =>
         Promise.all([
           checkFolder({ path: options.work, use: 'caches and checkpoints', option: '--work' }),
-          checkFolder({ path: '.', use: 'states of fleets', option: '"state" in their files', isOptional: true }),
+          checkFolder({
+            path: '.',
+            use: 'states of fleets',
+            option: '"state" in their files',
+            isOptional: true,
+          }),
           checkFolder({ path: tmpdir(), use: 'networks as optimised for this machine', option: 'TMPDIR' }),
         ]),
     ],

@@ -2,7 +2,6 @@ import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_pr
 import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { cp, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
-import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -15,6 +14,7 @@ import {
   DEFAULT_HTTP_PORT,
   DEFAULT_METRICS_PORT,
 } from '../../src/serve/listen.ts';
+import { freePorts } from './free-ports.fixture.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const main = join(root, 'dist/cli/main.js');
@@ -24,21 +24,6 @@ beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'bonsai-deployment-'));
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
-
-async function freePorts(count: number): Promise<number[]> {
-  const servers = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer().listen(0, '127.0.0.1');
-      await once(server, 'listening');
-      return server;
-    }),
-  );
-  return servers.map((server) => {
-    const { port } = server.address() as AddressInfo;
-    server.close();
-    return port;
-  });
-}
 
 async function answers(url: string, path: string): Promise<void> {
   await vi.waitFor(async () => expect((await request(`${url}${path}`)).statusCode).toBe(200), {

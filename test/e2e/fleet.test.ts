@@ -1,7 +1,6 @@
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -13,6 +12,7 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { seededRandom } from '../../src/base/random.ts';
 import { type FleetDecision, type FleetRecord, readFleetRecord } from '../../src/orchestrate/fleet/record.ts';
 import { ModelInferRequestSchema, ModelInferResponseSchema } from '../../src/serve/grpc/inference_pb.ts';
+import { freePorts } from './free-ports.fixture.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const main = join(root, 'dist/cli/main.js');
@@ -331,16 +331,3 @@ function grpcClient(address: string): { infer(): Promise<string>; close(): void 
 }
 
 /** Ports that are free now. */
-async function freePorts(count: number): Promise<number[]> {
-  const listening = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const server = createServer();
-      server.listen(0, '127.0.0.1');
-      await once(server, 'listening');
-      return server;
-    }),
-  );
-  const ports = listening.map((server) => (server.address() as { port: number }).port);
-  for (const server of listening) server.close();
-  return ports;
-}

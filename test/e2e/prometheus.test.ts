@@ -2,14 +2,13 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import type { AddressInfo } from 'node:net';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { request } from 'undici';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { freePorts } from './free-ports.fixture.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const main = join(root, 'dist/cli/main.js');
@@ -88,7 +87,7 @@ describe.skipIf(!hasPrometheus)(`Prometheus over servers and a fleet${why}`, () 
       serve('--model-control-mode', 'explicit'),
     ]);
     httpUrl = alone.http;
-    const [orchestratorPort, port] = [await freePort(), await freePort()];
+    const [orchestratorPort, port] = await freePorts(2);
     await writeFile(
       join(folder, 'fleet.yaml'),
       [
@@ -217,15 +216,6 @@ describe.skipIf(!hasPrometheus)(`Prometheus over servers and a fleet${why}`, () 
     );
   });
 });
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 test.skipIf(!hasPrometheus)('promtool lints what a server tells', async () => {
   const child = spawn(process.execPath, [
