@@ -226,7 +226,11 @@ export function createMetrics(sources: MetricSources): Registry {
     registers,
     collect() {
       this.reset();
-      for (const model of sources.models.models.values()) this.inc({ model: model.name }, model.loadFailures);
+      const loaded = new Set(loadedModels(sources));
+      for (const model of sources.models.models.values()) {
+        // One that failed at the start has never been loaded, and is to be seen all the same.
+        if (loaded.has(model) || model.loadFailures > 0) this.inc({ model: model.name }, model.loadFailures);
+      }
     },
   });
   new Gauge({

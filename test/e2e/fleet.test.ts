@@ -329,5 +329,3 @@ function grpcClient(address: string): { infer(): Promise<string>; close(): void 
     close: () => client.close(),
   };
 }
-
-/** Ports that are free now. */
