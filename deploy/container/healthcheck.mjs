@@ -4,7 +4,13 @@ import { request as overTls } from 'node:https';
 
 const { BONSAI_PORT: port = '8000', BONSAI_TLS_CERT: certificate } = process.env;
 const request = certificate === undefined ? overHttp : overTls;
-const options = { host: '127.0.0.1', port, path: '/v2/health/live', rejectUnauthorized: false, timeout: 4000 };
+const options = {
+  host: '127.0.0.1',
+  port,
+  path: '/v2/health/live',
+  rejectUnauthorized: false,
+  timeout: 4000,
+};
 request(options, ({ statusCode }) => process.exit(statusCode === 200 ? 0 : 1))
   .on('timeout', () => process.exit(1))
   .on('error', () => process.exit(1))
