@@ -164,6 +164,16 @@ describe("a network of anybody's", () => {
     );
   });
 
+  it('that joins a family takes its names', async () => {
+    const family = await portFamily([second], dataset, optionsWith({ namesOf: foreign(first) }), steps);
+    const wanted = foreign(first).graph;
+    for (const { version } of family.variants) {
+      const { inputs, outputs } = readModel(family.models.get(version)!).graph;
+      expect(inputs.map(({ name }) => name)).toEqual(wanted.inputs.map(({ name }) => name));
+      expect(outputs.map(({ name }) => name)).toEqual(wanted.outputs.map(({ name }) => name));
+    }
+  });
+
   it('is refused twice', async () => {
     await expect(portFamily([first, first], dataset, optionsWith(), steps)).rejects.toThrow(/same network/);
   });
