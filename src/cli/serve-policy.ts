@@ -35,8 +35,7 @@ export async function followPolicy(
     trustsAnyCertificate: isEncrypted,
   });
   server.plane.useDispatch(policy.dispatch);
-  server.overrides.isFollowed = true;
-  if (server.control !== undefined) server.control.policy = policy.name;
+  server.overrides.followedBy = policy.name;
   try {
     await runLoop({
       servers: [adapter],
@@ -60,7 +59,7 @@ export async function followPolicy(
       },
     });
   } finally {
-    server.overrides.isFollowed = false;
+    server.overrides.followedBy = undefined;
     await adapter.close();
   }
 }

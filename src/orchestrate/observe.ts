@@ -28,6 +28,10 @@ export interface Scrape {
   readonly cpuSeconds?: number;
   /** Cores given to the server. */
   readonly cpuBudget: number;
+  /** Resident memory of the server, where it tells. */
+  readonly memoryBytes?: number;
+  /** Name of a policy that decides in the server itself, where it tells of one. */
+  readonly ownPolicy?: string;
 }
 
 /** What happened between two looks. */

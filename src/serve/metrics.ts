@@ -12,6 +12,8 @@ export interface MetricSources {
   readonly models: ModelRegistry;
   readonly plane: DataPlane;
   readonly cpuBudgetCores: number;
+  /** Name of the policy that decides in this process, if one does. */
+  readonly policy: () => string | undefined;
 }
 
 const US_PER_NS = 1e-3;
@@ -247,6 +249,17 @@ export function createMetrics(sources: MetricSources): Registry {
     registers,
     collect() {
       this.set(sources.cpuBudgetCores);
+    },
+  });
+  new Gauge({
+    name: 'bonsai_policy_info',
+    help: 'The policy that decides in this server itself; none without one',
+    labelNames: ['policy'],
+    registers,
+    collect() {
+      this.reset();
+      const policy = sources.policy();
+      if (policy !== undefined) this.set({ policy }, 1);
     },
   });
   new Counter({

@@ -198,7 +198,13 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   };
   const rest = createRestServer(context);
   const grpc = options.grpcPort === undefined ? undefined : createGrpcServer(context);
-  const registry = createMetrics({ models, plane, cpuBudgetCores: budgetCores });
+  const overrides = new ServerOverrides(models, plane);
+  const registry = createMetrics({
+    models,
+    plane,
+    cpuBudgetCores: budgetCores,
+    policy: () => overrides.followedBy,
+  });
   const metrics = createMetricsServer(registry, limits, options);
 
   const stopGuard =
@@ -212,7 +218,6 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
           logger,
         });
 
-  const overrides = new ServerOverrides(models, plane);
   let control: ServerControl | undefined;
   let stopPolling = () => {};
   const stop = async () => {

@@ -116,6 +116,7 @@ class Node implements ServerAdapter {
   readonly present: Map<string, number>;
   readonly requests = new Map<string, number>();
   isDead = false;
+  ownPolicy: string | undefined;
   /** Versions that cannot be loaded. */
   readonly broken = new Set<number>();
   changing = 0;
@@ -139,6 +140,7 @@ class Node implements ServerAdapter {
       queued: new Map(),
       cpuSeconds: 0,
       cpuBudget: 1,
+      ownPolicy: this.ownPolicy,
     };
   }
 
@@ -303,6 +305,117 @@ describe('the loop over a fleet', () => {
       },
     );
     expect(world.last.servers.map(({ tasks }) => tasks[0]!.plannedVersion)).toEqual([3, 3]);
+  });
+
+  test('empties a server that is drained by hand once others serve its tasks, and takes it back', async () => {
+    const world = new World();
+    const nodes = ['x', 'y', 'z'].map((name) => new Node(world, name, name === 'z' ? {} : { a: 1 }));
+    world.demandRps.set('a', 4);
+    let drained = ['x'];
+    const overrides = async () => ({ tasks: {}, drained });
+    const members = fleet(nodes, ['a']);
+    await world.run(members, () => world.serving().x === '', { overrides });
+    expect(world.serving().z).toMatch(/^a@/);
+    // No request from the first moment on, as somebody else could answer.
+    expect(world.log.filter((line) => /^route a .*x:/.test(line))).toEqual([]);
+    expect(world.log.some((line) => line.includes('x is drained by hand; 2 other servers serve a'))).toBe(
+      true,
+    );
+    expect(world.decisions.filter(({ kind }) => kind === 'override').map(({ text }) => text)).toEqual([
+      'By hand: x is drained: it gets no requests, and its tasks move to other servers.',
+    ]);
+    expect(world.last.servers[0]).toMatchObject({ name: 'x', isDrained: true });
+    expect(world.last.plan.reason).toContain('on 2 of 3 servers (1 drained)');
+    // The next orchestrator knows it without being told again, and y cannot be spared while x is drained.
+    const { length } = world.decisions;
+    await world.run(members, () => world.nowMs >= 60_000, { overrides, before: world.last });
+    expect(world.decisions.slice(length).filter(({ kind }) => kind === 'override')).toEqual([]);
+    expect(world.serving().x).toBe('');
+    drained = [];
+    nodes[1]!.isDead = true;
+    await world.run(members, () => world.serving().x !== '', { overrides, before: world.last });
+    expect(world.decisions.some(({ text }) => text === 'By hand: x is taken back.')).toBe(true);
+  });
+
+  test('keeps a task on a drained server while nobody else can serve it, and says so', async () => {
+    const world = new World();
+    const x = new Node(world, 'x', { a: 1 });
+    await world.run(fleet([x], ['a']), () => world.nowMs >= 10_000, {
+      overrides: async () => ({ tasks: {}, drained: ['x'] }),
+    });
+    expect(world.serving().x).toBe('a@1');
+    expect(world.routing!.tasks[0]!.servers.map(({ name }) => name)).toEqual(['x']);
+    expect(world.last.servers[0]!.trouble).toBe('drained, but a stays until another server serves it');
+    expect(world.last.plan.unplaced).toEqual([
+      { task: 'a', reason: 'all servers that a may run on are drained or down' },
+    ]);
+  });
+
+  test('serves the version that a task is pinned to everywhere, and by the objective set by hand', async () => {
+    const world = new World();
+    const nodes = ['x', 'y'].map((name) => new Node(world, name, { a: 1 }));
+    world.demandRps.set('a', 4);
+    const members = fleet(nodes, ['a']);
+    let byHand: { version?: number; sloMs?: number } = { version: 3 };
+    const overrides = async () => ({ tasks: { a: byHand }, drained: [] });
+    const all = (text: string) => () => Object.values(world.serving()).every((each) => each === text);
+    await world.run(members, all('a@3'), { overrides });
+    expect(world.last.tasks[0]).toMatchObject({ plannedAccuracy: 0.92, servedAccuracy: 0.92, hosts: 2 });
+    // Versions take 100, 50, 25 and 12.5 ms; those that take more than a third of the objective are not used.
+    byHand = { sloMs: 80 };
+    await world.run(members, () => world.nowMs >= 90_000, { overrides, before: world.last });
+    expect(all('a@3')()).toBe(true);
+    expect(world.last.tasks[0]!.sloMs).toBe(80);
+    byHand = {};
+    await world.run(members, all('a@1'), { overrides, before: world.last });
+    expect(world.decisions.filter(({ kind }) => kind === 'override').map(({ text }) => text)).toEqual([
+      'By hand: a is pinned to version 3.',
+      'By hand: a is no longer pinned.',
+      'By hand: The objective of a is 80 ms.',
+      'By hand: The objective of a is as configured.',
+    ]);
+  });
+
+  test('keeps what serves where a pinned version cannot be loaded', async () => {
+    const world = new World();
+    const nodes = ['x', 'y'].map((name) => new Node(world, name, { a: 1 }));
+    for (const node of nodes) node.broken.add(3);
+    await world.run(fleet(nodes, ['a']), () => world.nowMs >= 40_000, {
+      overrides: async () => ({ tasks: { a: { version: 3 } }, drained: [] }),
+    });
+    expect(world.serving()).toEqual({ x: 'a@1', y: 'a@1' });
+    expect(world.last.servers[0]!.trouble).toMatch(
+      /^version 3 of a could not be loaded, which is tried again in \d+ s$/,
+    );
+  });
+
+  test('changes nothing on a server that has a policy of its own, and says so', async () => {
+    const world = new World();
+    const nodes = ['x', 'y'].map((name) => new Node(world, name, { a: 4 })) as [Node, Node];
+    nodes[0].ownPolicy = 'trivial';
+    await world.run(fleet(nodes, ['a']), () => world.serving().y === 'a@1' && world.nowMs >= 20_000);
+    expect(world.serving().x).toBe('a@4');
+    expect(world.routing!.tasks[0]!.servers.map(({ name }) => name)).toEqual(['x', 'y']);
+    expect(
+      world.decisions.filter(({ server, kind }) => server === 'x' && kind === 'server').at(-1)!.text,
+    ).toBe(
+      'x has a policy of its own (trivial): requests are balanced to it, but nothing on it is changed. Start it without --policy.',
+    );
+    expect(world.last.servers[0]).toMatchObject({ ownPolicy: 'trivial' });
+    expect(world.last.servers[0]!.trouble).toContain('a policy of its own (trivial)');
+  });
+
+  test('tells since when a server is up or down, also over a new start of the orchestrator', async () => {
+    const world = new World();
+    const x = new Node(world, 'x', { a: 1 });
+    const members = fleet([x], ['a']);
+    await world.run(members, () => {
+      x.isDead = world.nowMs >= 3_000;
+      return world.nowMs >= 6_000;
+    });
+    expect(world.last.servers[0]).toMatchObject({ health: 'down', healthSinceMs: 1e12 + 3_000 });
+    await world.run(members, () => world.nowMs >= 12_000, { before: world.last });
+    expect(world.last.servers[0]).toMatchObject({ health: 'down', healthSinceMs: 1e12 + 3_000 });
   });
 
   test('keeps its last servers in the balancer where none can be seen', async () => {

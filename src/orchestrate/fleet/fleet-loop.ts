@@ -3,6 +3,7 @@ import type { PresentVersion } from '../../policy/placement/placement.ts';
 import { learnDemand } from '../../policy/work-mdp/forecast.ts';
 import { described, observeServer, servingVersionOf } from '../watch.ts';
 import { begin } from './changing.ts';
+import { differencesOf } from './overrides.ts';
 import { plan } from './planning.ts';
 import { save } from './recording.ts';
 import { route } from './routing.ts';
@@ -28,6 +29,7 @@ export async function runFleet(options: FleetOptions): Promise<void> {
   try {
     for (let tick = 1; !signal.aborted; tick++) {
       await adoptMembers(fleet);
+      await adoptOverrides(fleet);
       await look(fleet);
       if (signal.aborted) break;
       learn(fleet);
@@ -52,6 +54,7 @@ async function adoptMembers(fleet: Fleet): Promise<void> {
     fleet.membersError = undefined;
     if (members === undefined) return;
     const { joined, left } = setMembers(fleet, members);
+    fleet.options.onMembers?.(members);
     const parts = [
       joined.length > 0 ? `${joined.join(', ')} joined` : '',
       left.length > 0 ? `${left.join(', ')} left` : '',
@@ -66,6 +69,22 @@ async function adoptMembers(fleet: Fleet): Promise<void> {
     if (fleet.membersError !== message)
       fleet.logger.error(described(error), `The fleet stays as it was: ${message}`);
     fleet.membersError = message;
+  }
+}
+
+async function adoptOverrides(fleet: Fleet): Promise<void> {
+  try {
+    const overrides = await fleet.options.overrides?.();
+    fleet.overridesError = undefined;
+    if (overrides === undefined) return;
+    const changes = differencesOf(fleet.overrides, overrides);
+    fleet.overrides = overrides;
+    for (const text of changes) decide(fleet, { kind: 'override', text: `By hand: ${text}` });
+  } catch (error) {
+    const message = messageOf(error);
+    if (fleet.overridesError !== message)
+      fleet.logger.error(described(error), `What was set by hand stays as it was: ${message}`);
+    fleet.overridesError = message;
   }
 }
 
@@ -92,8 +111,15 @@ async function lookAt(fleet: Fleet, node: Node): Promise<void> {
     decide(fleet, { kind: 'server', server: member.name, text: `${member.name} is ${health}${why}` });
   }
   const isFirst = node.health === 'unknown';
+  if (health !== node.health)
+    node.healthSinceMs = !isFirst
+      ? fleet.clock.nowMs()
+      : node.before?.health === health
+        ? node.before.sinceMs
+        : undefined;
   node.health = health;
   if (!isSeen) return;
+  hearOwnPolicy(fleet, node);
   const present: Record<string, PresentVersion> = {};
   for (const { task } of fleet.tasks) {
     const version = servingVersionOf(watch, task);
@@ -105,6 +131,19 @@ async function lookAt(fleet: Fleet, node: Node): Promise<void> {
       before?.version === version ? before : { version, ...(isOld ? {} : { sinceMs: fleet.clock.nowMs() }) };
   }
   node.present = present;
+}
+
+/** Two who change one server would undo each other's work for ever: the one inside it is left alone. */
+function hearOwnPolicy(fleet: Fleet, node: Node): void {
+  const policy = node.watch.scrape?.ownPolicy;
+  if (policy === node.ownPolicy) return;
+  node.ownPolicy = policy;
+  const { name } = node.member;
+  const text =
+    policy === undefined
+      ? `${name} has no policy of its own any more: it is planned like the others.`
+      : `${name} has a policy of its own (${policy}): requests are balanced to it, but nothing on it is changed. Start it without --policy.`;
+  decide(fleet, { kind: 'server', server: name, text });
 }
 
 function isTimeout(failure: unknown): boolean {

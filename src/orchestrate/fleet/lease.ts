@@ -17,6 +17,8 @@ export interface LeaseRecord {
   /** Since the Unix epoch. */
   readonly renewedMs: number;
   readonly durationMs: number;
+  /** When its owner got it, since the Unix epoch; absent in files of earlier versions. */
+  readonly sinceMs?: number;
 }
 
 export const leaseDefaults = {
@@ -32,6 +34,8 @@ export const leaseDefaults = {
 
 export interface Lease {
   readonly term: number;
+  /** What its file says. */
+  readonly record: LeaseRecord;
   /** Aborts when the lease is lost: somebody else has it, or it could not be renewed in time. */
   readonly lost: AbortSignal;
   /** Lets others have it at once. */
@@ -42,7 +46,7 @@ export interface Lease {
  * The right to orchestrate a fleet: a file that its owner renews. One that was not renewed for its duration, or whose
  * process has ended on this machine, is taken over. Clocks of machines that share the file may differ by a second or two, not by
  * more.
- * @param onWait told once who has it, if somebody has
+ * @param onWait told who has it, if somebody has, and again when that is another one
  * @throws BonsaiError `aborted` when the signal came before the lease, `unwritable_path`
  */
 export async function acquireLease(
@@ -63,15 +67,15 @@ export async function acquireLease(
     periodMs = leaseDefaults.periodMs,
   } = options;
   const me = { owner: randomUUID(), pid: process.pid, host: hostname(), durationMs };
-  let isTold = false;
+  let told: string | undefined;
   for (;;) {
     if (signal.aborted) throw new BonsaiError('aborted', 'Stopped before the lease of the fleet was free.');
     const taken = await tryTake(path, me, clock);
     if (taken !== undefined && 'term' in taken && taken.owner === me.owner) {
       return held(path, taken, clock, periodMs);
     }
-    if (taken !== undefined && !isTold) {
-      isTold = true;
+    if (taken !== undefined && told !== taken.owner) {
+      told = taken.owner;
       onWait?.(taken);
     }
     await delay(periodMs, undefined, { signal }).catch(() => {});
@@ -86,7 +90,12 @@ async function tryTake(
 ): Promise<LeaseRecord | undefined> {
   const before = await readLease(path);
   if (before !== undefined && isHeld(before, clock)) return before;
-  const mine: LeaseRecord = { ...me, term: (before?.term ?? 0) + 1, renewedMs: clock.epochMs() };
+  const mine: LeaseRecord = {
+    ...me,
+    term: (before?.term ?? 0) + 1,
+    renewedMs: clock.epochMs(),
+    sinceMs: clock.epochMs(),
+  };
   try {
     if (before === undefined) {
       // A file that is no lease (cut off by a full disk) is treated as one that ended.
@@ -162,6 +171,7 @@ function held(path: string, record: LeaseRecord, clock: Clock, periodMs: number)
   }, periodMs);
   return {
     term: record.term,
+    record,
     lost: controller.signal,
     async release() {
       clearInterval(timer);

@@ -2,7 +2,7 @@ import type { PlacementTask } from '../../policy/placement/placement.ts';
 import type { TaskObjective } from '../../policy/policy.ts';
 import { profileOf, type TaskManifest, type Variant } from '../../repository/types.ts';
 import type { ServerAdapter } from '../server-adapter.ts';
-import { type WatchedTask, watchedTasks } from '../watch.ts';
+import { type TaskOverride, type WatchedTask, watchedTasks } from '../watch.ts';
 
 /** Who belongs to a fleet, as its file says; see `cli/fleet-file.ts`. */
 export interface FleetMembers {
@@ -53,23 +53,36 @@ export function watchedTasksOf(tasks: readonly FleetTask[]): WatchedTask[] {
   return watchedTasks({ tasks: tasks.map(({ manifest }) => manifest), byTask });
 }
 
-/** A task as the planner knows it. Versions without a profile are left out: nobody knows what they cost. */
+/**
+ * A task as the planner knows it. Versions without a profile are left out: nobody knows what they cost.
+ * @param byHand counts more than what the task was described with; a pin to a version without profile is none
+ */
 export function placementTaskOf(
   { replicas, servers }: FleetTask,
-  { task, weight, sloMs, frontier }: WatchedTask,
+  { task, weight, sloMs: describedSloMs, frontier, variants }: WatchedTask,
   demandRps: number,
+  byHand: TaskOverride = {},
 ): PlacementTask {
+  const sloMs = byHand.sloMs ?? describedSloMs;
   const best = frontier[0]?.accuracy.test ?? 0;
   const isQuick = (variant: Variant) => profileOf(variant)!.latencyMs.median <= MOST_OF_OBJECTIVE * sloMs;
-  const profiled = frontier.filter((variant) => (profileOf(variant)?.throughputRps.median ?? 0) > 0);
+  const hasProfile = (variant: Variant) => (profileOf(variant)?.throughputRps.median ?? 0) > 0;
+  const profiled = frontier.filter(hasProfile);
   const quick = profiled.filter(isQuick);
+  const usable = quick.length > 0 ? quick : profiled.slice(-1);
+  const pinned = variants.find((variant) => variant.version === byHand.version && hasProfile(variant));
+  const chosen =
+    pinned === undefined || usable.includes(pinned)
+      ? usable
+      : [...usable, pinned].sort((a, b) => b.accuracy.test - a.accuracy.test);
   return {
     task,
     weight,
     demandRps,
     replicas,
     servers,
-    versions: (quick.length > 0 ? quick : profiled.slice(-1)).map((variant) => ({
+    pinnedVersion: pinned?.version,
+    versions: chosen.map((variant) => ({
       version: variant.version,
       normalisedAccuracy: best > 0 ? variant.accuracy.test / best : 1,
       cpuSeconds: cpuSecondsOf(variant)!,

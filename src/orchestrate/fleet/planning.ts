@@ -4,7 +4,16 @@ import { planPlacement } from '../../policy/placement/plan.ts';
 import type { Policy } from '../../policy/policy.ts';
 import { described, stateOf } from '../watch.ts';
 import { placementTaskOf } from './members.ts';
-import { cpusOf, decide, demandOf, type Fleet, fleetDefaults, watchingOf } from './state.ts';
+import {
+  canChange,
+  cpusOf,
+  decide,
+  demandOf,
+  type Fleet,
+  fleetDefaults,
+  isDrained,
+  watchingOf,
+} from './state.ts';
 
 export function plan(fleet: Fleet): void {
   const nowMs = fleet.clock.nowMs();
@@ -20,11 +29,17 @@ export function plan(fleet: Fleet): void {
       memoryBytes: node.member.memoryBytes,
       target: node.member.target,
       isUp: node.health === 'up',
-      canLoad: node.member.canLoad,
+      canLoad: canChange(node),
+      isDrained: isDrained(fleet, node.member.name),
       present: node.present,
     })),
     tasks: fleet.members.tasks.map((task, k) =>
-      placementTaskOf(task, fleet.tasks[k]!, demandOf(fleet, task.manifest.task)),
+      placementTaskOf(
+        task,
+        fleet.tasks[k]!,
+        demandOf(fleet, task.manifest.task),
+        fleet.overrides.tasks[task.manifest.task],
+      ),
     ),
     blocked: [...fleet.blocked.values()],
   };
@@ -51,7 +66,7 @@ function withPolicy(fleet: Fleet, planned: PlacementPlan, policy: Policy): Place
     const cells = planned.cells.filter(
       ({ server, task }) => server === member.name && present[task] !== undefined,
     );
-    if (node.health !== 'up' || !member.canLoad || watch.seen === undefined || cells.length === 0) continue;
+    if (node.health !== 'up' || !canChange(node) || watch.seen === undefined || cells.length === 0) continue;
     const versions = new Map<string, number>();
     wanted.set(member.name, versions);
     const { change } = node;

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { BonsaiError, systemCodeOf, systemReason } from '../../base/errors.ts';
 import { replaceFile } from '../../base/replace-file.ts';
+import type { FleetOverrides } from './overrides.ts';
 
 /** The version of the layout below. */
 export const FLEET_RECORD_SCHEMA_VERSION = 1;
@@ -25,6 +26,8 @@ export interface FleetRecord {
     readonly unservedRps: Readonly<Record<string, number>>;
   };
   readonly balancer: { readonly kind: string; readonly error?: string };
+  /** What people have set by hand, as far as it was taken over. */
+  readonly overrides?: FleetOverrides;
   readonly servers: readonly ServerRecord[];
   readonly tasks: readonly TaskRecord[];
   /** The latest, oldest first. */
@@ -35,12 +38,23 @@ export interface ServerRecord {
   readonly name: string;
   readonly http: string;
   readonly health: 'up' | 'down' | 'unknown';
-  /** Why it is down. */
+  /** Since when; absent: it was so at the first look. */
+  readonly healthSinceMs?: number;
+  /** What is wrong there, in words: why it is down, what cannot be loaded, who else changes it. */
   readonly trouble?: string;
+  /** By hand: it is to be empty. */
+  readonly isDrained?: boolean;
+  /** Name of a policy that decides in the server itself; nothing is changed there. */
+  readonly ownPolicy?: string;
   readonly cpus: number;
   /** CPU used over the CPU budget, in the last period; absent where the server does not tell. */
   readonly utilization?: number;
+  /** Bytes that networks may take; absent: no limit. */
   readonly memoryBytes?: number;
+  /** Bytes that the planner reckons for the networks which serve there. */
+  readonly networkBytes?: number;
+  /** Resident memory of the server's process; absent where it does not tell. */
+  readonly residentBytes?: number;
   /** What is under way there, as in "switch mnist 3 -> 2". */
   readonly change?: string;
   readonly tasks: readonly {
@@ -60,6 +74,20 @@ export interface TaskRecord {
   readonly task: string;
   /** What is planned for, in req/s. */
   readonly demandRps: number;
+  /** Arrivals at all servers in the last period, in req/s. */
+  readonly arrivalRps?: number;
+  /** More than its servers can carry by the plan, in req/s. */
+  readonly unservedRps?: number;
+  /** Latency objective. */
+  readonly sloMs?: number;
+  /** Servers that are wanted for it. */
+  readonly replicas?: number;
+  /** Servers that are up and serve it. */
+  readonly hosts?: number;
+  /** Mean accuracy on test data of what serves, by the requests that each server gets; absent: nothing serves. */
+  readonly servedAccuracy?: number;
+  /** The same of what is planned. */
+  readonly plannedAccuracy?: number;
   /** What is remembered of demand; see `policy/work-mdp/forecast.ts`. */
   readonly levelRps?: number;
   readonly deviationRps?: number;
@@ -67,7 +95,7 @@ export interface TaskRecord {
 
 export interface FleetDecision {
   readonly atMs: number;
-  readonly kind: 'plan' | 'begin' | 'done' | 'failed' | 'server' | 'balancer' | 'members';
+  readonly kind: 'plan' | 'begin' | 'done' | 'failed' | 'server' | 'balancer' | 'members' | 'override';
   readonly server?: string;
   readonly task?: string;
   /** What and why, a sentence. */

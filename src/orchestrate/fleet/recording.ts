@@ -1,8 +1,9 @@
 import { messageOf } from '../../base/errors.ts';
-import { described } from '../watch.ts';
+import { bytesOf } from '../../policy/placement/changes.ts';
+import { described, type WatchedTask } from '../watch.ts';
 import { textOf } from './changing.ts';
 import { FLEET_RECORD_SCHEMA_VERSION, type FleetRecord } from './record.ts';
-import { cpusOf, demandOf, type Fleet } from './state.ts';
+import { cpusOf, demandOf, type Fleet, isDrained, type Node } from './state.ts';
 
 export async function save(fleet: Fleet): Promise<void> {
   if (fleet.options.save === undefined || fleet.plan === undefined) return;
@@ -34,14 +35,20 @@ function recordOf(fleet: Fleet): FleetRecord {
       kind: options.balancer?.kind ?? 'none',
       ...(fleet.balancerError && { error: fleet.balancerError }),
     },
+    overrides: fleet.overrides,
     servers: [...fleet.nodes.values()].map((node) => ({
       name: node.member.name,
       http: node.member.http,
       health: node.health,
-      ...(node.health === 'down' && { trouble: messageOf(node.watch.failure) }),
+      healthSinceMs: node.healthSinceMs === undefined ? undefined : epochOf(node.healthSinceMs),
+      trouble: troubleOf(fleet, node),
+      isDrained: isDrained(fleet, node.member.name) || undefined,
+      ownPolicy: node.ownPolicy,
       cpus: cpusOf(node),
       utilization: node.health === 'up' ? node.watch.seen?.utilization : undefined,
       memoryBytes: node.member.memoryBytes,
+      networkBytes: networkBytesOf(fleet, node),
+      residentBytes: node.health === 'up' ? node.watch.scrape?.memoryBytes : undefined,
       change: node.change && textOf(node.change),
       tasks: fleet.tasks.flatMap(({ task }) => {
         const key = JSON.stringify([node.member.name, task]);
@@ -60,15 +67,100 @@ function recordOf(fleet: Fleet): FleetRecord {
         ];
       }),
     })),
-    tasks: fleet.tasks.map(({ task }) => {
+    tasks: fleet.tasks.map((watched, k) => {
+      const { task } = watched;
       const memory = fleet.demand.get(task)?.memory;
       return {
         task,
         demandRps: demandOf(fleet, task),
+        arrivalRps: arrivalsOf(fleet, task),
+        unservedRps: unservedRps[task] ?? 0,
+        sloMs: fleet.overrides.tasks[task]?.sloMs ?? watched.sloMs,
+        replicas: fleet.members.tasks[k]!.replicas,
+        hosts: hostsOf(fleet, task).length,
+        servedAccuracy: servedAccuracyOf(fleet, watched),
+        plannedAccuracy: meanAccuracy(
+          watched,
+          cells.flatMap((cell) =>
+            cell.task === task ? [{ version: cell.version, weight: cell.share }] : [],
+          ),
+        ),
         levelRps: memory?.levelRps,
         deviationRps: memory?.deviationRps,
       };
     }),
     decisions: fleet.decisions.items(),
   };
+}
+
+/** What is wrong at a server, in words; undefined: nothing. */
+function troubleOf(fleet: Fleet, node: Node): string | undefined {
+  const { name } = node.member;
+  if (node.health === 'down') return messageOf(node.watch.failure);
+  const parts: string[] = [];
+  if (node.ownPolicy !== undefined)
+    parts.push(
+      `it has a policy of its own (${node.ownPolicy}), so that nothing on it is changed from here; start it without --policy`,
+    );
+  for (const { server, task, version, untilMs } of fleet.blocked.values()) {
+    const waitS = Math.ceil((untilMs - fleet.clock.nowMs()) / 1000);
+    if (server === name && waitS > 0)
+      parts.push(`version ${version} of ${task} could not be loaded, which is tried again in ${waitS} s`);
+  }
+  if (isDrained(fleet, name))
+    for (const task of Object.keys(node.present))
+      if (!hostsOf(fleet, task).some((other) => !isDrained(fleet, other.member.name)))
+        parts.push(`drained, but ${task} stays until another server serves it`);
+  return parts.length === 0 ? undefined : parts.join('; ');
+}
+
+/** Bytes that the planner reckons for what serves there. */
+function networkBytesOf({ state }: Fleet, { member, present }: Node): number {
+  const server = state!.servers.find(({ name }) => name === member.name);
+  if (server === undefined) return 0;
+  let bytes = 0;
+  for (const [task, { version }] of Object.entries(present)) bytes += bytesOf(state!, server, task, version);
+  return bytes;
+}
+
+/** Servers that are up and serve a task. */
+function hostsOf({ nodes }: Fleet, task: string): Node[] {
+  return [...nodes.values()].filter(({ health, present }) => health === 'up' && present[task] !== undefined);
+}
+
+function arrivalsOf(fleet: Fleet, task: string): number {
+  let rps = 0;
+  for (const { health, watch } of fleet.nodes.values())
+    if (health === 'up') rps += watch.seen?.demandRps.get(task) ?? 0;
+  return rps;
+}
+
+/** By the requests that came; where none did, by the weights at the balancer. */
+function servedAccuracyOf(fleet: Fleet, watched: WatchedTask): number | undefined {
+  const { task } = watched;
+  const weights = new Map(fleet.applied?.get(task)?.map(({ server, weight }) => [server, weight]));
+  const isAsked = arrivalsOf(fleet, task) > 0;
+  return meanAccuracy(
+    watched,
+    hostsOf(fleet, task).map(({ member, present, watch }) => ({
+      version: present[task]!.version,
+      weight: isAsked ? (watch.seen?.demandRps.get(task) ?? 0) : (weights.get(member.name) ?? 0),
+    })),
+  );
+}
+
+/** Undefined where no part has a weight. */
+function meanAccuracy(
+  { variants }: WatchedTask,
+  parts: readonly { readonly version: number; readonly weight: number }[],
+): number | undefined {
+  let total = 0;
+  let sum = 0;
+  for (const { version, weight } of parts) {
+    const accuracy = variants.find((variant) => variant.version === version)?.accuracy.test;
+    if (accuracy === undefined) continue;
+    total += weight;
+    sum += weight * accuracy;
+  }
+  return total > 0 ? sum / total : undefined;
 }

@@ -2,7 +2,7 @@ import { messageOf } from '../../base/errors.ts';
 import { differenceOf, type Routes, routesOf } from '../../policy/placement/routes.ts';
 import type { RoutedServer, Routing } from '../balancer.ts';
 import { described } from '../watch.ts';
-import { cpusOf, decide, type Fleet, fleetDefaults } from './state.ts';
+import { cpusOf, decide, type Fleet, fleetDefaults, isDrained } from './state.ts';
 
 function routesNow(fleet: Fleet): Routes {
   const nodes = [...fleet.nodes.values()];
@@ -79,7 +79,9 @@ function routingOf(fleet: Fleet, routes: Routes): Routing {
     return member === undefined ? [] : [{ name, http: member.http, grpc: member.grpc, weight }];
   };
   const nodes = [...fleet.nodes.values()];
-  const up = nodes.filter(({ health }) => health === 'up');
+  const running = nodes.filter(({ health }) => health === 'up');
+  const willing = running.filter(({ member }) => !isDrained(fleet, member.name));
+  const up = willing.length > 0 ? willing : running;
   // By cores: which of its tasks a request is about is not known here.
   const everyone = up.length > 0 ? up : nodes;
   const most = Math.max(...everyone.map((node) => cpusOf(node) * node.member.weight));

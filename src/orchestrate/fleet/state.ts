@@ -14,8 +14,9 @@ import { type Administrators, administrators } from '../administrators.ts';
 import type { Balancer } from '../balancer.ts';
 import { type BoundedList, boundedList } from '../bounded-list.ts';
 import { type Logger, silentLogger } from '../logger.ts';
-import { newWatch, type Watch, type WatchedTask, watchDefaults } from '../watch.ts';
+import { type LookRecord, newWatch, type Watch, type WatchedTask, watchDefaults } from '../watch.ts';
 import { type FleetMembers, type FleetServer, watchedTasksOf } from './members.ts';
+import { type FleetOverrides, NO_OVERRIDES } from './overrides.ts';
 import type { FleetDecision, FleetRecord } from './record.ts';
 
 export interface FleetOptions {
@@ -39,6 +40,12 @@ export interface FleetOptions {
   readonly logger?: Logger;
   readonly administrators?: Administrators;
   readonly onDecision?: (decision: FleetDecision) => void;
+  /** Told of every look at a server that could be compared with one before. */
+  readonly onLook?: (look: LookRecord) => void;
+  /** Told when who belongs to the fleet was described anew. */
+  readonly onMembers?: (members: FleetMembers) => void;
+  /** Asked every period: what people have set by hand. Its errors are told and change nothing. */
+  readonly overrides?: () => Promise<FleetOverrides>;
   readonly periodMs?: number;
   /** Waits; replaced where time is simulated. */
   readonly sleep?: (durationMs: number, signal: AbortSignal) => Promise<void>;
@@ -73,6 +80,12 @@ export interface Node {
   member: FleetServer;
   readonly watch: Watch;
   health: 'unknown' | 'up' | 'down';
+  /** Since when; undefined: it was so at the first look. */
+  healthSinceMs?: number;
+  /** What the orchestrator before knew of its health. */
+  before?: { readonly health: string; readonly sinceMs?: number };
+  /** Of a policy that decides in the server itself. */
+  ownPolicy?: string;
   /** Looks that failed one after another. */
   failures: number;
   /** What served at the last look, by task; also while it is down. */
@@ -118,6 +131,9 @@ export interface Fleet {
   balancerError?: string;
   saveError?: string;
   membersError?: string;
+  /** What people have set by hand. */
+  overrides: FleetOverrides;
+  overridesError?: string;
 }
 
 export function newFleet(options: FleetOptions): Fleet {
@@ -140,6 +156,7 @@ export function newFleet(options: FleetOptions): Fleet {
     acting: new Set(),
     appliedMs: Number.NEGATIVE_INFINITY,
     applying: Promise.resolve(),
+    overrides: before?.overrides ?? NO_OVERRIDES,
   };
   setMembers(fleet, members);
   if (before !== undefined) restore(fleet, before);
@@ -157,8 +174,10 @@ function restore(fleet: Fleet, before: FleetRecord): void {
     demand.memory = { atMs: nowOf(before.savedMs), levelRps, deviationRps };
     demand.isRestored = true;
   }
-  for (const { name, tasks } of before.servers) {
+  for (const { name, health, healthSinceMs, tasks } of before.servers) {
     const node = fleet.nodes.get(name);
+    if (node !== undefined)
+      node.before = { health, sinceMs: healthSinceMs === undefined ? undefined : nowOf(healthSinceMs) };
     for (const { task, version, sinceMs } of node === undefined ? [] : tasks)
       if (version !== undefined)
         node!.present[task] = { version, sinceMs: sinceMs === undefined ? undefined : nowOf(sinceMs) };
@@ -210,8 +229,18 @@ export function cpusOf({ member, watch }: Node): number {
   return member.cpus ?? watch.scrape?.cpuBudget ?? 1;
 }
 
-export function watchingOf({ clock, signal, logger, tasks }: Fleet) {
-  return { clock, signal, logger, tasks, residency: 1 };
+/** Whether what a server serves is ours to change. */
+export function canChange({ member, ownPolicy }: Node): boolean {
+  return member.canLoad && ownPolicy === undefined;
+}
+
+export function isDrained({ overrides }: Fleet, server: string): boolean {
+  return overrides.drained.includes(server);
+}
+
+export function watchingOf({ clock, signal, logger, tasks, overrides, options }: Fleet) {
+  const byHand = new Map(Object.entries(overrides.tasks));
+  return { clock, signal, logger, tasks, residency: 1, onLook: options.onLook, overrides: () => byHand };
 }
 
 export function decide(fleet: Fleet, what: Omit<FleetDecision, 'atMs'>): void {

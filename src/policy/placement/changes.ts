@@ -43,14 +43,18 @@ export function nextChanges(
     planned.set(cell.server, cells.set(cell.task, cell));
   }
   const hostsOf = new Map<string, number>();
-  for (const { isUp, present } of state.servers)
+  const staying = new Map<string, number>();
+  for (const { isUp, isDrained, present } of state.servers) {
     if (isUp) for (const task of Object.keys(present)) hostsOf.set(task, (hostsOf.get(task) ?? 0) + 1);
+    if (isUp && !isDrained)
+      for (const task of Object.keys(present)) staying.set(task, (staying.get(task) ?? 0) + 1);
+  }
 
   const busyServers = new Set(underWay.map(({ server }) => server));
   const busyTasks = new Set(underWay.map(({ task }) => task));
   const wishes = state.servers
     .filter(({ isUp, canLoad, name }) => isUp && canLoad && !busyServers.has(name))
-    .flatMap((server) => wishesOf(state, server, planned.get(server.name) ?? new Map(), hostsOf))
+    .flatMap((server) => wishesOf(state, server, planned.get(server.name) ?? new Map(), hostsOf, staying))
     .sort((a, b) => a.rank - b.rank);
   const begun: FleetChange[] = [];
   for (const { change } of wishes) {
@@ -69,16 +73,22 @@ interface Wish {
   readonly rank: number;
 }
 
-const RANK = { homeless: 0, faster: 1, unload: 2, load: 3, accurate: 4 } as const;
+/** `drain` comes after `load`: as long as a replica can move, it moves before it goes. */
+const RANK = { homeless: 0, faster: 1, unload: 2, load: 3, drain: 4, accurate: 5 } as const;
 
-/** What may be changed on a server now. */
+/**
+ * What may be changed on a server now.
+ * @param hostsOf by task: servers that are up and serve it
+ * @param staying of these, the ones that are not drained
+ */
 function wishesOf(
   state: PlacementState,
   server: PlacementServer,
   cells: ReadonlyMap<string, PlannedCell>,
   hostsOf: ReadonlyMap<string, number>,
+  staying: ReadonlyMap<string, number>,
 ): Wish[] {
-  const { name, present, memoryBytes = Number.POSITIVE_INFINITY } = server;
+  const { name, present, isDrained = false, memoryBytes = Number.POSITIVE_INFINITY } = server;
   let used = 0;
   for (const [task, { version }] of Object.entries(present)) used += bytesOf(state, server, task, version);
   const wishes: Wish[] = [];
@@ -88,12 +98,15 @@ function wishesOf(
     const others = (hostsOf.get(task) ?? 0) - (here === undefined ? 0 : 1);
     if (cell === undefined) {
       if (here === undefined || others === 0) continue;
-      const reason =
-        servers?.includes(name) === false
+      // Of two servers that are drained, neither leaves a task to the other.
+      if (isDrained && !staying.has(task)) continue;
+      const reason = isDrained
+        ? `${name} is drained by hand; ${staying.get(task)} other servers serve ${task}`
+        : servers?.includes(name) === false
           ? `${task} may not run on ${name}; ${others} other servers serve it`
           : `${name} needs the memory for other tasks; ${others} other servers serve ${task}`;
       const change = { kind: 'unload', server: name, task, fromVersion: here.version, reason } as const;
-      wishes.push({ change, rank: RANK.unload });
+      wishes.push({ change, rank: isDrained ? RANK.drain : RANK.unload });
       continue;
     }
     if (here?.version === cell.version) continue;

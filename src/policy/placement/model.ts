@@ -6,7 +6,7 @@ export interface Model {
   readonly options: PlacementOptions;
   /** Demand by task, at least `minDemandRps`. */
   readonly demandRps: readonly number[];
-  /** Cores by server that a plan may fill; 0 where it is down. */
+  /** Cores by server that a plan may fill; 0 where it is down or drained. */
   readonly capacity: readonly number[];
   /** Bytes by server; infinite where there is no limit. */
   readonly memory: readonly number[];
@@ -22,20 +22,28 @@ export function modelOf(state: PlacementState, options: PlacementOptions): Model
     state,
     options,
     demandRps: state.tasks.map((task) => Math.max(task.demandRps, options.minDemandRps)),
-    capacity: state.servers.map(({ isUp, cpus, weight }) => (isUp ? cpus * weight * options.utilization : 0)),
+    capacity: state.servers.map(({ isUp, isDrained, cpus, weight }) =>
+      isUp && !isDrained ? cpus * weight * options.utilization : 0,
+    ),
     memory: state.servers.map(({ memoryBytes }) => memoryBytes ?? Number.POSITIVE_INFINITY),
     choices: state.servers.map((server) =>
       state.tasks.map((task, k) => {
-        if (!server.isUp || allowed[k]?.has(server.name) === false) return [];
+        if (!server.isUp || server.isDrained || allowed[k]?.has(server.name) === false) return [];
         const present = server.present[task.task]?.version;
-        if (!server.canLoad) return everywhere[k]!.filter((i) => task.versions[i]!.version === present);
-        if (blocked.size === 0) return everywhere[k]!;
-        return everywhere[k]!.filter(
-          // What serves already needs no load.
-          (i) =>
-            task.versions[i]!.version === present ||
-            !blocked.has(keyOf(server.name, task.task, task.versions[i]!.version)),
-        );
+        const versionOf = (i: number) => task.versions[i]!.version;
+        const stays = () => everywhere[k]!.filter((i) => versionOf(i) === present);
+        if (!server.canLoad) return stays();
+        // What serves already needs no load.
+        const able =
+          blocked.size === 0
+            ? everywhere[k]!
+            : everywhere[k]!.filter(
+                (i) => versionOf(i) === present || !blocked.has(keyOf(server.name, task.task, versionOf(i))),
+              );
+        if (task.pinnedVersion === undefined) return able;
+        const pinned = able.filter((i) => versionOf(i) === task.pinnedVersion);
+        // Where the pinned one cannot be loaded, what serves is better than nothing.
+        return pinned.length > 0 ? pinned : stays();
       }),
     ),
   };

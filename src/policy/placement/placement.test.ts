@@ -301,6 +301,18 @@ describe('a plan', () => {
     ]);
   });
 
+  it('plans nothing on drained servers, and a pinned version wherever it can be loaded', () => {
+    const servers = ['x', 'y', 'z'].map((name) =>
+      server({ name, isDrained: name === 'x', present: { a: { version: 1 } } }),
+    );
+    const pinned = task({ task: 'a', demandRps: 5, pinnedVersion: 3, replicas: 2 }, ...FAMILY);
+    const blocked = [{ server: 'y', task: 'a', version: 3 }];
+    const plan = planPlacement({ nowMs: 0, servers, tasks: [pinned], blocked });
+    expect(versionsIn(plan)).toEqual(['a@y=1', 'a@z=3']);
+    const unpinned = task({ task: 'a', demandRps: 5, replicas: 2 }, ...FAMILY);
+    expect(versionsIn(planPlacement({ nowMs: 0, servers, tasks: [unpinned] }))).toEqual(['a@y=1', 'a@z=1']);
+  });
+
   it('never changes its input and says the same twice', () => {
     fc.assert(
       fc.property(fleets, (state) => {
@@ -364,6 +376,20 @@ describe('changes towards a plan', () => {
     );
   });
 
+  it('empty a drained server only once one that is not drained serves the task', () => {
+    const tasks = [task({ task: 'a', demandRps: 1, replicas: 2 }, ...FAMILY)];
+    const drained = (name: string) => server({ name, isDrained: true, present: { a: { version: 1 } } });
+    const step = (...servers: PlacementServer[]) => {
+      const state = { nowMs: 0, servers, tasks };
+      return nextChanges(state, planPlacement(state), []).map(({ kind, server }) => `${kind} ${server}`);
+    };
+    expect(step(drained('x'), drained('y'))).toEqual([]);
+    expect(step(drained('x'), drained('y'), server({ name: 'z' }))).toEqual(['load z']);
+    expect(step(drained('x'), drained('y'), server({ name: 'z', present: { a: { version: 1 } } }))).toEqual([
+      'unload x',
+    ]);
+  });
+
   it('reach the plan where memory leaves room to switch', () => {
     const tasks = ['a', 'b'].map((name) => task({ task: name, demandRps: 10, replicas: 2 }, ...FAMILY));
     let state: PlacementState = {
@@ -412,6 +438,19 @@ describe('routes', () => {
       { server: 'x', weight: 50 },
       { server: 'y', weight: 100 },
     ]);
+  });
+
+  it('leave out drained servers as long as another one can answer', () => {
+    const [x, y] = ['x', 'y'].map((name) => server({ name, present: { a: { version: 1 } } }));
+    const tasks = [task({ task: 'a', demandRps: 1 }, ...FAMILY)];
+    const routesWith = (...servers: PlacementServer[]) => {
+      const state = { nowMs: 0, servers, tasks };
+      return routesOf(state, planPlacement(state), new Set())
+        .get('a')!
+        .map((route) => route.server);
+    };
+    expect(routesWith({ ...x!, isDrained: true }, y!)).toEqual(['y']);
+    expect(routesWith({ ...x!, isDrained: true }, { ...y!, isUp: false })).toEqual(['x']);
   });
 
   it('leave out what is down or empty, and keep the last servers where nobody is up', () => {

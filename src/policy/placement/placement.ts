@@ -23,6 +23,8 @@ export interface PlacementServer {
   readonly isUp: boolean;
   /** False: what it serves is not ours to change, as with servers that have no repository extension. */
   readonly canLoad: boolean;
+  /** A person wants it empty: nothing is planned there, and its tasks leave as soon as others serve them. */
+  readonly isDrained?: boolean;
   /** What serves there, by task; of a server that is down, what served last. */
   readonly present: Readonly<Record<string, PresentVersion>>;
 }
@@ -42,6 +44,8 @@ export interface PlacementTask {
   readonly replicas: number;
   /** Where it may run, by name; undefined: anywhere. */
   readonly servers?: readonly string[];
+  /** A person wants this one of its versions alone, wherever it can be loaded. */
+  readonly pinnedVersion?: number;
   /** Most accurate first. */
   readonly versions: readonly PlacementVersion[];
 }

@@ -78,8 +78,10 @@ function planServer(
 function whyUnplaced({ state, choices }: Model, k: number): string {
   const { task, servers, versions } = state.tasks[k]!;
   if (versions.length === 0) return `no version of ${task} has a profile and meets what is asked of it`;
-  const up = state.servers.filter((server) => server.isUp && servers?.includes(server.name) !== false);
-  if (up.length === 0) return `no server that ${task} may run on is up`;
+  const running = state.servers.filter((server) => server.isUp && servers?.includes(server.name) !== false);
+  if (running.length === 0) return `no server that ${task} may run on is up`;
+  const up = running.filter(({ isDrained }) => !isDrained);
+  if (up.length === 0) return `all servers that ${task} may run on are drained or down`;
   const able = choices.filter((list) => list[k]!.length > 0).length;
   return able === 0
     ? `none of the ${up.length} servers that ${task} may run on can load it`
@@ -107,12 +109,14 @@ function summaryOf(
   const accuracy = importance > 0 ? gained / importance : 1;
   const demand = state.tasks.reduce((sum, { demandRps }) => sum + demandRps, 0);
   const refused = Object.values(unserved).reduce((sum, rps) => sum + rps, 0);
-  const up = state.servers.filter(({ isUp }) => isUp).length;
+  const drained = state.servers.filter(({ isDrained }) => isDrained).length;
+  const up = state.servers.filter(({ isUp, isDrained }) => isUp && !isDrained).length;
   return {
     utilization,
     accuracy,
     reason:
-      `${state.tasks.length - unplaced} of ${state.tasks.length} tasks on ${up} of ${state.servers.length} servers: ` +
+      `${state.tasks.length - unplaced} of ${state.tasks.length} tasks on ${up} of ${state.servers.length} servers` +
+      `${drained > 0 ? ` (${drained} drained)` : ''}: ` +
       `${demand.toFixed(1)} req/s take ${(100 * utilization).toFixed(0)} % of the CPU at accuracy ${(100 * accuracy).toFixed(1)} %` +
       `${refused > 0 ? `; ${refused.toFixed(1)} req/s are more than the servers can carry` : ''}.`,
   };

@@ -1,5 +1,6 @@
 import { allocationChain } from '../allocation.ts';
 import type { Model } from './model.ts';
+import type { PlacementTask } from './placement.ts';
 
 /**
  * One version for each task as if all servers that are up were one: the most accurate allocation of the chain that
@@ -14,15 +15,24 @@ export function pooledVersions({ state, demandRps, capacity }: Model): (number |
     task: state.tasks[k]!.task,
     weight: state.tasks[k]!.weight,
     demandRps: demandRps[k]!,
-    steps: state.tasks[k]!.versions.map(({ version, normalisedAccuracy, cpuSeconds }) => ({
-      version,
-      cost: cpuSeconds,
-      normalisedAccuracy,
-    })),
+    steps: stepsOf(state.tasks[k]!),
   }));
   const chain = allocationChain(ladders);
   const chosen = chain.find(({ metric }) => metric <= total) ?? chain.at(-1)!;
   const versions = state.tasks.map((): number | undefined => undefined);
-  for (const [position, k] of able.entries()) versions[k] = chosen.positions[position]!;
+  for (const [position, k] of able.entries()) {
+    const { version } = ladders[position]!.steps[chosen.positions[position]!]!;
+    versions[k] = state.tasks[k]!.versions.findIndex((candidate) => candidate.version === version);
+  }
   return versions;
+}
+
+/** The versions that may be chosen: all, or the one that is pinned. */
+function stepsOf({ versions, pinnedVersion }: PlacementTask) {
+  const pinned = versions.filter(({ version }) => version === pinnedVersion);
+  return (pinned.length > 0 ? pinned : versions).map(({ version, normalisedAccuracy, cpuSeconds }) => ({
+    version,
+    cost: cpuSeconds,
+    normalisedAccuracy,
+  }));
 }

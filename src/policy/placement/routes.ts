@@ -19,7 +19,7 @@ export const MATERIAL_CHANGE = 0.25;
 
 /**
  * Where each task's requests go: to the servers that are up and serve it, by the plan's shares. A server that the plan
- * has no more is left out as soon as another one can answer. A task that nobody up serves keeps its last servers: the
+ * has no more, or that is drained, is left out as soon as another one can answer. A task that nobody up serves keeps its last servers: the
  * orchestrator may be the one that sees wrongly, and a balancer that tries them does no harm.
  * @param lowered servers that change a version now
  */
@@ -39,7 +39,8 @@ export function routesOf(
     const up = holders.filter(({ isUp }) => isUp);
     const own = shares.get(task);
     const planned = up.filter(({ name }) => own?.has(name));
-    const chosen = [planned, up, holders].find((list) => list.length > 0) ?? [];
+    const willing = up.filter(({ isDrained }) => !isDrained);
+    const chosen = [planned, willing, up, holders].find((list) => list.length > 0) ?? [];
     // Several hosts, one of them changing: the others can take more. All changing, or only one: nobody else can.
     const weights = chosen.map(
       ({ name, cpus, weight }) =>

@@ -32,8 +32,6 @@ export interface ServerControlOptions {
 export class ServerControl {
   /** Not yet listening. */
   readonly server: Server;
-  /** Of the policy that decides in this process; undefined: none does. */
-  policy: string | undefined;
   readonly #board: Board;
   readonly #endStreams: () => void;
   readonly #timer: NodeJS.Timeout;
@@ -45,7 +43,7 @@ export class ServerControl {
     this.#board = new Board({
       server: name,
       describe: () => ({
-        policy: this.policy,
+        policy: overrides.followedBy,
         cpuBudgetCores,
         startedAtMs,
         overrides: 'open',

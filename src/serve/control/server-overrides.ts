@@ -13,8 +13,8 @@ export class ServerOverrides implements Overrides {
   readonly #plane: DataPlane;
   #objectives: ReadonlyMap<string, TaskObjective> = new Map();
   #byTask: ReadonlyMap<string, TaskOverride> = new Map();
-  /** Whether a policy looks at `byTask` and loads what is pinned. */
-  isFollowed = false;
+  /** Name of the policy in this process that looks at `byTask` and loads what is pinned; undefined: none does. */
+  followedBy: string | undefined;
 
   constructor(models: ModelRegistry, plane: DataPlane) {
     this.#models = models;
@@ -38,7 +38,7 @@ export class ServerOverrides implements Overrides {
     const known = model.stored?.versions.map((stored) => stored.version) ?? [];
     if (version !== undefined && !known.includes(version))
       throw new VersionNotFoundError(task, version, known);
-    if (version !== undefined && !this.isFollowed)
+    if (version !== undefined && this.followedBy === undefined)
       await this.#models.load(task, { kind: 'specific', versions: [version] });
     this.#byTask = withOverride(this.#byTask, task, { version });
   }
