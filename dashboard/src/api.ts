@@ -1,4 +1,7 @@
-import type { Frame, HistoryPage, Overview } from '../../src/serve/control/messages.ts';
+import type { FleetRecord } from '../../src/orchestrate/fleet/record.ts';
+import type { FleetOverview, Overview } from '../../src/serve/control/messages.ts';
+
+export type Query = Readonly<Record<string, string | undefined>>;
 
 /** An answer that is no success. */
 export class ApiError extends Error {
@@ -25,7 +28,7 @@ export function storeToken(token: string): void {
 /** Asks the control port. @throws ApiError; TypeError if the server is not there */
 async function ask(
   path: string,
-  query: Readonly<Record<string, string | undefined>>,
+  query: Query,
   init: RequestInit = {},
   token: string = storedToken(),
 ): Promise<Response> {
@@ -50,33 +53,48 @@ export async function getOverview(server: string | undefined, signal: AbortSigna
   return (await ask('overview', { server }, { signal })).json();
 }
 
-export async function getHistory(
-  server: string | undefined,
+export async function getFleet(signal: AbortSignal): Promise<FleetOverview<FleetRecord>> {
+  return (await ask('fleet', {}, { signal })).json();
+}
+
+/** A page of history; of a server's as of a fleet's. */
+interface Page<F> {
+  readonly bootId: string;
+  readonly firstSeq: number;
+  readonly frames: readonly F[];
+}
+
+/** @param path `''`, or `fleet/` */
+export async function getHistory<F>(
+  path: string,
+  query: Query,
   before: number | undefined,
   signal: AbortSignal,
-): Promise<HistoryPage> {
-  return (await ask('history', { server, before: before?.toString() }, { signal })).json();
+): Promise<Page<F>> {
+  return (await ask(`${path}history`, { ...query, before: before?.toString() }, { signal })).json();
 }
 
 /** @throws ApiError 401 without the right token */
-export async function postChange(
-  server: string | undefined,
-  task: string,
-  change: 'pin' | 'slo',
-  body: object,
-  token: string,
-): Promise<void> {
+export async function postChange(path: string, query: Query, body: object, token: string): Promise<void> {
   const init = {
     method: 'POST',
     body: JSON.stringify(body),
     headers: { 'Content-Type': 'application/json' },
   };
-  await ask(`tasks/${encodeURIComponent(task)}/${change}`, { server }, init, token);
+  await ask(path, query, init, token);
 }
 
-export interface StreamHandlers {
+/** Why a change was not made, for a person. */
+export function problemOf(thrown: unknown): string {
+  if (!(thrown instanceof ApiError)) return 'The server cannot be reached.';
+  return thrown.status === 401 ? 'The server does not accept this token.' : thrown.message;
+}
+
+export interface StreamHandlers<F> {
   readonly onOpen: () => void;
-  readonly onFrame: (frame: Frame, id: string) => void;
+  readonly onFrame: (frame: F, id: string) => void;
+  /** What is no frame and is not repeated. */
+  readonly onEvent: (name: string, data: string) => void;
   /** What was missed cannot be told; overview and history are to be asked for anew. */
   readonly onReset: () => void;
 }
@@ -91,10 +109,11 @@ const MAX_PENDING_CHARS = 4 * 1024 * 1024;
  * Follows the frames until the stream ends. Not by EventSource, which cannot send a token.
  * @throws ApiError, or whatever ended it
  */
-export async function followEvents(
-  server: string | undefined,
+export async function followEvents<F>(
+  path: string,
+  query: Query,
   lastEventId: string | undefined,
-  handlers: StreamHandlers,
+  handlers: StreamHandlers<F>,
   signal: AbortSignal,
 ): Promise<void> {
   const silence = new AbortController();
@@ -102,7 +121,7 @@ export async function followEvents(
   try {
     const headers: HeadersInit = lastEventId === undefined ? {} : { 'Last-Event-ID': lastEventId };
     const init = { headers, signal: AbortSignal.any([signal, silence.signal]) };
-    const response = await ask('events', { server }, init);
+    const response = await ask(`${path}events`, query, init);
     handlers.onOpen();
     const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
     let pending = '';
@@ -123,7 +142,7 @@ export async function followEvents(
   }
 }
 
-function handle(message: string, handlers: StreamHandlers): void {
+function handle<F>(message: string, handlers: StreamHandlers<F>): void {
   let id = '';
   let event = '';
   let data = '';
@@ -133,5 +152,6 @@ function handle(message: string, handlers: StreamHandlers): void {
     else if (line.startsWith('data: ')) data += line.slice(6);
   }
   if (event === 'reset') handlers.onReset();
-  else if (data !== '') handlers.onFrame(JSON.parse(data) as Frame, id); // Written by our own server.
+  else if (event !== '') handlers.onEvent(event, data);
+  else if (data !== '') handlers.onFrame(JSON.parse(data) as F, id); // Written by our own server.
 }

@@ -1,22 +1,27 @@
 import { useEffect, useRef, useState } from 'preact/hooks';
-import type { Overview, TaskOverview } from '../../src/serve/control/messages.ts';
-import { ApiError, postChange, storedToken, storeToken } from './api.ts';
+import type { TaskOverview } from '../../src/serve/control/messages.ts';
+import { postChange, problemOf, storedToken, storeToken } from './api.ts';
 import { percent } from './format.ts';
+import { TokenField } from './token-field.tsx';
 
 /** Pins a version and sets the objective of a task. */
 export function ChangeDialog(props: {
-  readonly overview: Overview;
   readonly task: TaskOverview;
+  readonly policy: string | undefined;
+  /** That is asked; undefined: its first. */
+  readonly server?: string;
+  readonly needsToken: boolean;
+  /** How far and how long a change counts, where that is not until the program ends. */
+  readonly lasting?: string;
   readonly onClose: () => void;
 }) {
-  const { overview, task, onClose } = props;
+  const { task, policy, server, needsToken, lasting, onClose } = props;
   const dialog = useRef<HTMLDialogElement>(null);
   const [version, setVersion] = useState(task.pinnedVersion?.toString() ?? '');
   const [slo, setSlo] = useState(task.isSloByHand ? String(task.sloMs) : '');
   const [token, setToken] = useState(storedToken());
   const [problem, setProblem] = useState('');
   const [isBusy, setBusy] = useState(false);
-  const needsToken = overview.overrides === 'token';
 
   useEffect(() => {
     dialog.current!.showModal();
@@ -34,19 +39,13 @@ export function ChangeDialog(props: {
     try {
       const pinned = version === '' ? null : Number(version);
       const send = (change: 'pin' | 'slo', body: object) =>
-        postChange(overview.server, task.task, change, body, token);
+        postChange(`tasks/${encodeURIComponent(task.task)}/${change}`, { server }, body, token);
       if (sloMs !== (task.isSloByHand ? task.sloMs : null)) await send('slo', { sloMs });
       if (pinned !== (task.pinnedVersion ?? null)) await send('pin', { version: pinned });
       if (needsToken) storeToken(token);
       onClose();
     } catch (thrown) {
-      setProblem(
-        thrown instanceof ApiError
-          ? thrown.status === 401
-            ? 'The server does not accept this token.'
-            : thrown.message
-          : 'The server cannot be reached.',
-      );
+      setProblem(problemOf(thrown));
     } finally {
       setBusy(false);
     }
@@ -61,9 +60,7 @@ export function ChangeDialog(props: {
         <div class="field">
           <label for="pin">Version that answers</label>
           <select id="pin" value={version} onChange={(event) => setVersion(event.currentTarget.value)}>
-            <option value="">
-              {overview.policy === undefined ? 'not pinned' : `by policy (${overview.policy})`}
-            </option>
+            <option value="">{policy === undefined ? 'not pinned' : `by policy (${policy})`}</option>
             {task.versions.map((entry) => (
               <option key={entry.version} value={String(entry.version)}>
                 {`v${entry.version}${entry.accuracy === undefined ? '' : ` – ${percent(entry.accuracy, 2)}`}${entry.throughputRps === undefined ? '' : `, ${entry.throughputRps.toFixed(0)}/s`}`}
@@ -71,7 +68,8 @@ export function ChangeDialog(props: {
             ))}
           </select>
           <span class="hint">
-            A pinned version alone answers, whatever the demand, until it is unpinned or the program ends.
+            A pinned version alone answers, whatever the demand
+            {lasting === undefined ? ', until it is unpinned or the program ends.' : `. ${lasting}`}
           </span>
         </div>
         <div class="field">
@@ -87,19 +85,7 @@ export function ChangeDialog(props: {
             What cannot be answered within it is refused at once. Empty: as configured.
           </span>
         </div>
-        {needsToken && (
-          <div class="field">
-            <label for="token">Administrator's token</label>
-            <input
-              id="token"
-              type="password"
-              autocomplete="off"
-              value={token}
-              onInput={(event) => setToken(event.currentTarget.value)}
-            />
-            <span class="hint">Kept until this tab closes.</span>
-          </div>
-        )}
+        {needsToken && <TokenField token={token} onInput={setToken} />}
         {problem !== '' && (
           <p role="alert" class="bad">
             {problem}

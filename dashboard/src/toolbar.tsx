@@ -1,6 +1,5 @@
-import type { Overview } from '../../src/serve/control/messages.ts';
 import { CursorTime } from './cursor-time.tsx';
-import type { Connection } from './store.ts';
+import type { Connection } from './feed.ts';
 import type { Theme } from './theme.ts';
 import { RANGES, type TimeWindow } from './window.ts';
 
@@ -14,18 +13,18 @@ const STATES: Readonly<Record<Connection | 'paused', string>> = {
 };
 
 export function Toolbar(props: {
-  readonly overview: Overview | undefined;
+  /** What is shown: a server, or a fleet. */
+  readonly where: preact.ComponentChildren;
   readonly connection: Connection;
   readonly window: TimeWindow;
   readonly theme: Theme;
-  readonly onServer: (server: string) => void;
-  readonly onRange: (spanMs: number) => void;
-  readonly onPause: () => void;
-  readonly onMove: (direction: 1 | -1) => void;
-  readonly onZoom: (factor: number) => void;
+  readonly setRange: (spanMs: number) => void;
+  readonly pause: () => void;
+  readonly move: (direction: 1 | -1) => void;
+  readonly zoom: (factor: number) => void;
   readonly onTheme: (theme: Theme) => void;
 }) {
-  const { overview, connection, window } = props;
+  const { connection, window } = props;
   const isPaused = window.endMs !== undefined;
   const state = connection === 'live' && isPaused ? 'paused' : connection;
   return (
@@ -33,24 +32,7 @@ export function Toolbar(props: {
       <h1 class="brand">
         <img src="./favicon.svg" alt="" /> Bonsai
       </h1>
-      {overview !== undefined && (
-        <span class="where">
-          {overview.servers.length > 1 ? (
-            <select
-              aria-label="Server"
-              value={overview.server}
-              onChange={(event) => props.onServer(event.currentTarget.value)}
-            >
-              {overview.servers.map((server) => (
-                <option key={server}>{server}</option>
-              ))}
-            </select>
-          ) : (
-            <b>{overview.server}</b>
-          )}{' '}
-          · policy <b>{overview.policy ?? 'none'}</b>
-        </span>
-      )}
+      <span class="where">{props.where}</span>
       <span class={`state ${state}`} role="status">
         {STATES[state]}
       </span>
@@ -62,27 +44,27 @@ export function Toolbar(props: {
             key={label}
             type="button"
             aria-pressed={window.spanMs === spanMs}
-            onClick={() => props.onRange(spanMs)}
+            onClick={() => props.setRange(spanMs)}
           >
             {label}
           </button>
         ))}
       </fieldset>
       <span class="group">
-        <button type="button" aria-label="Earlier" title="Earlier (←)" onClick={() => props.onMove(-1)}>
+        <button type="button" aria-label="Earlier" title="Earlier (←)" onClick={() => props.move(-1)}>
           ‹
         </button>
-        <button type="button" aria-label="Zoom out" title="Zoom out (−)" onClick={() => props.onZoom(2)}>
+        <button type="button" aria-label="Zoom out" title="Zoom out (−)" onClick={() => props.zoom(2)}>
           −
         </button>
-        <button type="button" aria-label="Zoom in" title="Zoom in (+)" onClick={() => props.onZoom(0.5)}>
+        <button type="button" aria-label="Zoom in" title="Zoom in (+)" onClick={() => props.zoom(0.5)}>
           +
         </button>
-        <button type="button" aria-label="Later" title="Later (→)" onClick={() => props.onMove(1)}>
+        <button type="button" aria-label="Later" title="Later (→)" onClick={() => props.move(1)}>
           ›
         </button>
       </span>
-      <button type="button" aria-pressed={isPaused} onClick={props.onPause} title="Space">
+      <button type="button" aria-pressed={isPaused} onClick={props.pause} title="Space">
         {isPaused ? 'Go on' : 'Pause'}
       </button>
       <select

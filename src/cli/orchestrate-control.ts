@@ -5,14 +5,15 @@ import type { DecisionRecord } from '../orchestrate/loop.ts';
 import type { LookRecord, TaskOverride } from '../orchestrate/watch.ts';
 import { ModelNotFoundError, VersionNotFoundError } from '../repository/errors.ts';
 import type { TaskManifest } from '../repository/types.ts';
-import { Board, type Look } from '../serve/control/board.ts';
-import type { TaskFrame, TaskOverview } from '../serve/control/messages.ts';
+import { Board } from '../serve/control/board.ts';
+import type { TaskOverview } from '../serve/control/messages.ts';
 import { type Overrides, withOverride } from '../serve/control/overrides.ts';
 import { createControlServer } from '../serve/control/server.ts';
 import { versionsOverview } from '../serve/control/versions-overview.ts';
 import { listenForControl } from '../serve/listen.ts';
 import { Access } from '../serve/safety/tokens.ts';
 import { changesOf } from './decision-text.ts';
+import { serverLookOf } from './server-look.ts';
 
 export interface OrchestrateControl {
   readonly url: string;
@@ -80,7 +81,7 @@ export async function orchestrateControl(options: {
     onLook: (look) => {
       const board = boards.get(look.server);
       budgets.set(look.server, look.scrape.cpuBudget);
-      if (board !== undefined) control.push(board, lookOf(look, clock));
+      if (board !== undefined) control.push(board, serverLookOf(look, clock));
     },
     onDecision: (record) =>
       boards.get(record.server)?.tell({
@@ -119,33 +120,5 @@ function overridesOf(tasks: readonly TaskManifest[]): Overrides {
       known(task);
       byTask = withOverride(byTask, task, { sloMs });
     },
-  };
-}
-
-/** What the loop has seen, as the page has it. Servers that are not Bonsai's tell no latencies and no shares. */
-function lookOf({ scrape, seen, spanMs }: LookRecord, clock: Clock): Look {
-  const tasks: Record<string, TaskFrame> = Object.create(null);
-  for (const task of new Set([...scrape.requests.keys(), ...scrape.serving.keys()])) {
-    const servingVersion = scrape.serving.get(task);
-    const planned = scrape.planned?.get(task) ?? [];
-    const resident = scrape.resident?.get(task) ?? (servingVersion === undefined ? [] : [servingVersion]);
-    tasks[task] = {
-      arrivals: Math.round(((seen.demandRps.get(task) ?? 0) * spanMs) / 1000),
-      violations: seen.violations.get(task),
-      queued: scrape.queued.get(task),
-      servingVersion,
-      resident: Object.fromEntries(
-        resident.map((version) => [
-          version,
-          planned.find((service) => service.version === version)?.serviceMs ?? 0,
-        ]),
-      ),
-    };
-  }
-  return {
-    atMs: Math.round(clock.epochMs()),
-    spanMs: Math.round(spanMs),
-    cpuUtilization: seen.utilization,
-    tasks,
   };
 }

@@ -8,12 +8,15 @@ import { runFleet } from '../orchestrate/fleet/fleet-loop.ts';
 import { fleetMetrics } from '../orchestrate/fleet/fleet-metrics.ts';
 import { acquireLease } from '../orchestrate/fleet/lease.ts';
 import type { FleetMembers, FleetServer } from '../orchestrate/fleet/members.ts';
+import { followFleetOverrides } from '../orchestrate/fleet/overrides-file.ts';
 import { type FleetDecision, readFleetRecord, writeFleetRecord } from '../orchestrate/fleet/record.ts';
 import type { FleetOptions } from '../orchestrate/fleet/state.ts';
 import type { Policy } from '../policy/policy.ts';
 import { policyByName } from '../policy/registry.ts';
 import { listTasks, readManifest } from '../repository/store.ts';
+import { DEFAULT_HOST } from '../serve/server.ts';
 import type { Context } from './context.ts';
+import { DEFAULT_FLEET_CONTROL_PORT, fleetControl } from './fleet-control.ts';
 import {
   addressOf,
   type FleetFile,
@@ -33,6 +36,11 @@ export function isFleetFile(path: string): boolean {
   return /\.ya?ml$/.test(path);
 }
 
+/** What people set by hand, beside the state of a fleet. */
+export function overridesPathOf({ state }: Pick<FleetFile, 'state'>): string {
+  return `${state}.overrides`;
+}
+
 /** The lease beside the state of a fleet. */
 export function leasePathOf({ state }: Pick<FleetFile, 'state'>): string {
   return `${state}.lock`;
@@ -45,21 +53,43 @@ export function leasePathOf({ state }: Pick<FleetFile, 'state'>): string {
 export async function orchestrateFleet(
   path: string,
   context: Context,
-  options: { readonly noticeWebhook?: string; readonly metricsPort?: number },
+  options: {
+    readonly noticeWebhook?: string;
+    readonly metricsPort?: number;
+    readonly controlPort?: number | 'off';
+  },
 ): Promise<void> {
   const { clock } = context;
   const logger = stderrLogger();
   const described = await readFleetFile(path);
   // What is wrong shows before anybody waits for a lease.
-  const first = await membersOf(described, context);
+  const { members: first, tokens } = await membersOf(described, context);
   const policy = await policyOf(described);
   const balancer = balancerOf(described, context);
   await balancer?.check();
   const metrics = fleetMetrics();
   const moreMetrics = () => metrics.text();
   const { told, page } = await openAdministrators(context, logger, { ...options, moreMetrics });
+  const overridesPath = overridesPathOf(described);
+  const control =
+    options.controlPort === 'off'
+      ? undefined
+      : await fleetControl({
+          host: DEFAULT_HOST,
+          port: options.controlPort ?? freeControlPortOf(described),
+          members: first,
+          policyName: policy?.name ?? fleetFileDefaults.policy,
+          statePath: described.state,
+          leasePath: leasePathOf(described),
+          overridesPath,
+          tokens,
+          clock,
+          logger,
+        });
+  if (control !== undefined) logger.info({ control: control.url }, `See it at ${control.url}`);
   try {
     while (!context.signal.aborted) {
+      control?.waits();
       const lease = await acquireLease(leasePathOf(described), {
         clock,
         signal: context.signal,
@@ -70,19 +100,25 @@ export async function orchestrateFleet(
           ),
       });
       const signal = AbortSignal.any([context.signal, lease.lost]);
+      control?.leads(lease.record);
       try {
         const before = await readFleetRecord(described.state);
         await runFleet({
           members: first,
-          reread: rereading(path, described, context),
+          reread: rereading(path, described, context, control?.setTokens),
+          overrides: followFleetOverrides(overridesPath),
+          onMembers: control?.setMembers,
+          onLook: control?.onLook,
           policy,
           placement: described.utilization === undefined ? {} : { utilization: described.utilization },
           balancer,
           before,
-          save: (record) => {
+          save: async (record) => {
             metrics.update(record);
             // Who lost the lease must not write over what its next owner wrote.
-            return lease.lost.aborted ? Promise.resolve() : writeFleetRecord(described.state, record);
+            if (lease.lost.aborted) return;
+            control?.onRecord(record);
+            await writeFleetRecord(described.state, record);
           },
           term: lease.term,
           clock,
@@ -92,6 +128,7 @@ export async function orchestrateFleet(
           periodMs: described.period ?? fleetFileDefaults.periodMs,
           onDecision: (decision) => {
             metrics.count(decision);
+            control?.onDecision(decision);
             process.stdout.write(`${context.json ? JSON.stringify(decision) : decisionLine(decision)}\n`);
           },
         });
@@ -105,7 +142,7 @@ export async function orchestrateFleet(
     // A signal is how this command ends.
     if (!(error instanceof BonsaiError && error.code === 'aborted' && context.signal.aborted)) throw error;
   } finally {
-    await page?.close();
+    await Promise.all([page?.close(), control?.close()]);
     if (balancer !== undefined)
       logger.info(
         {},
@@ -119,8 +156,22 @@ export function decisionLine({ atMs, kind, text }: FleetDecision): string {
   return `${new Date(atMs).toISOString().slice(11, 19)}  ${kind.padEnd(8)} ${text}`;
 }
 
+/** The usual one, unless the balancer is to have it. */
+function freeControlPortOf({ balancer, tasks = [] }: FleetFile): number | 'default' {
+  const addresses = [
+    ...(typeof balancer === 'object' ? [balancer.http, balancer.grpc] : []),
+    ...tasks.map(({ grpc }) => grpc),
+  ];
+  return addresses.some((address) => address?.endsWith(`:${DEFAULT_FLEET_CONTROL_PORT}`)) ? 0 : 'default';
+}
+
 /** Reads the file anew when it changed. What shapes the loop itself needs a new start, and is told. */
-function rereading(path: string, first: FleetFile, context: Context): FleetOptions['reread'] {
+function rereading(
+  path: string,
+  first: FleetFile,
+  context: Context,
+  setTokens: ((tokens: readonly string[]) => void) | undefined,
+): FleetOptions['reread'] {
   let seen: string | undefined;
   const versionOf = async () => {
     const { mtimeMs, size } = await stat(path);
@@ -138,11 +189,17 @@ function rereading(path: string, first: FleetFile, context: Context): FleetOptio
           { field: key },
           `"${key}" of ${path} has changed: that counts from the next start on.`,
         );
-    return membersOf(file, context);
+    const { members, tokens } = await membersOf(file, context);
+    setTokens?.(tokens);
+    return members;
   };
 }
 
-async function membersOf(file: FleetFile, context: Context): Promise<FleetMembers> {
+/** Who belongs to the fleet, and the administration tokens of its servers. */
+async function membersOf(
+  file: FleetFile,
+  context: Context,
+): Promise<{ readonly members: FleetMembers; readonly tokens: readonly string[] }> {
   const inRepository = await listTasks(file.repository);
   const tasks =
     file.tasks ?? inRepository.map((name) => ({ name }) as NonNullable<FleetFile['tasks']>[number]);
@@ -155,8 +212,11 @@ async function membersOf(file: FleetFile, context: Context): Promise<FleetMember
       `${file.path}: the repository ${file.repository} has no task ${name}; it has ${inRepository.join(', ') || 'none'}.`,
     );
   }
-  return {
-    servers: await Promise.all(file.servers.map((server) => memberOf(server, context))),
+  const tokens = await Promise.all(
+    file.servers.map((server) => server['token-file'] && readToken(server['token-file'])),
+  );
+  const members: FleetMembers = {
+    servers: file.servers.map((server, i) => memberOf(server, tokens[i], context)),
     tasks: await Promise.all(
       tasks.map(async (task) => ({
         manifest: await readManifest(file.repository, task.name),
@@ -166,13 +226,13 @@ async function membersOf(file: FleetFile, context: Context): Promise<FleetMember
       })),
     ),
   };
+  return { members, tokens: [...new Set(tokens.filter((token) => token !== undefined))] };
 }
 
-async function memberOf(server: FleetFileServer, { clock }: Context): Promise<FleetServer> {
+function memberOf(server: FleetFileServer, token: string | undefined, { clock }: Context): FleetServer {
   const name = serverNameOf(server);
   const { url, kind = 'bonsai', cpus } = server;
   const metricsUrl = metricsOf(server);
-  const token = server['token-file'] === undefined ? undefined : await readToken(server['token-file']);
   return {
     name,
     identity: JSON.stringify([kind, url, metricsUrl, token, cpus]),

@@ -10,6 +10,7 @@ import { DEFAULT_CONTROL_PORT, DEFAULT_HOST } from '../serve/listen.ts';
 import { processContext } from './context.ts';
 import { changesOf } from './decision-text.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
+import { DEFAULT_FLEET_CONTROL_PORT } from './fleet-control.ts';
 import { stderrLogger } from './logger.ts';
 import { noticeWebhookOption, openAdministrators } from './notices.ts';
 import { jsonOption, readToken } from './options.ts';
@@ -85,7 +86,7 @@ export function orchestrateCommand(): Command {
     .addOption(
       new Option(
         '--control-port <n>',
-        `the live page, on loopback; 0 takes a free port, off offers none (default: ${DEFAULT_CONTROL_PORT}, or a free one if that is in use)`,
+        `the live page, on loopback; 0 takes a free port, off offers none (default: ${DEFAULT_CONTROL_PORT}, of a fleet ${DEFAULT_FLEET_CONTROL_PORT}, or a free one if that is in use)`,
       ).argParser((text) => (text === 'off' ? text : parseInteger(0, 65_535)(text))),
     )
     .addOption(jsonOption())
@@ -178,16 +179,7 @@ ${EXIT_CODE_HELP}`,
 
 /** A fleet's file says these itself. @throws InvalidArgumentError */
 function refuseSingleServerOptions(command: Command): void {
-  for (const name of [
-    'server',
-    'metrics',
-    'policy',
-    'slo',
-    'timeScale',
-    'target',
-    'tokenFile',
-    'controlPort',
-  ]) {
+  for (const name of ['server', 'metrics', 'policy', 'slo', 'timeScale', 'target', 'tokenFile']) {
     if (!['cli', 'env'].includes(command.getOptionValueSource(name) ?? '')) continue;
     const flag = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
     throw new InvalidArgumentError(

@@ -36,17 +36,18 @@ export function listen(server: Server, host: string, port: number): Promise<numb
 /**
  * Listens for the live page. Who has not chosen a port for it is not to be kept from serving by another program that has
  * the usual one.
- * @param port `default`: `DEFAULT_CONTROL_PORT` or, where that is in use, any free one
+ * @param port `default`: `usual` or, where that is in use, any free one
  * @throws as `listen`
  */
 export async function listenForControl(
   server: Server,
   host: string,
   port: number | 'default',
+  usual: number = DEFAULT_CONTROL_PORT,
 ): Promise<number> {
   if (port !== 'default') return listen(server, host, port);
   try {
-    return await listen(server, host, DEFAULT_CONTROL_PORT);
+    return await listen(server, host, usual);
   } catch (thrown) {
     if (!(thrown instanceof BonsaiError) || thrown.code !== 'port_in_use') throw thrown;
     return listen(server, host, 0);

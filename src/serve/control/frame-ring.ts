@@ -7,7 +7,7 @@ export const MAX_FRAME_BYTES = 16 * 1024 * 1024;
 /** The latest frames as JSON texts, which are written once and sent to everybody. Numbered from 1. */
 export class FrameRing {
   readonly #maxFrames: number;
-  readonly #maxBytes: number;
+  #maxBytes: number;
   #texts: (string | undefined)[] = [];
   /** Index of the oldest one in `#texts`; what lies before has been let go. */
   #start = 0;
@@ -43,6 +43,11 @@ export class FrameRing {
       this.#texts = this.#texts.slice(this.#start);
       this.#start = 0;
     }
+  }
+
+  /** Another limit from now on; the oldest ones go with the next frame. */
+  limit(maxBytes: number): void {
+    this.#maxBytes = maxBytes;
   }
 
   /** The frames from `fromSeq` on and before `beforeSeq`, as far as they are kept. */

@@ -8,6 +8,8 @@ export interface Overview {
   /** All that can be watched here, by name; `?server=NAME` asks for another than the first. */
   readonly servers: readonly string[];
   readonly server: string;
+  /** The servers are run as one: GET /api/v1/fleet tells of all of them together. */
+  readonly isFleet?: boolean;
   readonly policy?: string;
   /** Cores given to the server; undefined: unknown. */
   readonly cpuBudgetCores?: number;
@@ -120,4 +122,72 @@ export interface PinRequest {
 /** POST /api/v1/tasks/TASK/slo; null: as it was started with. */
 export interface SloRequest {
   readonly sloMs: number | null;
+}
+
+/**
+ * GET /api/v1/fleet: many servers that are run as one, and the event `fleet` of GET /api/v1/fleet/events.
+ * @typeParam State what the orchestrator writes down each period: `FleetRecord` of `orchestrate/fleet/record.ts`. Its
+ *   `decisions` are all that are kept in the answer and in the first event of a stream, those that are new in the others.
+ */
+export interface FleetOverview<State> {
+  readonly schemaVersion: 1;
+  readonly bootId: string;
+  readonly startedAtMs: number;
+  readonly policy: string;
+  readonly overrides: 'open' | 'token';
+  readonly orchestrator: FleetOrchestrator;
+  readonly tasks: readonly TaskOverview[];
+  /** Undefined: nobody has looked at the fleet yet. */
+  readonly state?: State;
+}
+
+/** Who has the right to orchestrate the fleet. */
+export interface FleetOrchestrator {
+  /** This program; else it waits for the one that is named, and only passes on what that one writes down. */
+  readonly isActive: boolean;
+  /** Undefined: nobody has it at the moment. */
+  readonly pid?: number;
+  readonly host?: string;
+  /** Counts those who had it. */
+  readonly term?: number;
+  readonly sinceMs?: number;
+}
+
+/**
+ * What happened in a fleet since the frame before. GET /api/v1/fleet/history and …/events. Of large fleets there is one
+ * every few seconds, so that an hour of any fleet takes as much room.
+ */
+export interface FleetFrame {
+  /** Ascending by one. */
+  readonly seq: number;
+  readonly atMs: number;
+  readonly spanMs: number;
+  readonly tasks: Readonly<Record<string, FleetTaskFrame>>;
+}
+
+export interface FleetTaskFrame {
+  /** By server: the version that serves there, and requests per second. */
+  readonly servers: Readonly<Record<string, readonly [version: number, demandRps: number]>>;
+  /** What the plan reckons with, in requests per second. */
+  readonly plannedRps: number;
+  readonly unservedRps: number;
+  /** Mean over the requests, of what serves; undefined: nothing does. */
+  readonly servedAccuracy?: number;
+  readonly plannedAccuracy?: number;
+  /** Servers that are wanted for it. */
+  readonly replicas: number;
+  /** Servers that are up and serve it. */
+  readonly hosts: number;
+}
+
+/** GET /api/v1/fleet/history?before=SEQ&limit=N */
+export interface FleetHistoryPage {
+  readonly bootId: string;
+  readonly firstSeq: number;
+  readonly frames: readonly FleetFrame[];
+}
+
+/** POST /api/v1/fleet/servers/NAME/drain */
+export interface DrainRequest {
+  readonly isDrained: boolean;
 }

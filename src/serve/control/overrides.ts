@@ -7,12 +7,14 @@ export interface TaskOverride {
 
 /** How tasks are changed by hand. Both throw BonsaiError `model_not_found`, `version_not_found` and `not_ready`. */
 export interface Overrides {
+  /** Who takes changes over says so in the logs; else whoever was asked for them does. */
+  readonly isToldLater?: boolean;
   /** By task; those without override have no entry. */
   readonly byTask: ReadonlyMap<string, TaskOverride>;
   /** @param version undefined: no longer pinned. Resolves when it is taken over or handed to the policy. */
   pin(task: string, version: number | undefined): Promise<void>;
   /** @param sloMs undefined: as before it was set by hand */
-  setSlo(task: string, sloMs: number | undefined): void;
+  setSlo(task: string, sloMs: number | undefined): void | Promise<void>;
 }
 
 /** With one field of a task's override replaced; undefined takes it away. */

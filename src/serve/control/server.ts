@@ -11,9 +11,20 @@ import type { TlsIdentity } from '../safety/tls.ts';
 import type { Access, Permission } from '../safety/tokens.ts';
 import { type Asset, readAssets } from './assets.ts';
 import type { Board, Description, Look } from './board.ts';
+import type { Channel } from './channel.ts';
 import { streamEvents } from './event-stream.ts';
+import type { FleetBoard, FleetDescription } from './fleet-board.ts';
+import type { FrameRing } from './frame-ring.ts';
 import { checkRequest } from './guard.ts';
-import type { HistoryPage, Overview, PinRequest, SloRequest } from './messages.ts';
+import type {
+  DrainRequest,
+  FleetFrame,
+  FleetOverview,
+  HistoryPage,
+  Overview,
+  PinRequest,
+  SloRequest,
+} from './messages.ts';
 import type { Overrides } from './overrides.ts';
 
 /** Something that is watched, and how it is changed by hand. */
@@ -23,9 +34,24 @@ export interface Watched {
   readonly overrides?: Overrides;
 }
 
+/** Servers that are watched and run as one. */
+export interface WatchedFleet {
+  readonly board: FleetBoard;
+  /**
+   * Empties a server, or takes it back; resolves when that is kept.
+   * @throws BonsaiError `invalid_argument` for a name that nobody has
+   */
+  drain(server: string, isDrained: boolean): Promise<void>;
+}
+
 export interface ControlOptions {
-  /** At least one; the first is shown to who asks for none by name. */
+  /**
+   * At least one; the first is shown to who asks for none by name. Read for each request: its owner may add and remove
+   * servers.
+   */
   readonly watched: readonly Watched[];
+  /** What all of them together are. */
+  readonly fleet?: WatchedFleet;
   readonly access: Access;
   readonly clock: Clock;
   /** The address that it will listen on. */
@@ -41,6 +67,8 @@ export interface ControlServer {
   readonly server: Server;
   /** Tells a look at the named server to all who watch it. */
   push(board: Board, look: Look): void;
+  /** Tells the fleet's state to all who watch it. @param look a frame that is to be kept, if there is one */
+  pushFleet(description: FleetDescription, look?: Omit<FleetFrame, 'seq'>): void;
   /** Lets all who watch go. */
   endStreams(): void;
 }
@@ -114,6 +142,10 @@ export function createControlServer(options: ControlOptions): ControlServer {
   return {
     server,
     push: (board, look) => board.push(look, (description) => overviewOf(context, board, description)),
+    pushFleet: (description, look) => {
+      if (look !== undefined) options.fleet?.board.push(look);
+      options.fleet?.board.announce(() => JSON.stringify(fleetOverviewOf(context, description)));
+    },
     endStreams: () => {
       for (const end of context.streams) end();
     },
@@ -134,8 +166,11 @@ async function handle(context: Context, request: IncomingMessage, response: Serv
   const url = new URL(target, 'http://none');
   const path = url.pathname;
   if (!path.startsWith('/api/')) return sendAsset(context, request, response, path);
-  const [, , version, resource, task, change, ...rest] = path.split('/');
-  if (version !== 'v1' || rest.length > 0) throw new HttpError(404, 'Not Found');
+  const [, , version, ...parts] = path.split('/');
+  const [resource, task, change, ...rest] = parts;
+  if (version !== 'v1') throw new HttpError(404, 'Not Found');
+  if (resource === 'fleet') return handleFleet(context, request, response, url, parts.slice(1));
+  if (rest.length > 0) throw new HttpError(404, 'Not Found');
   if (resource === 'tasks' && (change === 'pin' || change === 'slo')) {
     checkAccess(context, request, 'POST', 'administration');
     await changeTask(context, request, watchedOf(context, url), decoded(task!), change);
@@ -149,19 +184,65 @@ async function handle(context: Context, request: IncomingMessage, response: Serv
     case 'overview':
       return sendJson(response, JSON.stringify(overviewOf(context, board, board.describe())));
     case 'history':
-      return sendJson(response, historyOf(context, board, url));
-    case 'events': {
-      if (context.streams.size >= controlLimits.maxStreams)
-        throw new HttpError(503, `${controlLimits.maxStreams} pages watch already; close one`);
-      const lastEventId = request.headers['last-event-id'];
-      const end = streamEvents(response, board, context.bootId, lastEventId?.toString());
-      context.streams.add(end);
-      response.on('close', () => context.streams.delete(end));
-      return;
-    }
+      return sendJson(response, historyOf(context, board.ring, url));
+    case 'events':
+      return stream(context, request, response, board);
     default:
       throw new HttpError(404, 'Not Found');
   }
+}
+
+/** @param parts of the path behind `/api/v1/fleet` */
+async function handleFleet(
+  context: Context,
+  request: IncomingMessage,
+  response: ServerResponse,
+  url: URL,
+  parts: readonly string[],
+): Promise<void> {
+  const { fleet } = context;
+  const [what, name, change] = parts;
+  if (what === 'servers' && change === 'drain' && parts.length === 3) {
+    checkAccess(context, request, 'POST', 'administration');
+    if (fleet === undefined) throw new HttpError(404, NO_FLEET);
+    const body = parseJson(await readSmallBody(request), 4);
+    const { isDrained }: DrainRequest = checkShape(drainShape, body, 'the request');
+    await fleet.drain(decoded(name!), isDrained);
+    response.writeHead(204).end();
+    return;
+  }
+  if (parts.length > 1) throw new HttpError(404, 'Not Found');
+  checkAccess(context, request, 'GET', 'inference');
+  if (fleet === undefined) throw new HttpError(404, NO_FLEET);
+  const { board } = fleet;
+  const overview = () => JSON.stringify(fleetOverviewOf(context, board.describe()));
+  switch (what) {
+    case undefined:
+      return sendJson(response, overview());
+    case 'history':
+      return sendJson(response, historyOf(context, board.ring, url));
+    case 'events':
+      return stream(context, request, response, board, { event: 'fleet', text: overview() });
+    default:
+      throw new HttpError(404, 'Not Found');
+  }
+}
+
+const NO_FLEET = 'these servers are not run as a fleet: that needs its file (bonsai orchestrate fleet.yaml)';
+
+function stream(
+  { streams, bootId }: Context,
+  request: IncomingMessage,
+  response: ServerResponse,
+  channel: Channel,
+  greeting?: { readonly event: string; readonly text: string },
+): void {
+  if (streams.size >= controlLimits.maxStreams)
+    throw new HttpError(503, `${controlLimits.maxStreams} pages watch already; close one`);
+  const lastEventId = request.headers['last-event-id'];
+  const end = streamEvents(response, channel, bootId, lastEventId?.toString(), greeting);
+  streams.add(end);
+  response.on('close', () => streams.delete(end));
 }
 
 function checkAccess(
@@ -183,20 +264,30 @@ function watchedOf({ watched }: Context, url: URL): Watched {
   throw new HttpError(404, `"${name?.slice(0, 80)}" is not watched here; there are: ${names}`);
 }
 
-function overviewOf({ watched, bootId, access }: Context, board: Board, description: Description): Overview {
+function fleetOverviewOf({ bootId, access }: Context, description: FleetDescription): FleetOverview<unknown> {
+  const overrides = access.asksFor('administration') ? 'token' : 'open';
+  return { schemaVersion: 1, bootId, overrides, ...description };
+}
+
+function overviewOf(
+  { watched, fleet, bootId, access }: Context,
+  board: Board,
+  description: Description,
+): Overview {
   const { overrides } = description;
   return {
     schemaVersion: 1,
     bootId,
     servers: watched.map((entry) => entry.board.server),
     server: board.server,
+    ...(fleet !== undefined && { isFleet: true }),
     ...description,
     overrides: overrides === 'open' && access.asksFor('administration') ? 'token' : overrides,
   };
 }
 
 /** Put together from texts that are there already: a page of 300 KB costs no more than copying it. */
-function historyOf({ bootId }: Context, { ring }: Board, url: URL): string {
+function historyOf({ bootId }: Context, ring: FrameRing, url: URL): string {
   const number = (name: string, byDefault: number, highest: number) => {
     const text = url.searchParams.get(name);
     if (text === null) return byDefault;
@@ -210,6 +301,7 @@ function historyOf({ bootId }: Context, { ring }: Board, url: URL): string {
   return `${JSON.stringify(head).slice(0, -1)},"frames":[${frames.join(',')}]}`;
 }
 
+const drainShape = z.strictObject({ isDrained: z.boolean() });
 const pinShape = z.strictObject({ version: z.int().positive().nullable() });
 const sloShape = z.strictObject({
   sloMs: z.number().min(controlLimits.minSloMs).max(controlLimits.maxSloMs).nullable(),
@@ -232,9 +324,10 @@ async function changeTask(
     what = version === null ? `unpin ${task}` : `pin ${task} to version ${version}`;
   } else {
     const { sloMs }: SloRequest = checkShape(sloShape, body, 'the request');
-    overrides.setSlo(task, sloMs ?? undefined);
+    await overrides.setSlo(task, sloMs ?? undefined);
     what = sloMs === null ? `objective of ${task} as configured` : `objective of ${task}: ${sloMs} ms`;
   }
+  if (overrides.isToldLater) return;
   const atMs = Math.round(clock.epochMs());
   board.tell({ atMs, kind: 'override', reason: 'Set by hand.', changes: [what] });
 }
