@@ -1,9 +1,9 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Browser, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest';
+import { addAxe, overflowPx, violations } from './axe.fixture.ts';
 import { chromiumPath, launch } from './browser.fixture.ts';
 import { ask, freePort, metric, type Served, serve, writeTasks } from './served.fixture.ts';
 
@@ -201,7 +201,6 @@ describe.skipIf(chromiumPath === undefined)('the live page', () => {
     );
   });
 
-  const axe = createRequire(import.meta.url).resolve('axe-core');
   for (const colorScheme of ['light', 'dark'] as const) {
     for (const [device, viewport] of [
       ['a desk', { width: 1400, height: 900 }],
@@ -211,30 +210,13 @@ describe.skipIf(chromiumPath === undefined)('the live page', () => {
         // Its own policy would keep the test's script out.
         const { page } = await open({ colorScheme, viewport, bypassCSP: true });
         await ask(served.http, 'digits', 20);
-        await page.addScriptTag({ path: axe });
+        await addAxe(page);
         expect(await violations(page)).toEqual([]);
         await page.getByRole('button', { name: 'Change digits' }).click();
         await page.getByRole('dialog').waitFor();
         expect(await violations(page)).toEqual([]);
-        const { scrollWidth, clientWidth } = await page.evaluate(() => {
-          const { scrollWidth, clientWidth } = document.documentElement;
-          return { scrollWidth, clientWidth };
-        });
-        expect(scrollWidth).toBeLessThanOrEqual(clientWidth);
+        expect(await overflowPx(page)).toBeLessThanOrEqual(0);
       });
     }
   }
 });
-
-interface Axe {
-  run(): Promise<{ violations: { id: string; nodes: { html: string; failureSummary?: string }[] }[] }>;
-}
-
-/** What axe-core finds wrong, as text. */
-async function violations(page: Page): Promise<string[]> {
-  const found = await page.evaluate(async () => {
-    const { axe } = window as unknown as { axe: Axe }; // The script that was added defines it.
-    return (await axe.run()).violations;
-  });
-  return found.flatMap(({ id, nodes }) => nodes.map((node) => `${id}: ${node.html} ${node.failureSummary}`));
-}

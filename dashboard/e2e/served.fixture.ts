@@ -56,11 +56,20 @@ export async function serve(
   return { ...JSON.parse(line), kill: () => kill(child) };
 }
 
-/** Starts `bonsai orchestrate`, with its page at a port. @returns ends it */
-export function orchestrate(root: string, controlPort: number, args: readonly string[]): () => Promise<void> {
+/**
+ * Starts `bonsai orchestrate`, with its page at a port.
+ * @param target a repository, or the file of a fleet
+ * @returns ends it
+ */
+export function orchestrate(
+  root: string,
+  controlPort: number,
+  args: readonly string[],
+  target: string = root,
+): () => Promise<void> {
   const child = spawn(
     process.execPath,
-    [main, 'orchestrate', root, '--control-port', String(controlPort), ...args],
+    [main, 'orchestrate', target, '--control-port', String(controlPort), ...args],
     { cwd: root, stdio: ['ignore', 'ignore', 'ignore'] },
   );
   return () => kill(child);

@@ -4,7 +4,7 @@ import type { FleetFrame } from '../../src/serve/control/messages.ts';
 const MAX_POINTS = 400;
 
 /** Servers that have an area of their own; the others share one. */
-export const STACKED_SERVERS = 8;
+export const STACKED_SERVERS = 64;
 
 /** Without a frame for so many usual spans there is a gap. */
 const GAP_SPANS = 3.5;

@@ -19,6 +19,9 @@ const HEIGHT = 156;
 /** More rows than this have no names beside them. */
 const NAMED_ROWS = 11;
 
+/** More areas than this are not named above their picture. */
+const NAMED_AREAS = 5;
+
 /** Letters of a name that fit beside a row. */
 const NAME_LETTERS = 8;
 
@@ -99,10 +102,10 @@ export function FleetTaskRow(props: {
           <dd data-value="hosts" class={lacks ? 'bad' : ''}>
             {known?.hosts ?? '–'} of {known?.replicas ?? '–'}
           </dd>
-          <dt>Accuracy, planned</dt>
-          <dd data-value="accuracy">
-            {percent(known?.servedAccuracy, 2)}, {percent(known?.plannedAccuracy, 2)}
-          </dd>
+          <dt>Accuracy served</dt>
+          <dd data-value="accuracy">{percent(known?.servedAccuracy, 2)}</dd>
+          <dt>Accuracy planned</dt>
+          <dd data-value="planned-accuracy">{percent(known?.plannedAccuracy, 2)}</dd>
           <dt>Objective{task.isSloByHand ? ' (by hand)' : ''}</dt>
           <dd data-value="slo">{task.sloMs === undefined ? 'none' : ms(task.sloMs)}</dd>
         </dl>
@@ -121,11 +124,17 @@ export function FleetTaskRow(props: {
         ]}
         range={fromZero(5)}
         paintBelow={(u, context) => paintStack(u, context, series, colourOf)}
-        legend={series.stack.map(({ server }) => (
-          <span key={server ?? ''}>
-            <i style={{ color: colourOf(server) }} /> {server ?? 'others'}
-          </span>
-        ))}
+        legend={
+          series.stack.length > NAMED_AREAS ? (
+            <span>{series.bands.length} servers</span>
+          ) : (
+            series.stack.map(({ server }) => (
+              <span key={server ?? ''}>
+                <i style={{ color: colourOf(server) }} /> {server ?? 'others'}
+              </span>
+            ))
+          )
+        }
         readout={(index) => `${perSecond(at(index, series.demandRps))}`}
       />
       <Chart

@@ -3,7 +3,7 @@ import { systemClock } from '../base/clock.ts';
 import { BonsaiError } from '../base/errors.ts';
 import { isHeld, readLease } from '../orchestrate/fleet/lease.ts';
 import { differencesOf, NO_OVERRIDES, withDrained } from '../orchestrate/fleet/overrides.ts';
-import { changeFleetOverrides } from '../orchestrate/fleet/overrides-file.ts';
+import { changeFleetOverrides, readFleetOverrides } from '../orchestrate/fleet/overrides-file.ts';
 import { type FleetRecord, readFleetRecord, type ServerRecord } from '../orchestrate/fleet/record.ts';
 import { alignedTable } from '../report/table.ts';
 import { type Context, processContext } from './context.ts';
@@ -38,13 +38,15 @@ ${EXIT_CODE_HELP}`,
     .action(async (path: string, options: { json?: boolean; decisions: number }) => {
       const context = processContext(options);
       const file = await readFleetFile(path);
-      const record = await readFleetRecord(file.state);
-      if (record === undefined) {
+      const saved = await readFleetRecord(file.state);
+      if (saved === undefined) {
         throw new BonsaiError(
           'missing_file',
           `There is no state of this fleet yet (${file.state}). Start it: bonsai orchestrate ${path}`,
         );
       }
+      // What was set since, and counts from the orchestrator's next look on.
+      const record = { ...saved, overrides: await readFleetOverrides(overridesPathOf(file)) };
       const lease = await readLease(leasePathOf(file));
       const orchestrator = lease !== undefined && isHeld(lease, systemClock) ? lease : undefined;
       const decisions = options.decisions === 0 ? [] : record.decisions.slice(-options.decisions);

@@ -1,18 +1,23 @@
 import { type IncomingMessage, request } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { InvalidArgumentError } from '../../base/errors.ts';
 import { ModelNotFoundError } from '../../repository/errors.ts';
 import { Access, type Tokens } from '../safety/tokens.ts';
 import { Board, type Look } from './board.ts';
 import { MAX_REPLAY_FRAMES, MAX_UNREAD_BYTES } from './event-stream.ts';
+import { FleetBoard, type FleetDescription } from './fleet-board.ts';
 import { FrameRing } from './frame-ring.ts';
 import { type Overrides, type TaskOverride, withOverride } from './overrides.ts';
-import { type ControlServer, controlLimits, createControlServer } from './server.ts';
+import { type ControlServer, controlLimits, createControlServer, type Watched } from './server.ts';
 
 let control: ControlServer;
 let board: Board;
 let port: number;
 let byTask: ReadonlyMap<string, TaskOverride>;
+let fleet: FleetBoard;
+/** What was asked of the fleet's servers. */
+let drained: Map<string, boolean>;
 
 const overrides: Overrides = {
   get byTask() {
@@ -27,6 +32,16 @@ const overrides: Overrides = {
   },
 };
 
+let watched: Watched[];
+
+const describeFleet = (state: string): FleetDescription => ({
+  startedAtMs: 0,
+  policy: 'plan',
+  orchestrator: { isActive: true, pid: 1, host: 'box', term: 2, sinceMs: 0 },
+  tasks: [],
+  state,
+});
+
 async function listen(tokens: Tokens = {}, host = '127.0.0.1'): Promise<void> {
   byTask = new Map();
   board = new Board({
@@ -40,8 +55,18 @@ async function listen(tokens: Tokens = {}, host = '127.0.0.1'): Promise<void> {
       ],
     }),
   });
+  drained = new Map();
+  fleet = new FleetBoard({ describe: () => describeFleet('the whole state') });
+  watched = [{ board, overrides }];
   control = createControlServer({
-    watched: [{ board, overrides }],
+    watched,
+    fleet: {
+      board: fleet,
+      drain: async (server, isDrained) => {
+        if (server !== 'edge-1') throw new InvalidArgumentError(`There is no ${server}.`);
+        drained.set(server, isDrained);
+      },
+    },
     access: new Access(tokens),
     clock: { nowMs: () => 0, epochMs: () => 0 },
     host,
@@ -280,5 +305,97 @@ describe('the page', () => {
     '/api/v2',
   ])('is all that there is: not %s', async (path) => {
     expect((await call('GET', path)).status).toBe(404);
+  });
+});
+
+describe('a fleet', () => {
+  const drain = (headers: Record<string, string> = {}, body = '{"isDrained":true}', server = 'edge-1') =>
+    call('POST', `/api/v1/fleet/servers/${server}/drain`, { ...JSON_TYPE, ...headers }, body);
+
+  test('is told as a whole, and every server says that it belongs to one', async () => {
+    const { text } = await call('GET', '/api/v1/fleet');
+    expect(JSON.parse(text)).toMatchObject({
+      schemaVersion: 1,
+      policy: 'plan',
+      overrides: 'open',
+      orchestrator: { isActive: true, pid: 1, host: 'box', term: 2 },
+      state: 'the whole state',
+    });
+    expect(JSON.parse((await call('GET', '/api/v1/overview')).text).isFleet).toBe(true);
+    expect((await call('GET', '/api/v1/fleet/nothing')).status).toBe(404);
+    expect((await call('GET', '/api/v1/fleet/history/more')).status).toBe(404);
+    expect((await call('POST', '/api/v1/fleet')).status).toBe(405);
+  });
+
+  test('streams what it is first of all, then frames that are kept and news that are not', async () => {
+    const frame = { atMs: 1, spanMs: 1000, tasks: {} };
+    control.pushFleet(describeFleet('before anybody looked'), frame);
+    const response = await open('GET', '/api/v1/fleet/events');
+    let text = '';
+    response.on('data', (chunk) => {
+      text += chunk;
+    });
+    await vi.waitFor(() => expect(text).toContain(': hello'));
+    expect(text).toMatch(/^event: fleet\ndata: .*"the whole state"/);
+    control.pushFleet(describeFleet('some news'), frame);
+    await vi.waitFor(() => expect(text).toContain('"some news"'));
+    expect(text).toMatch(/id: \w+-2\ndata: \{"seq":2,/);
+    expect(text).not.toContain('before anybody looked');
+    response.destroy();
+    const page = JSON.parse((await call('GET', '/api/v1/fleet/history')).text);
+    expect(page.frames.map(({ seq }: { seq: number }) => seq)).toEqual([1, 2]);
+  });
+
+  test('has its servers drained by who may change it, and by nobody else', async () => {
+    expect((await drain()).status).toBe(204);
+    expect((await drain({}, '{"isDrained":false}')).status).toBe(204);
+    expect(drained).toEqual(new Map([['edge-1', false]]));
+    expect((await drain({}, '{"isDrained":true}', 'edge-9')).status).toBe(400);
+    expect((await drain({}, '{"isDrained":1}')).status).toBe(400);
+    expect((await drain({ 'Content-Type': 'text/plain' })).status).toBe(415);
+    expect((await drain({ 'Sec-Fetch-Site': 'cross-site' })).status).toBe(403);
+    expect((await call('GET', '/api/v1/fleet/servers/edge-1/drain')).status).toBe(405);
+    await close();
+    await listen({ administration: ['secret'] });
+    expect((await drain()).status).toBe(401);
+    expect((await drain({ Authorization: 'Bearer wrong' })).status).toBe(401);
+    expect(drained.size).toBe(0);
+    expect((await drain({ Authorization: 'Bearer secret' })).status).toBe(204);
+    expect(JSON.parse((await call('GET', '/api/v1/fleet')).text).overrides).toBe('token');
+  });
+
+  test('gains and loses servers while it runs; who follows one that left is let go', async () => {
+    const other = new Board({
+      server: 'there',
+      describe: () => ({ startedAtMs: 0, overrides: 'open', tasks: [] }),
+    });
+    watched.push({ board: other });
+    expect((await call('GET', '/api/v1/overview?server=there')).status).toBe(200);
+    const response = await open('GET', '/api/v1/events?server=there');
+    const ended = new Promise((resolve) => response.resume().on('end', resolve));
+    watched.pop();
+    other.end();
+    await ended;
+    expect((await call('GET', '/api/v1/overview?server=there')).status).toBe(404);
+  });
+
+  test('has no routes where servers are not run as one', async () => {
+    await close();
+    board = new Board({ server: 'here', describe: () => ({ startedAtMs: 0, overrides: 'open', tasks: [] }) });
+    control = createControlServer({
+      watched: [{ board }],
+      access: new Access(),
+      clock: { nowMs: () => 0, epochMs: () => 0 },
+      host: '127.0.0.1',
+      onError: (thrown) => {
+        throw thrown;
+      },
+    });
+    await new Promise<void>((resolve) => control.server.listen(0, '127.0.0.1', resolve));
+    port = (control.server.address() as AddressInfo).port; // A listening TCP server has one.
+    for (const path of ['', '/history', '/events'])
+      expect((await call('GET', `/api/v1/fleet${path}`)).status).toBe(404);
+    expect((await drain()).status).toBe(404);
+    expect(JSON.parse((await call('GET', '/api/v1/overview')).text).isFleet).toBeUndefined();
   });
 });
