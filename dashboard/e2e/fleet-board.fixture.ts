@@ -1,6 +1,6 @@
 import type { AddressInfo } from 'node:net';
 import { FleetFrames } from '../../src/cli/fleet-frames.ts';
-import type { FleetRecord, ServerRecord } from '../../src/orchestrate/fleet/record.ts';
+import type { FleetDecision, FleetRecord, ServerRecord } from '../../src/orchestrate/fleet/record.ts';
 import { Board } from '../../src/serve/control/board.ts';
 import { FleetBoard, type FleetDescription } from '../../src/serve/control/fleet-board.ts';
 import type { TaskOverview } from '../../src/serve/control/messages.ts';
@@ -17,10 +17,10 @@ const accuracyOf = (version: number) => 0.97 - 0.02 * version;
 
 /** How a made-up fleet is at a second: demand swings, versions follow it, some servers are in trouble. */
 export function recordAt(second: number, size: number): FleetRecord {
-  const hostsOf = (task: number) =>
-    Array.from({ length: size }, (_, i) => i).filter((i) => i % TASKS.length === task || size <= 4);
+  const isHost = (i: number, task: number) => i % TASKS.length === task || size <= 4;
+  const hosts = TASKS.map((_, task) => Array.from({ length: size }).filter((_, i) => isHost(i, task)).length);
   const demandOf = (task: number) =>
-    Math.max(2, (3 + task) * hostsOf(task).length * (1.2 + Math.sin(second / (70 + 50 * task) + task)));
+    Math.max(2, (3 + task) * hosts[task]! * (1.2 + Math.sin(second / (70 + 50 * task) + task)));
   const versionOf = (i: number, task: number) => {
     const level = Math.sin((second - 2 * (i % 40)) / (70 + 50 * task) + task);
     return Math.min(VERSIONS.length, Math.max(1, Math.round(3 + 2 * level)));
@@ -28,7 +28,7 @@ export function recordAt(second: number, size: number): FleetRecord {
   const servers = Array.from({ length: size }, (_, i): ServerRecord => {
     const isDown = i % FAULTY === FAULTY - 3;
     const isDrained = i % FAULTY === FAULTY - 2 || undefined;
-    const own = TASKS.flatMap((task, k) => (hostsOf(k).includes(i) && !isDrained ? [{ task, k }] : []));
+    const own = TASKS.flatMap((task, k) => (isHost(i, k) && !isDrained ? [{ task, k }] : []));
     return {
       name: `edge-${i + 1}`,
       http: `10.0.0.${i + 1}:8000`,
@@ -47,7 +47,7 @@ export function recordAt(second: number, size: number): FleetRecord {
         version: versionOf(i, k),
         plannedVersion: versionOf(i, k),
         weight: isDown ? 0 : 40 + ((7 * i) % 60),
-        demandRps: isDown ? 0 : demandOf(k) / hostsOf(k).length,
+        demandRps: isDown ? 0 : demandOf(k) / hosts[k]!,
       })),
     };
   });
@@ -82,15 +82,23 @@ export function recordAt(second: number, size: number): FleetRecord {
         plannedAccuracy: mean + 0.002,
       };
     }),
-    decisions: Array.from({ length: 20 }, (_, i) => ({
-      atMs: START_MS + 1000 * (second - 60 + 3 * i),
-      kind: i % 2 === 0 ? ('begin' as const) : ('done' as const),
-      server: `edge-${i + 1}`,
-      text:
-        i % 2 === 0
-          ? `switch digits 3 -> 2 on edge-${i + 1}: edge-${i + 1} is to carry 14.2 req/s (12 %) of digits, which version 2 does in 0.61 cores.`
-          : `switch digits 3 -> 2 on edge-${i} took 1.2 s.`,
-    })),
+    decisions: Array.from({ length: 20 }, (_, i) => decisionAt(2 * Math.floor(second / 10) - 19 + i, size)),
+  };
+}
+
+/** Every ten seconds a change begins and is done. */
+function decisionAt(number: number, size: number): FleetDecision {
+  const index = Math.abs(number) >> 1;
+  const server = `edge-${1 + ((5 * index) % size)}`;
+  const what = `switch ${TASKS[index % TASKS.length]} ${1 + (index % 3)} -> ${2 + (index % 3)} on ${server}`;
+  const isBegin = number % 2 === 0;
+  return {
+    atMs: START_MS + 5_000 * number,
+    kind: isBegin ? 'begin' : 'done',
+    server,
+    text: isBegin
+      ? `${what}: ${server} is to carry ${(8.3 + (index % 9)).toFixed(1)} req/s (33 %), which version ${2 + (index % 3)} does in 0.61 cores.`
+      : `${what} took 1.2 s.`,
   };
 }
 
@@ -148,7 +156,7 @@ export async function fleetBoard(size: number, options: { readonly isActive?: bo
       for (let i = 0; i < count; i++) {
         second++;
         record = recordAt(second, size);
-        const news = { ...record, decisions: record.decisions.slice(-1) };
+        const news = { ...record, decisions: record.decisions.slice(-2) };
         control.pushFleet({ ...describe(), state: news }, frames.add(record));
       }
     },

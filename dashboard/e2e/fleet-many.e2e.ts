@@ -74,10 +74,10 @@ describe.skipIf(chromiumPath === undefined)('the page of a fleet', () => {
       expect((await namesIn(page)).every((name) => name!.includes('edge-19'))).toBe(true),
     );
     expect(await page.locator('.servers [role=status]').textContent()).toBe(`11 of ${SERVERS}`);
-    await page.getByLabel('Name').fill('');
-    await page.getByLabel('Health').selectOption('drained');
+    await page.getByRole('searchbox', { name: 'Name' }).fill('');
+    await page.getByRole('combobox', { name: 'Health' }).selectOption('drained');
     await vi.waitFor(async () => expect((await namesIn(page)).slice(0, 2)).toEqual(['edge-22', 'edge-45']));
-    await page.getByLabel('Health').selectOption('all');
+    await page.getByRole('combobox', { name: 'Health' }).selectOption('all');
     await page.getByRole('button', { name: `Show all ${SERVERS}` }).press('Enter');
     await vi.waitFor(async () => expect(await namesIn(page)).toHaveLength(SERVERS));
     await page.context().close();

@@ -16,7 +16,7 @@ import { useThemeKey } from './use-theme-key.ts';
 
 /** What all servers of a fleet do together. */
 export function FleetPage({ store }: { readonly store: FleetStore }) {
-  const [tick, redraw] = useReducer((count: number) => count + 1, 0);
+  const [, redraw] = useReducer((count: number) => count + 1, 0);
   const [changing, setChanging] = useState<string>();
   const [draining, setDraining] = useState<string>();
   const [filter, setFilter] = useState<ServerFilter>(NO_FILTER);
@@ -115,7 +115,6 @@ export function FleetPage({ store }: { readonly store: FleetStore }) {
                   frames={store.frames}
                   order={namesInOrder}
                   shown={new Set(shown.map(({ name }) => name))}
-                  tick={tick}
                   time={time}
                   onChange={() => setChanging(entry.task)}
                 />

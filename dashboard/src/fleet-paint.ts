@@ -17,6 +17,10 @@ export function paintStack(
   colourOf: (server: string | undefined) => string,
 ): void {
   const base = new Float64Array(x.length);
+  // An hour of a large fleet has 20,000 corners: what is the same for all of them is found once.
+  const left = Float64Array.from(x, (seconds) => u.valToPos(seconds, 'x', true));
+  const bottom = u.valToPos(0, 'y', true);
+  const pxPerRps = u.valToPos(1, 'y', true) - bottom;
   for (const { server, values } of stack) {
     context.fillStyle = colourOf(server);
     for (let start = 0; start < x.length; ) {
@@ -27,17 +31,14 @@ export function paintStack(
       let end = start;
       while (end < x.length && values[end] !== null) end++;
       context.beginPath();
-      for (let i = start; i < end; i++) context.lineTo(...place(i, base[i]! + (values[i] ?? 0)));
-      for (let i = end - 1; i >= start; i--) context.lineTo(...place(i, base[i]!));
+      for (let i = start; i < end; i++)
+        context.lineTo(left[i]!, bottom + pxPerRps * (base[i]! + (values[i] ?? 0)));
+      for (let i = end - 1; i >= start; i--) context.lineTo(left[i]!, bottom + pxPerRps * base[i]!);
       context.closePath();
       context.fill();
       start = end;
     }
     for (let i = 0; i < x.length; i++) base[i]! += values[i] ?? 0;
-  }
-
-  function place(i: number, y: number): [number, number] {
-    return [u.valToPos(x[i]!, 'x', true), u.valToPos(y, 'y', true)];
   }
 }
 

@@ -92,6 +92,7 @@ export function fleetTaskSeriesOf(
       demand.push(last === undefined ? null : 0);
       versions.push(null);
     }
+    let total = 0;
     for (const frame of own) {
       for (const [name, [version, demandRps]] of Object.entries(frame.servers)) {
         // One that has left the fleet since has its place after the others.
@@ -103,11 +104,10 @@ export function fleetTaskSeriesOf(
         server.demand[index]! += demandRps / own.length;
         server.versions[index] = version;
         server.total += demandRps;
+        total += demandRps;
       }
     }
-    series.demandRps.push(
-      mean((frame) => Object.values(frame.servers).reduce((sum, [, demandRps]) => sum + demandRps, 0)),
-    );
+    series.demandRps.push(last === undefined ? null : total / own.length);
     series.plannedRps.push(mean(({ plannedRps }) => plannedRps));
     series.unservedRps.push(mean(({ unservedRps }) => unservedRps));
     series.servedPercent.push(percentOf(mean(({ servedAccuracy }) => servedAccuracy)));

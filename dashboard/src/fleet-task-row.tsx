@@ -16,6 +16,9 @@ const refused = () => palette().refused;
 
 const HEIGHT = 156;
 
+/** Steps in which the time that is drawn is moved on. */
+const STEP_MS = 10_000;
+
 /** More rows than this have no names beside them. */
 const NAMED_ROWS = 11;
 
@@ -35,17 +38,18 @@ export function FleetTaskRow(props: {
   readonly order: readonly string[];
   /** Of these, the ones to be shown. */
   readonly shown: ReadonlySet<string>;
-  readonly tick: number;
   readonly time: TimeProps;
   readonly onChange: () => void;
 }) {
-  const { task, known, plan, frames, order, shown, tick, time, onChange } = props;
+  const { task, known, plan, frames, order, shown, time, onChange } = props;
   const { fromMs, toMs } = time;
   const colours = useMemo(() => coloursOf(task), [task.versions, time.themeKey]);
-  // The store changes in place, and counts its changes.
+  // The store changes in place. A little more than is shown, so that it is not made anew while nothing has come.
+  const last = frames.at(-1)?.seq;
+  const [stepFrom, stepTo] = [Math.floor(fromMs / STEP_MS) * STEP_MS, Math.ceil(toMs / STEP_MS) * STEP_MS];
   const series = useMemo(
-    () => fleetTaskSeriesOf(frames, task.task, order, fromMs, toMs),
-    [tick, fromMs, toMs],
+    () => fleetTaskSeriesOf(frames, task.task, order, stepFrom, stepTo),
+    [last, frames.length, order, stepFrom, stepTo],
   );
   const bands = series.bands.filter(({ server }) => shown.has(server));
   const places = useMemo(() => new Map(order.map((name, place) => [name, place])), [order]);

@@ -62,6 +62,25 @@ test('the status of a fleet shows servers, tasks, versions, weights, health and 
   `);
 });
 
+test('says what people have set by hand', () => {
+  const [first, ...others] = record.servers;
+  const text = statusText(
+    {
+      ...record,
+      overrides: { tasks: { mnist: { version: 2, sloMs: 80 } }, drained: ['edge-1'] },
+      servers: [{ ...first!, isDrained: true }, ...others],
+    },
+    undefined,
+    1_000_000,
+  );
+  expect(text).toContain(
+    'By hand: edge-1 is drained: it gets no requests, and its tasks move to other servers.',
+  );
+  expect(text).toContain('By hand: mnist is pinned to version 2.');
+  expect(text).toContain('By hand: The objective of mnist is 80 ms.');
+  expect(text).toMatch(/^edge-1 {2}up, drained +31 % of 2/m);
+});
+
 test('says where nobody orchestrates, and what troubles the balancer', () => {
   const text = statusText(
     { ...record, balancer: { kind: 'NGINX', error: 'it refuses' } },

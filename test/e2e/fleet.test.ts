@@ -86,7 +86,7 @@ describe.skipIf(!hasNginx)(`a fleet behind NGINX${why}`, () => {
   }
 
   function orchestrate(): void {
-    const child = spawn(process.execPath, [main, 'orchestrate', file, '--json'], {
+    const child = spawn(process.execPath, [main, 'orchestrate', file, '--json', '--control-port', '0'], {
       cwd: folder,
       stdio: ['ignore', 'pipe', 'inherit'],
     });
