@@ -123,7 +123,9 @@ describe.skipIf(chromiumPath === undefined)("a fleet's page", () => {
       const weights = state.servers.flatMap(({ tasks }) => tasks.map(({ weight }) => String(weight)));
       expect(shown.weights.toSorted()).toEqual(weights.toSorted());
     }, WAIT);
-    expect(await page.locator('[data-value=lease]').textContent()).toMatch(/process \d+ on .* has the lease/);
+    expect(await page.locator('[data-value=lease]').textContent()).toMatch(
+      /process \d+ on .* has held the lease for/,
+    );
     await page.getByRole('link', { name: 'edge-2' }).click();
     await page.locator('.row.machine').waitFor();
     expect(
@@ -185,7 +187,7 @@ describe.skipIf(chromiumPath === undefined)("a fleet's page", () => {
       const other = `http://127.0.0.1:${port}/`;
       await vi.waitFor(async () => expect((await fetch(other)).status).toBe(200), WAIT);
       const page = await open(other);
-      await page.getByText(/This orchestrator waits for the lease: process \d+/).waitFor();
+      await page.getByText(/This orchestrator waits: process \d+ .* has held the lease/).waitFor();
       await row(page, 'edge-2').waitFor();
       await page.close();
     } finally {

@@ -64,7 +64,7 @@ export function FleetPage({ store }: { readonly store: FleetStore }) {
       {(connection === 'locked' || connection === 'refused') && <Locked feed={store} />}
       {fleet !== undefined && !fleet.orchestrator.isActive && (
         <p class="banner waiting" role="status">
-          This orchestrator waits for the lease: {holderText(fleet.orchestrator, nowMs)}{' '}
+          This orchestrator waits: {holderText(fleet.orchestrator, nowMs)}{' '}
           {state === undefined
             ? 'Nothing is known of the fleet yet.'
             : 'What is shown is what that one writes down; what you set by hand counts there, too.'}

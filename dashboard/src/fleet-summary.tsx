@@ -75,6 +75,7 @@ function Figure(props: {
 /** Who has the lease, and since when. */
 export function holderText({ pid, host, term, sinceMs }: FleetOrchestrator, nowMs: number): string {
   if (pid === undefined) return 'nobody has the lease at the moment.';
-  const since = sinceMs === undefined ? '' : `, for ${duration(nowMs - sinceMs)}`;
-  return `process ${pid} on ${host ?? '?'} has the lease${since}${term === undefined ? '' : `, as number ${term}`}.`;
+  const held =
+    sinceMs === undefined ? 'holds the lease' : `has held the lease for ${duration(nowMs - sinceMs)}`;
+  return `process ${pid} on ${host ?? '?'} ${held}${term === undefined ? '' : ` (term ${term})`}.`;
 }
