@@ -6,6 +6,8 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { systemClock } from '../src/base/clock.ts';
+import { v2Server } from '../src/orchestrate/adapters/v2-server.ts';
 import { writeConstantFamily } from './constant-family.fixture.ts';
 
 const main = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
@@ -88,6 +90,13 @@ test('the policy bonsai loads what it wants to have in memory, and chooses among
     timeout: 20_000,
     interval: 200,
   });
+  // Who looks from outside, as a fleet does, sees that somebody decides here already.
+  const adapter = v2Server({ url: http, metricsUrl: new URL(metrics).origin, clock: systemClock });
+  try {
+    expect(await adapter.observe(AbortSignal.timeout(10_000))).toMatchObject({ ownPolicy: 'bonsai' });
+  } finally {
+    await adapter.close();
+  }
   expect(await (await fetch(metrics)).text()).toMatch(/^bonsai_notice_active\{server=".*"\} [01]$/m);
   child!.kill('SIGTERM');
   const [code] = await once(child!, 'exit');
