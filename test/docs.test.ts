@@ -15,6 +15,16 @@ const documents = [
   ...readdirSync(join(root, 'docs/decisions')).map((name) => `docs/decisions/${name}`),
 ];
 
+const helps = new Map<string, string>();
+
+/** Asked once of each command: that starts a program. */
+function helpOf(command: string): string {
+  const help =
+    helps.get(command) ?? execFileSync(process.execPath, [main, command, '--help'], { encoding: 'utf8' });
+  helps.set(command, help);
+  return help;
+}
+
 describe('documentation', () => {
   it.each(documents)('%s links to files that are there', (document) => {
     const text = readFileSync(join(root, document), 'utf8');
@@ -48,7 +58,7 @@ describe('documentation', () => {
     const commands = [...text.matchAll(/^npx bonsai (\S+)(.*)$/gm)];
     expect(commands.length).toBeGreaterThan(2);
     for (const [, command, rest] of commands) {
-      const help = execFileSync(process.execPath, [main, command!, '--help'], { encoding: 'utf8' });
+      const help = helpOf(command!);
       for (const [flag] of rest!.matchAll(/--[a-z-]+/g)) expect(help, `${command} ${flag}`).toContain(flag);
     }
   });
