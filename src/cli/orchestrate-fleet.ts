@@ -14,7 +14,7 @@ import type { FleetOptions } from '../orchestrate/fleet/state.ts';
 import type { Policy } from '../policy/policy.ts';
 import { policyByName } from '../policy/registry.ts';
 import { listTasks, readManifest } from '../repository/store.ts';
-import { DEFAULT_HOST } from '../serve/server.ts';
+import { DEFAULT_HOST } from '../serve/listen.ts';
 import type { Context } from './context.ts';
 import { DEFAULT_FLEET_CONTROL_PORT, fleetControl } from './fleet-control.ts';
 import {
