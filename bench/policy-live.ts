@@ -4,19 +4,20 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { processContext } from '../src/cli/context.ts';
 import { labelledInputs } from '../src/cli/inputs.ts';
+import { oracleOn, SERVICE_CV, simulatedOn } from '../src/experiment/live/expected.ts';
+import { LIVE_CONNECTIONS } from '../src/experiment/live/run-live.ts';
+import { overloadRates, serverScenario, THESIS_SLO_MS } from '../src/experiment/live/scenario.ts';
+import { windowsOf } from '../src/experiment/traces.ts';
 import { type DemandProfile, dueTimes } from '../src/load/arrivals.ts';
 import { runJointLoop, type TaskLoad } from '../src/load/joint-loop.ts';
 import type { LabelledInputs } from '../src/load/labelled-inputs.ts';
 import { percentilesOf, type RequestRecord, recordsToCsv } from '../src/load/records.ts';
-import { readTrace, traceProfile, traceWindow } from '../src/load/trace.ts';
+import { readTrace } from '../src/load/trace.ts';
 import { withTrend } from '../src/load/trend.ts';
 import { v2Server } from '../src/orchestrate/adapters/v2-server.ts';
-import { dispatchPolicyByName } from '../src/policy/registry.ts';
 import { dataModule } from '../src/port/data/registry.ts';
-import { acceptableOf, frontierOf } from '../src/repository/frontier.ts';
 import { listTasks, modelPathOf, readManifest, writeTask } from '../src/repository/store.ts';
 import type { TaskManifest } from '../src/repository/types.ts';
-import { served } from '../src/simulate/contestants.ts';
 import { oracleSummary } from '../src/simulate/oracle-bounds.ts';
 import { recordedWorkload } from '../src/simulate/recorded-workload.ts';
 import {
@@ -25,8 +26,6 @@ import {
   type VersionFigures,
   versionFigures,
 } from '../src/simulate/scenario.ts';
-import { simulate } from '../src/simulate/simulate.ts';
-import { summarizeSimulation } from '../src/simulate/summary.ts';
 import { CLIENT_CPU, clock, cpuSecondsOf, pinTo, say, sleep, startServer } from './serve-harness.ts';
 
 /**
@@ -59,7 +58,7 @@ const { values: options } = parseArgs({
     out: { type: 'string' },
   },
 });
-const SLO_MS = 400;
+const SLO_MS = THESIS_SLO_MS;
 const TIMEOUT_MS = 10 * SLO_MS;
 const durationMs = 1000 * Number(options.duration);
 const seed = Number(options.seed);
@@ -68,10 +67,7 @@ const warmUpMs = 1000 * Number(options['warm-up']);
 const lengthMs = warmUpMs + durationMs;
 /** From the server's readiness to the first request: what it loads at the start is loaded. */
 const SETTLE_MS = 8_000;
-/** A thousand requests a second that wait for most of the objective: what the server has not accepted it cannot refuse. */
-const CONNECTIONS = 1_200;
-/** Service times of one version on one pinned CPU vary by so little. */
-const SERVICE_CV = 0.1;
+const CONNECTIONS = LIVE_CONNECTIONS;
 const BARS = { violations: 0.001, gap: 0.75, cpu: [0.8, 0.95], accuracyError: 0.015, violationError: 0.003 };
 
 interface LiveTask {
@@ -108,8 +104,11 @@ async function main(): Promise<void> {
 
 async function measure(root: string, tracePath: string): Promise<void> {
   const tasks = await prepare(root);
-  const scenario = scenarioOf(tasks.map(({ manifest }) => manifest));
-  const rates = ratesOf(scenario, Number(options.overload));
+  const scenario = serverScenario(
+    tasks.map(({ manifest }) => manifest),
+    SLO_MS,
+  );
+  const rates = overloadRates(scenario, Number(options.overload));
   const demand = await demandOf(tracePath, rates);
   const due = demand.map((profile, k) => dueTimes(profile, { spacing: 'poisson', seed: seed * 100 + k }));
   for (const [k, { manifest }] of tasks.entries()) {
@@ -129,7 +128,7 @@ async function measure(root: string, tracePath: string): Promise<void> {
   const results = lives.map((each) => report(each, lives, scenario));
   const reaction = options['no-reaction']
     ? undefined
-    : await reactionOf(root, tasks, scenario, ratesOf(scenario, 2));
+    : await reactionOf(root, tasks, scenario, overloadRates(scenario, 2));
   if (options.json !== undefined) {
     const description = { durationMs, seed, sloMs: SLO_MS, rates, repository: options.repository };
     await writeFile(options.json, `${JSON.stringify({ ...description, results, reaction }, null, 2)}\n`);
@@ -178,37 +177,12 @@ function pair(text: string): [string, string] {
   return [text.slice(0, at), text.slice(at + 1)];
 }
 
-/** The same server in virtual time: what the policies may use, with the admission and the margins of the server. */
-function scenarioOf(manifests: readonly TaskManifest[]): Scenario {
-  return makeScenario({
-    tasks: manifests.map(({ task, variants }) => ({
-      task,
-      sloMs: SLO_MS,
-      weight: 1,
-      variants: acceptableOf(frontierOf(variants, 'inverseThroughput'), undefined),
-    })),
-    admission: 'feasible',
-    residency: 'all',
-  });
-}
-
-/** Demand at which the most accurate versions need so many times the CPU, each task the same part of it. */
-function ratesOf(scenario: Scenario, overload: number): number[] {
-  return scenario.tasks.map((task) => {
-    const [largest] = versionFigures(task, scenario);
-    return (1000 * overload) / scenario.tasks.length / largest!.serviceMs;
-  });
-}
-
 /** A window of the stream for each task, one after the other, each with a trend of its own. */
 async function demandOf(path: string, rates: readonly number[]): Promise<DemandProfile[]> {
   const trace = await readTrace(path);
-  const traceMs = trace.counts.length * trace.intervalMs;
-  return rates.map((meanRps, k) => {
-    const startMs = (k * durationMs) % Math.max(1, traceMs - lengthMs + 1);
-    const window = traceProfile(traceWindow(trace, startMs, startMs + lengthMs), meanRps);
-    return withTrend(window, { seed: seed * 10 + k, swing: Number(options.swing), warmUpMs });
-  });
+  return windowsOf(trace, rates, lengthMs).map((window, k) =>
+    withTrend(window, { seed: seed * 10 + k, swing: Number(options.swing), warmUpMs }),
+  );
 }
 
 async function live(
@@ -332,16 +306,22 @@ function figuresOf(records: readonly (readonly RequestRecord[])[], scenario: Sce
 /** What the simulator and the oracle expect of a run, without one. */
 function foretell(scenario: Scenario, due: readonly ArrayLike<number>[]): void {
   for (const policy of options.policies!.split(',')) {
-    const { meanAccuracy, violationRatio, cpuUtilization } = predictionOf(policy, due, warmUpMs, scenario);
+    const { meanAccuracy, violationRatio, cpuUtilization } = simulatedOn(policy, scenario, {
+      due,
+      countedFromMs: warmUpMs,
+      lengthMs,
+      seed,
+    });
     say(
       `${policy} simulated: accuracy ${percent(meanAccuracy)}, violations ${percent(violationRatio, 3)}, CPU ${percent(cpuUtilization, 1)}`,
     );
   }
-  const counted = due.map((times) =>
-    Array.from(times, (atMs) => atMs - warmUpMs).filter((atMs) => atMs >= 0),
-  );
-  const workload = recordedWorkload(counted, { durationMs, serviceCv: SERVICE_CV, seed });
-  const { meanAccuracy, violationRatio } = oracleSummary(scenario, workload, 'feasible');
+  const { meanAccuracy, violationRatio } = oracleOn(scenario, {
+    due,
+    countedFromMs: warmUpMs,
+    lengthMs,
+    seed,
+  });
   say(`oracle: accuracy ${percent(meanAccuracy)}, drops ${percent(violationRatio, 3)}`);
 }
 
@@ -370,7 +350,8 @@ function report(live: Live, lives: readonly Live[], scenario: Scenario): object 
       ? undefined
       : (figures.accuracy - trivialAccuracy) / (best - trivialAccuracy);
   const due = live.records.map((own) => own.map(({ dueMs }) => dueMs));
-  const predicted = predictionOf(live.policy, due, live.countedFromMs, scenario);
+  const arrivals = { due, countedFromMs: live.countedFromMs, lengthMs, seed };
+  const predicted = simulatedOn(live.policy, scenario, arrivals);
   const isOurs = live.policy === 'bonsai';
   const verdict = (isMet: boolean) => (isOurs ? (isMet ? ', met' : ', MISSED') : '');
   say('');
@@ -427,36 +408,6 @@ function report(live: Live, lives: readonly Live[], scenario: Scenario): object 
       cpu: predicted.cpuUtilization,
     },
   };
-}
-
-/** What the simulator says of the policy on the same arrivals, those of the warm-up met but not counted. */
-function predictionOf(
-  name: string,
-  due: readonly ArrayLike<number>[],
-  countedFromMs: number,
-  scenario: Scenario,
-) {
-  const policy = dispatchPolicyByName(name);
-  const workload = recordedWorkload(due, { durationMs: lengthMs, serviceCv: SERVICE_CV, seed });
-  // One that names a version per task has that one in memory, and the next one while it loads.
-  const residency = policy.dispatch === undefined ? 1 : 'all';
-  const own = makeScenario({ ...scenario, residency, initial: 'largest' });
-  const run = simulate({ scenario: own, workload, policy: served(policy) });
-  const from = workload.arrivalMs.findIndex((atMs) => atMs >= countedFromMs);
-  return summarizeSimulation({
-    ...run,
-    workload: {
-      ...workload,
-      arrivalMs: workload.arrivalMs.subarray(from),
-      task: workload.task.subarray(from),
-      multiplier: workload.multiplier.subarray(from),
-    },
-    outcome: run.outcome.subarray(from),
-    latencyMs: run.latencyMs.subarray(from),
-    versionIndex: run.versionIndex.subarray(from),
-    server: run.server.subarray(from),
-    cpu: run.cpu.filter(({ atMs }) => atMs > countedFromMs),
-  });
 }
 
 /** The scenario with the service times that the server measured, where it did. */

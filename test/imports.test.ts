@@ -20,6 +20,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   load: ['base'],
   simulate: ['policy', 'load', 'repository', 'base'],
   report: ['base'],
+  experiment: ['orchestrate', 'simulate', 'load', 'policy', 'repository', 'report', 'base'],
   cli: [
     'base',
     'graph',
@@ -34,6 +35,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
     'load',
     'simulate',
     'report',
+    'experiment',
   ],
 };
 

@@ -48,6 +48,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   orchestrate: async () => (await import('./orchestrate.ts')).orchestrateCommand(),
   fleet: async () => (await import('./fleet.ts')).fleetCommand(),
   stress: async () => (await import('./stress.ts')).stressCommand(),
+  experiment: async () => (await import('./experiment.ts')).experimentCommand(),
   simulate: async () => (await import('./simulate.ts')).simulateCommand(),
   demo: async () => (await import('./demo.ts')).demoCommand(),
   download: async () => (await import('./download.ts')).downloadCommand(),

@@ -1,19 +1,19 @@
 import { BonsaiError, messageOf } from '../base/errors.ts';
 import type { TargetDescription } from '../engine/target.ts';
 import { CLOSED_LOOP_DEFAULTS, findMaximalThroughput, measureThroughput } from '../load/closed-loop.ts';
-import { InferClient } from '../load/infer-client.ts';
-import type { LabelledInputs } from '../load/labelled-inputs.ts';
-import type { Throughput } from '../port/pipeline/types.ts';
-import { type LatencyMeasurement, latencyDefaults, summarizeLatencies } from '../port/profile/latency.ts';
-import { repeatDefaults, repeatUntilStable, untilAnswered } from '../port/profile/throughput.ts';
-import type { ContestedThroughput, Profile, TaskManifest } from '../repository/types.ts';
 import {
   addStreams,
   CONTEST_REQUESTS_PER_WINDOW,
   type Contestant,
   type StreamCount,
   whileContested,
-} from './contest.ts';
+} from '../load/contest.ts';
+import { InferClient } from '../load/infer-client.ts';
+import type { LabelledInputs } from '../load/labelled-inputs.ts';
+import type { Throughput } from '../port/pipeline/types.ts';
+import { type LatencyMeasurement, latencyDefaults, summarizeLatencies } from '../port/profile/latency.ts';
+import { repeatDefaults, repeatUntilStable, untilAnswered } from '../port/profile/throughput.ts';
+import type { ContestedThroughput, Profile, TaskManifest } from '../repository/types.ts';
 import type { Context } from './context.ts';
 import { type ProfiledServer, profiledServer } from './profile-server.ts';
 import { startServerProcess } from './server-process.ts';

@@ -12,6 +12,7 @@ import { float32Tensor } from '../base/tensor.ts';
 import { describeTarget } from '../engine/target.ts';
 import { GraphBuilder, modelOf } from '../graph/build.ts';
 import { writeModel } from '../graph/onnx/write.ts';
+import { whileContested } from '../load/contest.ts';
 import { digestOf } from '../repository/digest.ts';
 import { readManifest, updateProfiles, writeTask } from '../repository/store.ts';
 import {
@@ -21,7 +22,6 @@ import {
   type Variant,
 } from '../repository/types.ts';
 import { type RunningServer, startServer } from '../serve/server.ts';
-import { whileContested } from './contest.ts';
 import { accuracyNotice, parseContest, parsePercentages } from './profile.ts';
 import { profiledServer } from './profile-server.ts';
 import { fetchTask } from './remote-task.ts';

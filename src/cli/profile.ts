@@ -1,5 +1,6 @@
 import { Command, Option } from 'commander';
 import { BonsaiError, InvalidArgumentError } from '../base/errors.ts';
+import type { Contestant } from '../load/contest.ts';
 import type { LabelledInputs } from '../load/labelled-inputs.ts';
 import { latencyDefaults, profileLatency } from '../port/profile/latency.ts';
 import { profileMemory } from '../port/profile/memory.ts';
@@ -13,7 +14,6 @@ import { keptShare } from '../port/profile/relative-throughput.ts';
 import { repeatDefaults } from '../port/profile/throughput.ts';
 import { listTasks, modelPathOf, readManifest, readTask, updateProfiles } from '../repository/store.ts';
 import type { ContestedThroughput, Profile, TaskManifest, Variant } from '../repository/types.ts';
-import type { Contestant } from './contest.ts';
 import { type Context, interruptible, processContext } from './context.ts';
 import { checkCpus } from './cpus.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';

@@ -1,9 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
-import { devNull } from 'node:os';
-import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
-import { BonsaiError } from '../base/errors.ts';
-import { MALLOC_ENVIRONMENT } from './malloc-environment.ts';
+import { startCommandProcess } from './command-process.ts';
 
 export interface ServerProcessOptions {
   readonly repository: string;
@@ -37,22 +32,11 @@ export interface ReadyLine {
   readonly control?: string;
 }
 
-/** How long a server may take to load a repository before it counts as failed. */
-export const SERVER_START_LIMIT_MS = 60_000;
-
-/** How long a draining server gets before it is killed. */
-export const SERVER_STOP_LIMIT_MS = 10_000;
-
 /** Starts `bonsai serve` on free ports and waits until it is ready. @throws BonsaiError `load_failed` with its complaint */
 export async function startServerProcess(options: ServerProcessOptions): Promise<ServerProcess> {
-  const main = fileURLToPath(new URL('./main.js', import.meta.url));
-  const child = spawn(
-    process.execPath,
-    [
-      main,
-      // Measurements are not to depend on what the user has configured for a server of his own.
-      '--config',
-      devNull,
+  const { exited, ready, close } = await startCommandProcess({
+    name: 'The server',
+    args: [
       'serve',
       '--exit-with-parent',
       options.repository,
@@ -73,64 +57,8 @@ export async function startServerProcess(options: ServerProcessOptions): Promise
       options.initial,
       ...(options.sloMs === undefined ? [] : ['--slo', `${options.sloMs}ms`]),
     ],
-    {
-      stdio: ['pipe', 'pipe', 'pipe'],
-      env: { ...MALLOC_ENVIRONMENT, ...withoutOptions(process.env) },
-    },
-  );
-  // A parent that ends must not leave the child behind on its CPU; one that is killed closes the child's input.
-  const killWithParent = () => child.kill('SIGKILL');
-  process.once('exit', killWithParent);
-  child.once('exit', () => process.removeListener('exit', killWithParent));
-  let complaint = '';
-  child.stderr.setEncoding('utf8').on('data', (text: string) => {
-    complaint = (complaint + text).slice(-4000);
+    isReady: (value) => 'ready' in value,
   });
-  const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-  const ready = await readyLine(child, () => complaint);
-  return {
-    httpUrl: ready.http,
-    metricsUrl: ready.metrics,
-    exited,
-    close: () => stop(child),
-  };
-}
-
-/** The environment without what would set options of the server. */
-function withoutOptions(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
-  return Object.fromEntries(Object.entries(environment).filter(([name]) => !name.startsWith('BONSAI_')));
-}
-
-function readyLine(child: ChildProcess, complaint: () => string): Promise<ReadyLine> {
-  return new Promise((resolve, reject) => {
-    const fail = (reason: string) =>
-      reject(new BonsaiError('load_failed', `The server did not start: ${reason}\n${complaint().trim()}`));
-    const timer = setTimeout(() => {
-      child.kill('SIGKILL');
-      fail(`not ready within ${SERVER_START_LIMIT_MS / 1000} s.`);
-    }, SERVER_START_LIMIT_MS);
-    child.once('exit', (code, signal) => {
-      clearTimeout(timer);
-      fail(`it ended with ${signal ?? `code ${code}`}.`);
-    });
-    child.once('error', (error) => {
-      clearTimeout(timer);
-      fail(error.message);
-    });
-    const lines = createInterface({ input: child.stdout! });
-    lines.on('line', (line) => {
-      if (!line.startsWith('{"ready":true')) return;
-      clearTimeout(timer);
-      resolve(JSON.parse(line) as ReadyLine); // Written by our own serve command.
-    });
-  });
-}
-
-async function stop(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-  child.kill('SIGTERM');
-  const timer = setTimeout(() => child.kill('SIGKILL'), SERVER_STOP_LIMIT_MS);
-  await ended;
-  clearTimeout(timer);
+  const { http, metrics } = ready as ReadyLine; // Written by our own serve command.
+  return { httpUrl: http, metricsUrl: metrics, exited, close };
 }

@@ -48,8 +48,8 @@ export function renderRunReport(input: ReportInput): string {
   return htmlPage(title, body);
 }
 
-/** A page around finished markup, in the style of all reports. */
-export function htmlPage(title: string, body: readonly Markup[]): string {
+/** A page around finished markup, in the style of all reports; `style` is what a kind of page adds to it. */
+export function htmlPage(title: string, body: readonly Markup[], style = ''): string {
   return [
     '<!DOCTYPE html>',
     '<html lang="en" xmlns="http://www.w3.org/1999/xhtml">',
@@ -57,7 +57,7 @@ export function htmlPage(title: string, body: readonly Markup[]): string {
     '<meta charset="utf-8"/>',
     '<meta name="viewport" content="width=device-width, initial-scale=1"/>',
     element('title', {}, [escapeText(title)]),
-    `<style>${STYLE}</style>`,
+    `<style>${STYLE}${style}</style>`,
     '</head>',
     '<body>',
     element('main', {}, body),

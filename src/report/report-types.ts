@@ -8,7 +8,9 @@ export interface RunReport {
   readonly versions: readonly VersionChange[];
   /** Changes of demand, ascending. */
   readonly demand: readonly { readonly atMs: number; readonly rps: number }[];
-  /** CPU use against the budget: 1 is all of it, and a machine may go above for a moment. */
+  /** Demand that moves all the time, drawn as a line with a scale of its own in place of the marks. */
+  readonly demandCurve?: readonly { readonly atMs: number; readonly rps: number }[];
+  /** CPU use against the budget: 1 is all of it, and a machine may go above for a moment. Empty: its panel is left out. */
   readonly cpu: readonly { readonly atMs: number; readonly utilization: number }[];
   readonly summary: RunSummary;
 }

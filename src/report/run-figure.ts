@@ -74,7 +74,8 @@ export function sharedScales(runs: readonly RunReport[], sloMs: number): SharedS
 export function runFigure(run: RunReport, sloMs: number, shared: SharedScales, id: string): Markup {
   const { width, latencyHeight, cpuHeight, left, right, top, gap, bottom } = RUN_FIGURE;
   const floor = top + latencyHeight;
-  const cpuFloor = floor + gap + cpuHeight;
+  const hasCpu = run.cpu.length > 0;
+  const cpuFloor = hasCpu ? floor + gap + cpuHeight : floor;
   const x = linearScale([0, shared.durationMs / 1000], [left, width - right]);
   const makeLatency = shared.latency.kind === 'log' ? logScale : linearScale;
   const latency = makeLatency(shared.latency.domain, [floor, top]);
@@ -90,7 +91,7 @@ export function runFigure(run: RunReport, sloMs: number, shared: SharedScales, i
       description:
         `${run.requests.length} requests over ${tickLabel(run.durationMs / 1000)} seconds; ` +
         `${percent(lateRatio)} later than ${tickLabel(sloMs)} ms, refused or failed; mean accuracy ${percent(meanAccuracy)}. ` +
-        'Above: latency of each request and the version that served. Below: use of the CPU.',
+        `Above: latency of each request and the version that served.${hasCpu ? ' Below: use of the CPU.' : ''}`,
     },
     [
       label(left, 16, run.name, { class: 'run-name' }),
@@ -100,16 +101,20 @@ export function runFigure(run: RunReport, sloMs: number, shared: SharedScales, i
       ...versionBands(run, x, accuracy, shared),
       ...yAxis(latency, left, width - right, 'left', tickLabel),
       ...yAxis(accuracy, width - right, width - right, 'right', (value) => tickLabel(value * 100)),
-      ...yAxis(cpu, left, width - right, 'left', (value) => String(Math.round(value * 100)), 2),
-      ...demandLines(run, x, top, cpuFloor),
-      ...cpuArea(run, x, cpu, shared.durationMs),
+      ...(hasCpu
+        ? yAxis(cpu, left, width - right, 'left', (value) => String(Math.round(value * 100)), 2)
+        : []),
+      ...(run.demandCurve === undefined
+        ? demandLines(run, x, top, cpuFloor)
+        : demandCurve(run.demandCurve, x, floor, top)),
+      ...(hasCpu ? cpuArea(run, x, cpu, shared.durationMs) : []),
       ...latencyDots(run.requests, sloMs, x, latency),
       ...sloLine(sloMs, x, latency),
       ...versionNames(run, x, floor),
       ...xAxis(x, cpuFloor),
       sideTitle(15, (top + floor) / 2, 'latency (ms)', -90),
       sideTitle(width - 10, (top + floor) / 2, 'accuracy (%)', 90),
-      sideTitle(15, cpuFloor - cpuHeight / 2, 'CPU (%)', -90),
+      ...(hasCpu ? [sideTitle(15, cpuFloor - cpuHeight / 2, 'CPU (%)', -90)] : []),
     ],
   );
 }
@@ -232,6 +237,25 @@ function demandLines(run: RunReport, x: Scale, top: number, floor: number): Mark
         );
       }
       return drawn;
+    }),
+  ];
+}
+
+/** From 0 at the floor to its peak at the top, which is named. */
+function demandCurve(
+  curve: NonNullable<RunReport['demandCurve']>,
+  x: Scale,
+  floor: number,
+  top: number,
+): Markup[] {
+  const peak = Math.max(...curve.map(({ rps }) => rps));
+  if (!(peak > 0)) return [];
+  const y = linearScale([0, peak], [floor, top]);
+  const places = curve.map(({ atMs, rps }) => `${x.at(atMs / 1000).toFixed(1)} ${y.at(rps).toFixed(1)}`);
+  return [
+    element('path', { class: 'demand-curve', d: `M${places.join('L')}` }),
+    label(x.range[0] + 2, top - 10, `demand, at its peak ${tickLabel(Number(peak.toPrecision(3)))} req/s`, {
+      class: 'demand-label',
     }),
   ];
 }

@@ -1,8 +1,8 @@
 import type { Clock } from '../base/clock.ts';
 import { InvalidArgumentError } from '../base/errors.ts';
-import { dueTimes } from '../load/arrivals.ts';
-import type { LabelledInputs } from '../load/labelled-inputs.ts';
-import { runOpenLoop } from '../load/open-loop.ts';
+import { dueTimes } from './arrivals.ts';
+import type { LabelledInputs } from './labelled-inputs.ts';
+import { runOpenLoop } from './open-loop.ts';
 
 /** A model whose requests come beside those that are measured. */
 export interface Contestant {

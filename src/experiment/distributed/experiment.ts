@@ -1,0 +1,153 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { dueTimes } from '../../load/arrivals.ts';
+import { recordsToCsv } from '../../load/records.ts';
+import { COALLOCATION_OVERLOAD } from '../coallocation/experiment.ts';
+import type { Experiment } from '../experiment.ts';
+import type { Lab } from '../lab.ts';
+import { volatileDemand } from '../live/demand.ts';
+import { type LiveRun, liveRunOf } from '../live/live-run.ts';
+import { LIVE_CONNECTIONS, runLive } from '../live/run-live.ts';
+import { overloadRates, serverScenario, THESIS_SLO_MS } from '../live/scenario.ts';
+import { fileName, servedRunMs } from '../live/serve-policy.ts';
+import { drawDistributed } from './draw.ts';
+import { type FleetServerPlan, startFleet } from './fleet.ts';
+
+export interface DistributedResults {
+  /** Whether each server had a CPU of its own, or all shared one. */
+  readonly hasOwnCpus: boolean;
+  readonly servers: readonly string[];
+  readonly loads: readonly {
+    readonly kind: 'low' | 'high';
+    readonly meansRps: readonly number[];
+    readonly runs: readonly (LiveRun & {
+      /** Versions changed on servers, by the orchestrator's own count. */
+      readonly changes: number;
+    })[];
+  }[];
+}
+
+const SERVERS = 3;
+
+/** In the thesis, two servers serve each task. */
+const REPLICAS = 2;
+
+/** High load is as much for each server as one has in the co-allocation test; low load a third of it. */
+const LOADS = { low: 1 / 3, high: 1 } as const;
+
+/** `plan` is the fleet's own planner; the thesis' policy decides for each server alone. */
+const POLICIES = ['static:largest', 'trivial', 'plan'] as const;
+
+/** Figures 5.19 and 5.20: three tasks over three servers behind NGINX. */
+export const distributed: Experiment<DistributedResults> = {
+  name: 'distributed',
+  thesis: 'Fig. 5.19, 5.20, A.5, Tables 5.3, 5.4',
+  question:
+    'Three servers behind NGINX, two for each task: do three times the CPUs carry three times the load?',
+  obstacle: ({ hasNginx, machineCpus }) => {
+    if (!hasNginx)
+      return 'It was left out: there is no NGINX on this machine. Install one (Debian: apt-get install nginx-light) and run the same command again.';
+    if (machineCpus < 2)
+      return 'It was left out: servers and clients need a CPU each, and this machine has only one.';
+    return undefined;
+  },
+  estimateMs: (lab) =>
+    (['low', 'high'] as const).reduce((sum, kind) => sum + policiesOf(lab, kind).length, 0) *
+    servedRunMs(lab, lab.scale.distributedMs + lab.scale.warmUpMs + 8_000),
+  async run(lab) {
+    const plans = serverPlans(lab);
+    const cpus = plans.reduce((sum, { cpuBudget }) => sum + cpuBudget, 0);
+    const scenario = serverScenario(
+      lab.tasks.map(({ manifest }) => manifest),
+      THESIS_SLO_MS,
+    );
+    const loads: DistributedResults['loads'][number][] = [];
+    for (const kind of ['low', 'high'] as const) {
+      const meansRps = overloadRates(scenario, COALLOCATION_OVERLOAD * cpus * LOADS[kind]);
+      const runs: DistributedResults['loads'][number]['runs'][number][] = [];
+      for (const policy of policiesOf(lab, kind))
+        runs.push(
+          await lab.part(`${kind}-${fileName(policy)}`, () =>
+            runFleet(lab, plans, policy, `${kind} load: ${policy}`, meansRps),
+          ),
+        );
+      loads.push({ kind, meansRps, runs });
+    }
+    return { hasOwnCpus: ownCpus(lab) !== undefined, servers: plans.map(({ name }) => name), loads };
+  },
+  draw: drawDistributed,
+};
+
+/** What the largest versions do under low load says little. */
+function policiesOf({ scale }: Pick<Lab, 'scale'>, kind: 'low' | 'high'): readonly string[] {
+  return scale.name === 'full' || kind === 'high' ? POLICIES : POLICIES.slice(1);
+}
+
+/** A CPU for each server beside the client's; undefined where there are too few. */
+function ownCpus({ clientCpus, machineCpus }: Lab): number[] | undefined {
+  const free = Array.from({ length: machineCpus }, (_, cpu) => cpu).filter(
+    (cpu) => !clientCpus.includes(cpu),
+  );
+  return free.length >= SERVERS ? free.slice(0, SERVERS) : undefined;
+}
+
+function serverPlans(lab: Lab): FleetServerPlan[] {
+  const own = ownCpus(lab);
+  return Array.from({ length: SERVERS }, (_, i) => ({
+    name: `server-${i + 1}`,
+    boundTo: own === undefined ? lab.cpus : [own[i]!],
+    cpuBudget: own === undefined ? lab.cpus.length / SERVERS : 1,
+  }));
+}
+
+async function runFleet(
+  lab: Lab,
+  servers: readonly FleetServerPlan[],
+  policy: string,
+  name: string,
+  meansRps: readonly number[],
+): Promise<LiveRun & { changes: number }> {
+  const { scale, seed, clock, signal, tasks } = lab;
+  const { distributedMs: durationMs, warmUpMs } = scale;
+  const demand = await volatileDemand(lab, { meansRps, durationMs, warmUpMs, seed });
+  const connections = 2 * LIVE_CONNECTIONS;
+  const fleet = await startFleet(lab, {
+    policy,
+    servers,
+    sloMs: THESIS_SLO_MS,
+    replicas: REPLICAS,
+    connections,
+  });
+  try {
+    await sleep(scale.settleMs, undefined, { signal });
+    const before = await fleet.changes();
+    const raw = await runLive({
+      url: fleet.url,
+      tasks: tasks.map(({ name: task, inputs }, k) => ({
+        task,
+        inputs,
+        dueTimesMs: dueTimes(demand[k]!, { spacing: 'poisson', seed: seed * 100 + k }),
+        seed: seed * 100 + k,
+      })),
+      watched: fleet.watched,
+      sloMs: THESIS_SLO_MS,
+      // NGINX holds two connections for each request: one to the client, one to a server.
+      connections: LIVE_CONNECTIONS / 4,
+      clock,
+      signal,
+    });
+    for (const [k, { name: task }] of tasks.entries())
+      await lab.keep(`requests-${fileName(name)}-${task}.csv.gz`, recordsToCsv(raw.records[k]!));
+    const run = liveRunOf(raw, {
+      name,
+      sloMs: THESIS_SLO_MS,
+      durationMs,
+      countedFromMs: warmUpMs,
+      manifests: tasks.map(({ manifest }) => manifest),
+      isLabelled: tasks.map(({ isLabelled }) => isLabelled),
+      serverNames: servers.map((server) => server.name),
+    });
+    return { ...run, changes: (await fleet.changes()) - before };
+  } finally {
+    await fleet.close();
+  }
+}

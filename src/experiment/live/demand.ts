@@ -1,0 +1,29 @@
+import type { DemandProfile } from '../../load/arrivals.ts';
+import { withTrend } from '../../load/trend.ts';
+import type { Lab } from '../lab.ts';
+import { burstsOf, knownTrace, THESIS_TRACE, windowsOf } from '../traces.ts';
+
+/** The largest swing of the macro trend, over the mean. */
+const TREND_SWING = 0.5;
+
+/**
+ * Volatile demand for each task, as the thesis makes it (section 5.2.2): a window of the Twitter stream each, a macro trend of eight sines, a
+ * warm-up in which it climbs. Without the recorded stream, bursts of the same means.
+ */
+export async function volatileDemand(
+  lab: Pick<Lab, 'traces'>,
+  options: {
+    readonly meansRps: readonly number[];
+    readonly durationMs: number;
+    readonly warmUpMs: number;
+    readonly seed: number;
+    readonly swing?: number;
+  },
+): Promise<DemandProfile[]> {
+  const { meansRps, durationMs, warmUpMs, seed, swing = TREND_SWING } = options;
+  const lengthMs = durationMs + warmUpMs;
+  const trace = lab.traces === undefined ? undefined : await knownTrace(lab.traces, THESIS_TRACE);
+  const plain =
+    trace === undefined ? burstsOf(meansRps, lengthMs, seed) : windowsOf(trace, meansRps, lengthMs);
+  return plain.map((profile, k) => withTrend(profile, { seed: seed * 10 + k, swing, warmUpMs }));
+}

@@ -1,0 +1,90 @@
+import { CLOSED_LOOP_DEFAULTS, findMaximalThroughput, measureThroughput } from '../../load/closed-loop.ts';
+import type { LabelledInputs } from '../../load/labelled-inputs.ts';
+import type { Lab } from '../lab.ts';
+import { startTestedServer, type TestedServer } from './server.ts';
+
+/** A server on which one version after the other is driven to its maximum. */
+export interface Bench {
+  readonly server: TestedServer;
+  /** Makes these versions of a task ready, and no others. */
+  ready(task: string, versions: readonly number[]): Promise<void>;
+  /** Maximal throughput, so many times: requests per second. The version has to be ready. */
+  throughputs(subject: Subject, repeats: number): Promise<number[]>;
+  close(): Promise<void>;
+}
+
+export interface Subject {
+  readonly task: string;
+  readonly version: number;
+  readonly inputs: LabelledInputs;
+}
+
+/** More requests under way than that only fill the queue of a server of two CPUs. */
+const CONCURRENCIES = [2, 4, 8, 16];
+
+/** The rise that finds the concurrency is quicker than what counts. */
+const RISE_WINDOW_RATIO = 0.5;
+
+/** Requests after which a fresh server is as fast as it gets: in its first thousands, Node.js still compiles. */
+const WARM_REQUESTS = 4_000;
+const WARM_MS = 4_000;
+
+/** Opens a server with a version of each task. @throws BonsaiError `load_failed` */
+export async function openBench(lab: Lab, cpus: readonly number[]): Promise<Bench> {
+  const { clock, scale, seed, signal } = lab;
+  const server = await startTestedServer(lab, {
+    cpus,
+    flags: ['--initial', 'smallest', '--log-level', 'error'],
+  });
+  const { windowMs } = scale;
+  const loadOf = ({ task, version, inputs }: Subject) => ({
+    url: server.url,
+    model: task,
+    version: String(version),
+    inputs,
+    clock,
+    seed,
+    signal,
+    warmupMs: Math.min(CLOSED_LOOP_DEFAULTS.warmupMs, windowMs),
+  });
+  let isWarm = false;
+  return {
+    server,
+    ready: (task, versions) => server.adapter.setResident!(task, versions, undefined, signal),
+    async throughputs(subject, repeats) {
+      const load = loadOf(subject);
+      const warmMs = scale.name === 'tiny' ? 0 : WARM_MS;
+      for (let answered = 0, startMs = clock.nowMs(); !isWarm && answered < WARM_REQUESTS; ) {
+        if (clock.nowMs() - startMs >= warmMs) break;
+        const warm = await measureThroughput({ ...load, concurrency: 4, warmupMs: 0, durationMs: 500 });
+        answered += warm.answered;
+      }
+      isWarm = true;
+      const { concurrency } = await findMaximalThroughput({
+        ...load,
+        concurrencies: CONCURRENCIES,
+        repeats: 1,
+        durationMs: Math.max(150, RISE_WINDOW_RATIO * windowMs),
+      });
+      const rates: number[] = [];
+      for (let i = 0; i < repeats; i++) {
+        const { throughputRps } = await measureThroughput({
+          ...load,
+          concurrency,
+          durationMs: windowMs,
+          seed: seed + i,
+        });
+        rates.push(throughputRps);
+      }
+      return rates;
+    },
+    close: () => server.close(),
+  };
+}
+
+/** About how long `throughputs` takes, for the time left. */
+export function throughputsMs({ scale }: Pick<Lab, 'scale'>, repeats: number): number {
+  const { windowMs } = scale;
+  const warmupMs = Math.min(CLOSED_LOOP_DEFAULTS.warmupMs, windowMs);
+  return 4 * (warmupMs + RISE_WINDOW_RATIO * windowMs) + repeats * (warmupMs + windowMs);
+}

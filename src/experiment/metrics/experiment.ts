@@ -1,0 +1,160 @@
+import type { Box } from '../../report/box-figure.ts';
+import { paretoOf } from '../../repository/frontier.ts';
+import { COST_METRICS, type CostMetric } from '../../repository/types.ts';
+import type { Experiment } from '../experiment.ts';
+import type { Lab, LabTask } from '../lab.ts';
+import { openBench, throughputsMs } from '../measuring/bench.ts';
+import { boxOf } from '../measuring/boxes.ts';
+import { atShares, shareMs, startUnboundedServer } from '../measuring/shares.ts';
+import { maximumOf, measuredVersions } from '../measuring/versions.ts';
+import { describeVariant } from '../wording.ts';
+import { drawMetrics } from './draw.ts';
+
+export interface MetricsResults {
+  /** The first has everything, the second the CPU alone (Figure 5.9). */
+  readonly tasks: readonly MetricsTask[];
+}
+
+export interface MetricsTask {
+  readonly task: string;
+  readonly versions: readonly MetricsVersion[];
+  readonly cpu: readonly {
+    readonly version: number;
+    readonly maximumRps: number;
+    readonly shares: readonly { readonly share: number; readonly cpuUtilization: number | null }[];
+  }[];
+}
+
+export interface MetricsVersion {
+  readonly version: number;
+  readonly description: string;
+  readonly backbone: string;
+  readonly isPruned: boolean;
+  /** Digest of the network that it was derived from. */
+  readonly digest: string;
+  readonly parent?: string;
+  readonly accuracy: number;
+  readonly macs: number;
+  /** Requests per second, and every repetition. */
+  readonly throughput: Box;
+  readonly throughputsRps: readonly number[];
+  /** Of single inferences by ONNX Runtime: the mean of each repetition, ms. */
+  readonly latency: Box;
+  readonly latenciesMs: readonly number[];
+  /** By which metrics it is on the frontier. */
+  readonly frontiers: readonly CostMetric[];
+}
+
+/** Of the maximal throughput, in Figures 5.8 and 5.9. */
+export const CPU_SHARES = [0.25, 0.5, 0.75, 1] as const;
+
+/** Repetitions of latency, each a mean of many: the thesis' plot shows a spread of means. */
+const LATENCY_REPEATS_AT_MOST = 20;
+
+/** Figures 5.6 to 5.9: which metric tells what a version costs? */
+export const metrics: Experiment<MetricsResults> = {
+  name: 'metrics',
+  thesis: 'Fig. 5.6 to 5.9',
+  question: 'How stable are the metrics of cost, and does the frontier by each hold in throughput?',
+  estimateMs(lab) {
+    const [first, second] = lab.tasks;
+    if (first === undefined) return 0;
+    const { repeats } = lab.scale;
+    const looks = CPU_SHARES.length * shareMs(lab) * 2;
+    const count = measuredVersions(lab, first).length;
+    const other = second === undefined ? 0 : measuredVersions(lab, second).length / 2;
+    return (
+      count * (throughputsMs(lab, repeats) + repeats * lab.scale.latencyRuns * 2) +
+      ((count + other) * looks) / 2
+    );
+  },
+  async run(lab) {
+    const [first, second] = lab.tasks;
+    const versions = await lab.part('throughput and latency', () => repeated(lab, first!));
+    const tasks: MetricsTask[] = [
+      { task: first!.name, versions, cpu: await lab.part(`CPU ${first!.name}`, () => cpuOf(lab, first!)) },
+    ];
+    if (second !== undefined)
+      tasks.push({
+        task: second.name,
+        versions: [],
+        cpu: await lab.part(`CPU ${second.name}`, () => cpuOf(lab, second)),
+      });
+    return { tasks };
+  },
+  draw: drawMetrics,
+};
+
+async function repeated(lab: Lab, task: LabTask): Promise<MetricsVersion[]> {
+  const { repeats, latencyRuns } = lab.scale;
+  const measured: Omit<MetricsVersion, 'frontiers'>[] = [];
+  const bench = await openBench(lab, lab.cpus);
+  try {
+    for (const variant of measuredVersions(lab, task)) {
+      const { version, lineage, accuracy, macs, digest } = variant;
+      lab.say(`throughput of version ${version}`);
+      await bench.ready(task.name, [version]);
+      const rates = await bench.throughputs({ task: task.name, version, inputs: task.inputs }, repeats);
+      lab.say(`latency of version ${version}`);
+      const latenciesMs: number[] = [];
+      for (let i = 0; i < Math.min(repeats, LATENCY_REPEATS_AT_MOST); i++)
+        latenciesMs.push((await lab.latency(task.name, version, latencyRuns)).mean);
+      measured.push({
+        version,
+        description: describeVariant(variant),
+        backbone: lineage.backbone?.split(':')[0] ?? 'network',
+        isPruned: lineage.pruning !== undefined,
+        digest,
+        ...(lineage.parent !== undefined && { parent: lineage.parent }),
+        accuracy: accuracy.test,
+        macs,
+        throughput: boxOf(rates),
+        throughputsRps: rates,
+        latency: boxOf(latenciesMs),
+        latenciesMs,
+      });
+    }
+  } finally {
+    await bench.close();
+  }
+  return measured.map((each) => ({
+    ...each,
+    frontiers: COST_METRICS.filter((metric) =>
+      paretoOf(
+        measured.map((other) => ({ ...other, accuracy: { test: other.accuracy, testCount: 1 } })),
+        (other) => costOf(other, metric),
+      ).some(({ version }) => version === each.version),
+    ),
+  }));
+}
+
+/** What a version costs by a metric, as measured here. */
+export function costOf(
+  { macs, latency, throughput }: Pick<MetricsVersion, 'macs' | 'latency' | 'throughput'>,
+  metric: CostMetric,
+): number {
+  if (metric === 'flops') return macs;
+  return metric === 'latency' ? latency.median / 1000 : 1 / throughput.median;
+}
+
+async function cpuOf(lab: Lab, task: LabTask): Promise<MetricsTask['cpu']> {
+  const server = await startUnboundedServer(lab);
+  const found: MetricsTask['cpu'][number][] = [];
+  try {
+    for (const variant of measuredVersions(lab, task)) {
+      const { version } = variant;
+      const maximumRps = maximumOf(variant);
+      lab.say(`CPU of version ${version} of ${task.name}`);
+      await server.adapter.setResident!(task.name, [version], undefined, lab.signal);
+      const looks = await atShares(lab, server, { task, version, maximumRps }, CPU_SHARES);
+      found.push({
+        version,
+        maximumRps,
+        shares: looks.map(({ share, cpuUtilization }) => ({ share, cpuUtilization })),
+      });
+    }
+  } finally {
+    await server.close();
+  }
+  return found;
+}

@@ -1,0 +1,105 @@
+/** How long and how often experiments measure. */
+export interface Scale {
+  readonly name: ScaleName;
+  /** Repetitions of throughput and latency; the thesis has 20. */
+  readonly repeats: number;
+  /** Of one measurement of throughput. */
+  readonly windowMs: number;
+  /** Single inferences of one measurement of latency; the thesis has 1000. */
+  readonly latencyRuns: number;
+  /** Versions of a family that are measured at most, spread evenly over it. */
+  readonly versions: number;
+  /** At one share of the maximum, where CPU or latency is looked at. */
+  readonly shareMs: number;
+  /** One step of demand: of growth, and of decline. */
+  readonly growthStepMs: number;
+  readonly declineStepMs: number;
+  /** One task on a trace; three tasks on one; before either, while demand climbs and nothing counts. */
+  readonly singleMs: number;
+  readonly coallocationMs: number;
+  readonly distributedMs: number;
+  readonly warmUpMs: number;
+  /** From a server's readiness to the first request. */
+  readonly settleMs: number;
+  /** Repetitions of co-allocation with other demand. */
+  readonly iterations: number;
+  /** Factor on the time constants of policies that wait for samples, where demand moves faster than in the thesis. */
+  readonly timeScale: number;
+  /** Of the league: length of a window, and repetitions. */
+  readonly leagueMs: number;
+  readonly leagueSeeds: number;
+}
+
+export type ScaleName = 'full' | 'quick' | 'tiny';
+
+/** The thesis' own lengths, where it says them. */
+const full: Scale = {
+  name: 'full',
+  repeats: 20,
+  windowMs: 1_000,
+  latencyRuns: 1_000,
+  versions: 100,
+  shareMs: 20_000,
+  growthStepMs: 30_000,
+  declineStepMs: 30_000,
+  singleMs: 300_000,
+  coallocationMs: 600_000,
+  distributedMs: 600_000,
+  warmUpMs: 20_000,
+  settleMs: 8_000,
+  iterations: 2,
+  timeScale: 1,
+  leagueMs: 1_260_000,
+  leagueSeeds: 5,
+};
+
+/** All figures in a quarter of an hour on two cores. */
+const quick: Scale = {
+  name: 'quick',
+  repeats: 3,
+  windowMs: 400,
+  latencyRuns: 150,
+  versions: 6,
+  shareMs: 2_000,
+  growthStepMs: 2_500,
+  declineStepMs: 1_500,
+  singleMs: 18_000,
+  coallocationMs: 40_000,
+  distributedMs: 20_000,
+  warmUpMs: 4_000,
+  settleMs: 2_500,
+  iterations: 1,
+  timeScale: 0.1,
+  leagueMs: 240_000,
+  leagueSeeds: 1,
+};
+
+/** For tests: everything happens, nothing is measured well. */
+const tiny: Scale = {
+  name: 'tiny',
+  repeats: 1,
+  windowMs: 150,
+  latencyRuns: 20,
+  versions: 2,
+  shareMs: 500,
+  growthStepMs: 500,
+  declineStepMs: 300,
+  singleMs: 3_000,
+  coallocationMs: 3_000,
+  distributedMs: 3_000,
+  warmUpMs: 1_000,
+  settleMs: 500,
+  iterations: 1,
+  timeScale: 0.05,
+  leagueMs: 60_000,
+  leagueSeeds: 1,
+};
+
+export const SCALES: Readonly<Record<ScaleName, Scale>> = { full, quick, tiny };
+
+/** So many of a list at most, its first and last among them, the others evenly between. */
+export function spread<T>(items: readonly T[], most: number): T[] {
+  if (items.length <= most) return [...items];
+  if (most <= 1) return items.slice(0, most);
+  return Array.from({ length: most }, (_, i) => items[Math.round((i * (items.length - 1)) / (most - 1))]!);
+}

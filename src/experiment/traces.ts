@@ -1,0 +1,45 @@
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { DemandProfile } from '../load/arrivals.ts';
+import { readTrace, type Trace, traceProfile, traceWindow } from '../load/trace.ts';
+import { squareBursts } from '../simulate/demand.ts';
+
+/** Recorded demand that experiments know, by the beginning of its file's name; docs/experiments.md says where it comes from. */
+export const KNOWN_TRACES = [
+  { name: 'Twitter 2018-04', file: /^twitter-2018-04.*persecond\.csv(\.gz)?$/, startMs: 0 },
+  { name: 'Twitter 2021-08', file: /^twitter-2021-08-infadapter.*\.csv(\.gz)?$/, startMs: 0 },
+  // The sums of minutes, a second for each: at the pace of a day in 24 minutes.
+  { name: 'Azure Functions 2019', file: /^azure-functions-2019.*\.csv(\.gz)?$/, startMs: 0, replayMs: 1_000 },
+  { name: 'Azure LLM 2023, code', file: /^azure-llm-2023-code.*\.csv(\.gz)?$/, startMs: 0 },
+  { name: 'Azure LLM 2023, conversation', file: /^azure-llm-2023-conv.*\.csv(\.gz)?$/, startMs: 0 },
+] as const;
+
+export type KnownTrace = (typeof KNOWN_TRACES)[number]['name'];
+
+/** The one that the thesis' own experiments replay. */
+export const THESIS_TRACE: KnownTrace = 'Twitter 2018-04';
+
+/** A trace of a folder; undefined where it has none of that name. @throws what `readTrace` throws */
+export async function knownTrace(folder: string, name: KnownTrace): Promise<Trace | undefined> {
+  const known = KNOWN_TRACES.find((each) => each.name === name)!;
+  const file = (await readdir(folder)).toSorted().find((each) => known.file.test(each));
+  if (file === undefined) return undefined;
+  const trace = await readTrace(join(folder, file));
+  return 'replayMs' in known ? { ...trace, intervalMs: known.replayMs } : trace;
+}
+
+/** Windows of a trace for several tasks, one after the other, each with its mean; from the beginning again at its end. */
+export function windowsOf(trace: Trace, meansRps: readonly number[], lengthMs: number): DemandProfile[] {
+  const traceMs = trace.counts.length * trace.intervalMs;
+  return meansRps.map((meanRps, k) => {
+    const startMs = (k * lengthMs) % Math.max(1, traceMs - lengthMs + 1);
+    return traceProfile(traceWindow(trace, startMs, startMs + lengthMs), meanRps);
+  });
+}
+
+/** Where nothing was recorded: bursts over a slow wave. */
+export function burstsOf(meansRps: readonly number[], lengthMs: number, seed: number): DemandProfile[] {
+  return meansRps.map((meanRps, k) =>
+    squareBursts({ seconds: Math.ceil(lengthMs / 1000), meanRps, seed: seed * 10 + k + 1 }),
+  );
+}
