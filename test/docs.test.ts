@@ -53,6 +53,7 @@ describe('documentation', () => {
     'docs/fleet.md',
     'docs/install.md',
     'docs/observability.md',
+    'docs/experiments.md',
   ])('%s shows commands with options that exist', (document) => {
     const text = readFileSync(join(root, document), 'utf8');
     const commands = [...text.matchAll(/^npx bonsai (\S+)(.*)$/gm)];

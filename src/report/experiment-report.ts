@@ -133,7 +133,8 @@ figcaption{color:var(--soft);font-size:13px;margin-top:2px}
 .contents a,.contents a:visited{color:var(--on-time)}
 .question{color:var(--soft);margin:0 0 12px}
 .absent{border-left:3px solid var(--late);padding:4px 12px}
-.log td{white-space:normal}
+.headlines tbody th{white-space:normal;min-width:12em}
+.headlines td:last-child{color:var(--soft);font-size:13px;min-width:16em}
 details{font-size:14px;margin-top:8px}
 summary{cursor:pointer;color:var(--soft)}
 `;

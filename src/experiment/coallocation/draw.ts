@@ -123,7 +123,7 @@ function headlinesOf(runs: readonly LiveRun[]): Drawn['headlines'] {
       what: 'co-allocation: normalised accuracy by task',
       thesis: thesis.tasks.map((task) => percent(task.normalisedAccuracy)).join(' / '),
       ours: each((run) => run.tasks.map((task) => percent(task.normalisedAccuracy)).join(' / ')),
-      note: `mean over tasks: thesis ${percent(mean(thesis.tasks.map((task) => task.normalisedAccuracy)))}, ${each((run) => percent(mean(run.tasks.map((task) => task.normalisedAccuracy))))}`,
+      note: `mean over tasks: thesis ${percent(mean(thesis.tasks.map((task) => task.normalisedAccuracy)))}, ${each((run) => percent(mean(run.tasks.map((task) => task.normalisedAccuracy ?? Number.NaN))))}`,
     },
   ];
 }

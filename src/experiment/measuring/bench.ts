@@ -1,3 +1,4 @@
+import { BonsaiError } from '../../base/errors.ts';
 import { CLOSED_LOOP_DEFAULTS, findMaximalThroughput, measureThroughput } from '../../load/closed-loop.ts';
 import type { LabelledInputs } from '../../load/labelled-inputs.ts';
 import type { Lab } from '../lab.ts';
@@ -28,6 +29,7 @@ const RISE_WINDOW_RATIO = 0.5;
 /** Requests after which a fresh server is as fast as it gets: in its first thousands, Node.js still compiles. */
 const WARM_REQUESTS = 4_000;
 const WARM_MS = 4_000;
+const WARM_WINDOW_MS = 500;
 
 /** Opens a server with a version of each task. @throws BonsaiError `load_failed` */
 export async function openBench(lab: Lab, cpus: readonly number[]): Promise<Bench> {
@@ -56,24 +58,20 @@ export async function openBench(lab: Lab, cpus: readonly number[]): Promise<Benc
       const warmMs = scale.name === 'tiny' ? 0 : WARM_MS;
       for (let answered = 0, startMs = clock.nowMs(); !isWarm && answered < WARM_REQUESTS; ) {
         if (clock.nowMs() - startMs >= warmMs) break;
-        const warm = await measureThroughput({ ...load, concurrency: 4, warmupMs: 0, durationMs: 500 });
+        const warm = await patiently(WARM_WINDOW_MS, (durationMs) =>
+          measureThroughput({ ...load, concurrency: 4, warmupMs: 0, durationMs }),
+        );
         answered += warm.answered;
       }
       isWarm = true;
-      const { concurrency } = await findMaximalThroughput({
-        ...load,
-        concurrencies: CONCURRENCIES,
-        repeats: 1,
-        durationMs: Math.max(150, RISE_WINDOW_RATIO * windowMs),
-      });
+      const { concurrency } = await patiently(RISE_WINDOW_RATIO * windowMs, (durationMs) =>
+        findMaximalThroughput({ ...load, concurrencies: CONCURRENCIES, repeats: 1, durationMs }),
+      );
       const rates: number[] = [];
       for (let i = 0; i < repeats; i++) {
-        const { throughputRps } = await measureThroughput({
-          ...load,
-          concurrency,
-          durationMs: windowMs,
-          seed: seed + i,
-        });
+        const { throughputRps } = await patiently(windowMs, (durationMs) =>
+          measureThroughput({ ...load, concurrency, durationMs, seed: seed + i }),
+        );
         rates.push(throughputRps);
       }
       return rates;
@@ -81,6 +79,21 @@ export async function openBench(lab: Lab, cpus: readonly number[]): Promise<Benc
     close: () => server.close(),
   };
 }
+
+/** A window without any answer, on a machine that was busy for a moment or with a slow network, is no reason to lose an hour. */
+async function patiently<T>(durationMs: number, measure: (durationMs: number) => Promise<T>): Promise<T> {
+  for (const factor of LONGER_WINDOWS) {
+    try {
+      return await measure(factor * durationMs);
+    } catch (thrown) {
+      if (!(thrown instanceof BonsaiError) || thrown.code !== 'server_unreachable') throw thrown;
+    }
+  }
+  return measure(LAST_WINDOW * durationMs);
+}
+
+const LONGER_WINDOWS = [1, 4];
+const LAST_WINDOW = 16;
 
 /** About how long `throughputs` takes, for the time left. */
 export function throughputsMs({ scale }: Pick<Lab, 'scale'>, repeats: number): number {
