@@ -69,6 +69,10 @@ describe('the report of all experiments', () => {
       expect(page).toContain(number);
   });
 
+  it('compares the thesis’ gain with the greatest that costs no more accuracy', () => {
+    expect(page).toContain('2 × for 1.00 points (V1 → V2, resnet)');
+  });
+
   it('says of an experiment that could not be run why', () => {
     const distributed = EXPERIMENTS.find(({ name }) => name === 'distributed')!;
     const without = reportPage([

@@ -12,6 +12,8 @@ export interface JointLoopOptions
   readonly tasks: readonly TaskLoad[];
   /** Sockets of all tasks together. */
   readonly connections?: number;
+  /** Requests are made ready within this time, before the first is sent; less will do for few inputs. */
+  readonly startDelayMs?: number;
   /** Called at the common start. */
   readonly onStart?: () => void;
 }
@@ -22,7 +24,7 @@ export interface JointLoopOptions
  */
 export const JOINT_CONNECTIONS = 480;
 
-/** Requests are made ready within this time, before the first is sent. */
+/** Thousands of images take most of it. */
 export const JOINT_START_DELAY_MS = 2_000;
 
 /**
@@ -32,11 +34,12 @@ export const JOINT_START_DELAY_MS = 2_000;
 export async function runJointLoop({
   tasks,
   onStart,
+  startDelayMs = JOINT_START_DELAY_MS,
   ...options
 }: JointLoopOptions): Promise<RequestRecord[][]> {
   const connections = Math.max(1, Math.floor((options.connections ?? JOINT_CONNECTIONS) / tasks.length));
-  const startMs = options.clock.nowMs() + JOINT_START_DELAY_MS;
-  const timer = setTimeout(() => onStart?.(), JOINT_START_DELAY_MS);
+  const startMs = options.clock.nowMs() + startDelayMs;
+  const timer = setTimeout(() => onStart?.(), startDelayMs);
   try {
     return await Promise.all(tasks.map((task) => runOpenLoop({ ...options, ...task, connections, startMs })));
   } finally {

@@ -65,7 +65,7 @@ export function renderExperimentReport(report: ExperimentReport): string {
                 'The figures that count. Hardware, networks and data differ: compare shapes and ratios, not requests per second.',
                 ['what', 'thesis', 'here', 'note'],
                 headlines,
-                'log',
+                'headlines',
               ),
             ],
       ),

@@ -1,7 +1,7 @@
 import { whileContested } from '../../load/contest.ts';
 import type { Experiment } from '../experiment.ts';
 import type { Lab, LabTask } from '../lab.ts';
-import { openBench, throughputsMs } from '../measuring/bench.ts';
+import { benchMs, openBench, throughputsMs } from '../measuring/bench.ts';
 import { maximumOf, measuredVersions } from '../measuring/versions.ts';
 import { describeVariant } from '../wording.ts';
 import { drawCoallocationProfile } from './draw.ts';
@@ -32,7 +32,8 @@ export const coallocationProfile: Experiment<CoallocationProfileResults> = {
   estimateMs(lab) {
     const [first] = lab.tasks;
     if (first === undefined) return 0;
-    return 4 * measuredVersions(lab, first).length * (throughputsMs(lab, lab.scale.repeats) + 500);
+    const versionMs = throughputsMs(lab, lab.scale.repeats) + 300;
+    return 4 * (benchMs(lab) + measuredVersions(lab, first).length * versionMs);
   },
   async run(lab) {
     const [first, second] = lab.tasks;

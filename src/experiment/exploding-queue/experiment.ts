@@ -2,7 +2,7 @@ import { median, quantile } from '../../base/statistics.ts';
 import type { RequestRecord } from '../../load/records.ts';
 import type { Experiment } from '../experiment.ts';
 import { thinned } from '../live/live-run.ts';
-import { openBench, throughputsMs } from '../measuring/bench.ts';
+import { benchMs, openBench, throughputsMs } from '../measuring/bench.ts';
 import { atShares, shareMs, startUnboundedServer } from '../measuring/shares.ts';
 import { measuredVersions } from '../measuring/versions.ts';
 import { describeVariant } from '../wording.ts';
@@ -51,7 +51,8 @@ export const explodingQueue: Experiment<ExplodingQueueResults> = {
   estimateMs(lab) {
     const [first] = lab.tasks;
     if (first === undefined) return 0;
-    return measuredVersions(lab, first).length * (throughputsMs(lab, 3) + QUEUE_SHARES.length * shareMs(lab));
+    const versionMs = 2 * benchMs(lab) + throughputsMs(lab, 3) + QUEUE_SHARES.length * shareMs(lab);
+    return measuredVersions(lab, first).length * versionMs;
   },
   async run(lab) {
     const [task] = lab.tasks;

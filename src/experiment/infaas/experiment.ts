@@ -5,6 +5,7 @@ import type { Lab } from '../lab.ts';
 import { type LiveRun, liveRunOf } from '../live/live-run.ts';
 import { runLive } from '../live/run-live.ts';
 import { THESIS_SLO_MS } from '../live/scenario.ts';
+import { patiently } from '../measuring/patiently.ts';
 import { startTestedServer, type TestedServer } from '../measuring/server.ts';
 import { maximumOf } from '../measuring/versions.ts';
 import { drawInfaas } from './draw.ts';
@@ -38,6 +39,9 @@ const GROWTH_STEPS = 10;
 
 /** INFaaS does not refuse: what it cannot do in time comes late or fails. */
 const TIMEOUT_MS = 20_000;
+
+/** A stack starts and ends, and its two runs are made ready. */
+const STACK_MS = 9_000;
 
 const REPEATS = { full: 10, quick: 3, tiny: 1 } as const;
 
@@ -165,19 +169,21 @@ async function throughputsOf(lab: Lab, server: TestedServer, version: number): P
   const { clock, signal, seed, scale } = lab;
   const rates: number[] = [];
   for (let i = 0; i < REPEATS[scale.name]; i++) {
-    const { throughputRps } = await findMaximalThroughput({
-      url: server.url,
-      model: task!.name,
-      version: String(version),
-      inputs: task!.inputs,
-      clock,
-      signal,
-      seed: seed + i,
-      concurrencies: [8, 16],
-      repeats: 1,
-      warmupMs: Math.min(CLOSED_LOOP_DEFAULTS.warmupMs, scale.windowMs),
-      durationMs: scale.windowMs,
-    });
+    const { throughputRps } = await patiently(scale.windowMs, (durationMs) =>
+      findMaximalThroughput({
+        url: server.url,
+        model: task!.name,
+        version: String(version),
+        inputs: task!.inputs,
+        clock,
+        signal,
+        seed: seed + i,
+        concurrencies: [8, 16],
+        repeats: 1,
+        warmupMs: Math.min(CLOSED_LOOP_DEFAULTS.warmupMs, scale.windowMs),
+        durationMs,
+      }),
+    );
     rates.push(throughputRps.median);
   }
   return rates;

@@ -40,6 +40,7 @@ export interface LiveOptions {
   readonly timeoutMs?: number;
   readonly connections?: number;
   readonly samplePeriodMs?: number;
+  readonly startDelayMs?: number;
   readonly clock: Clock;
   readonly signal: AbortSignal;
 }
@@ -67,6 +68,7 @@ export async function runLive(options: LiveOptions): Promise<RawRun> {
       tasks: tasks.map(({ task, ...load }) => ({ ...load, model: task })),
       connections: options.connections ?? LIVE_CONNECTIONS,
       maxOutstanding: MAX_OUTSTANDING,
+      ...(options.startDelayMs !== undefined && { startDelayMs: options.startDelayMs }),
       timeoutMs: options.timeoutMs ?? TIMEOUT_SLOS * sloMs,
       sloMs,
       clock,

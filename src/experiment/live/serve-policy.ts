@@ -79,5 +79,5 @@ export function fileName(name: string): string {
 
 /** What a run takes beside the demand itself: the start of a server, its settling and its end. */
 export function servedRunMs(lab: Pick<Lab, 'scale'>, durationMs: number): number {
-  return durationMs + lab.scale.settleMs + 5_000;
+  return durationMs + lab.scale.settleMs + 4_000;
 }

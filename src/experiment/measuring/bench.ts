@@ -1,7 +1,7 @@
-import { BonsaiError } from '../../base/errors.ts';
 import { CLOSED_LOOP_DEFAULTS, findMaximalThroughput, measureThroughput } from '../../load/closed-loop.ts';
 import type { LabelledInputs } from '../../load/labelled-inputs.ts';
 import type { Lab } from '../lab.ts';
+import { patiently } from './patiently.ts';
 import { startTestedServer, type TestedServer } from './server.ts';
 
 /** A server on which one version after the other is driven to its maximum. */
@@ -28,7 +28,7 @@ const RISE_WINDOW_RATIO = 0.5;
 
 /** Requests after which a fresh server is as fast as it gets: in its first thousands, Node.js still compiles. */
 const WARM_REQUESTS = 4_000;
-const WARM_MS = 4_000;
+const WARM_MS = { full: 4_000, quick: 2_000, tiny: 0 } as const;
 const WARM_WINDOW_MS = 500;
 
 /** Opens a server with a version of each task. @throws BonsaiError `load_failed` */
@@ -55,7 +55,7 @@ export async function openBench(lab: Lab, cpus: readonly number[]): Promise<Benc
     ready: (task, versions) => server.adapter.setResident!(task, versions, undefined, signal),
     async throughputs(subject, repeats) {
       const load = loadOf(subject);
-      const warmMs = scale.name === 'tiny' ? 0 : WARM_MS;
+      const warmMs = WARM_MS[scale.name];
       for (let answered = 0, startMs = clock.nowMs(); !isWarm && answered < WARM_REQUESTS; ) {
         if (clock.nowMs() - startMs >= warmMs) break;
         const warm = await patiently(WARM_WINDOW_MS, (durationMs) =>
@@ -80,20 +80,10 @@ export async function openBench(lab: Lab, cpus: readonly number[]): Promise<Benc
   };
 }
 
-/** A window without any answer, on a machine that was busy for a moment or with a slow network, is no reason to lose an hour. */
-async function patiently<T>(durationMs: number, measure: (durationMs: number) => Promise<T>): Promise<T> {
-  for (const factor of LONGER_WINDOWS) {
-    try {
-      return await measure(factor * durationMs);
-    } catch (thrown) {
-      if (!(thrown instanceof BonsaiError) || thrown.code !== 'server_unreachable') throw thrown;
-    }
-  }
-  return measure(LAST_WINDOW * durationMs);
+/** About how long it takes to start a bench and to end it. */
+export function benchMs({ scale }: Pick<Lab, 'scale'>): number {
+  return WARM_MS[scale.name] + 2_500;
 }
-
-const LONGER_WINDOWS = [1, 4];
-const LAST_WINDOW = 16;
 
 /** About how long `throughputs` takes, for the time left. */
 export function throughputsMs({ scale }: Pick<Lab, 'scale'>, repeats: number): number {

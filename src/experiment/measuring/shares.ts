@@ -33,6 +33,9 @@ const TIMEOUT_MS = 60_000;
 /** Samples of the CPU in one look. */
 const CPU_SAMPLES = 8;
 
+/** One task's inputs are made ready within this time. */
+const READY_MS = 300;
+
 /** A server that refuses nothing. */
 export function startUnboundedServer(lab: Lab): Promise<TestedServer> {
   return startTestedServer(lab, { cpus: lab.cpus, flags: UNBOUNDED_FLAGS });
@@ -66,6 +69,7 @@ export async function atShares(
       ],
       watched: [{ name: 'server', pid: server.pid, cpuBudget: cpus.length }],
       samplePeriodMs: scale.shareMs / CPU_SAMPLES,
+      startDelayMs: READY_MS,
       sloMs: THESIS_SLO_MS,
       timeoutMs: TIMEOUT_MS,
       clock,
@@ -84,5 +88,5 @@ export async function atShares(
 
 /** About how long a look at one share takes: requests are made ready, come, and are waited for. */
 export function shareMs({ scale }: Pick<Lab, 'scale'>): number {
-  return scale.shareMs + 2_500;
+  return scale.shareMs + READY_MS + 100;
 }

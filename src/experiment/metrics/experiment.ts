@@ -1,9 +1,9 @@
 import type { Box } from '../../report/box-figure.ts';
 import { paretoOf } from '../../repository/frontier.ts';
-import { COST_METRICS, type CostMetric } from '../../repository/types.ts';
+import { COST_METRICS, type CostMetric, type Variant } from '../../repository/types.ts';
 import type { Experiment } from '../experiment.ts';
 import type { Lab, LabTask } from '../lab.ts';
-import { openBench, throughputsMs } from '../measuring/bench.ts';
+import { benchMs, openBench, throughputsMs } from '../measuring/bench.ts';
 import { boxOf } from '../measuring/boxes.ts';
 import { atShares, shareMs, startUnboundedServer } from '../measuring/shares.ts';
 import { maximumOf, measuredVersions } from '../measuring/versions.ts';
@@ -13,6 +13,17 @@ import { drawMetrics } from './draw.ts';
 export interface MetricsResults {
   /** The first has everything, the second the CPU alone (Figure 5.9). */
   readonly tasks: readonly MetricsTask[];
+  /** All versions of the first by its profile on this machine, also those that are not measured again here. */
+  readonly family: readonly FamilyMember[];
+}
+
+export interface FamilyMember {
+  readonly version: number;
+  readonly description: string;
+  readonly backbone: string;
+  readonly isPruned: boolean;
+  readonly accuracy: number;
+  readonly throughputRps: number;
 }
 
 export interface MetricsTask {
@@ -59,14 +70,13 @@ export const metrics: Experiment<MetricsResults> = {
   estimateMs(lab) {
     const [first, second] = lab.tasks;
     if (first === undefined) return 0;
-    const { repeats } = lab.scale;
-    const looks = CPU_SHARES.length * shareMs(lab) * 2;
+    const { repeats, latencyRuns } = lab.scale;
     const count = measuredVersions(lab, first).length;
-    const other = second === undefined ? 0 : measuredVersions(lab, second).length / 2;
-    return (
-      count * (throughputsMs(lab, repeats) + repeats * lab.scale.latencyRuns * 2) +
-      ((count + other) * looks) / 2
-    );
+    const looked = count + (second === undefined ? 0 : measuredVersions(lab, second).length);
+    // A single inference takes a millisecond or two, and its worker as long as some hundred of them to start.
+    const latencyMs = repeats * (2 * latencyRuns + 200);
+    const throughputMs = throughputsMs(lab, repeats);
+    return count * (throughputMs + latencyMs) + 3 * benchMs(lab) + looked * CPU_SHARES.length * shareMs(lab);
   },
   async run(lab) {
     const [first, second] = lab.tasks;
@@ -80,10 +90,22 @@ export const metrics: Experiment<MetricsResults> = {
         versions: [],
         cpu: await lab.part(`CPU ${second.name}`, () => cpuOf(lab, second)),
       });
-    return { tasks };
+    return { tasks, family: first!.manifest.variants.map(memberOf) };
   },
   draw: drawMetrics,
 };
+
+function memberOf(variant: Variant): FamilyMember {
+  const { version, lineage, accuracy } = variant;
+  return {
+    version,
+    description: describeVariant(variant),
+    backbone: lineage.backbone?.split(':')[0] ?? 'network',
+    isPruned: lineage.pruning !== undefined,
+    accuracy: accuracy.test,
+    throughputRps: maximumOf(variant),
+  };
+}
 
 async function repeated(lab: Lab, task: LabTask): Promise<MetricsVersion[]> {
   const { repeats, latencyRuns } = lab.scale;
