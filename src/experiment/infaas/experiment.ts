@@ -55,8 +55,8 @@ export const infaas: Experiment<InfaasResults> = {
     2 *
     (COLD_MS[scale.name] +
       GROWTH_STEPS * scale.growthStepMs +
-      REPEATS[scale.name] * 2 * scale.windowMs +
-      20_000),
+      REPEATS[scale.name] * 4 * scale.windowMs +
+      STACK_MS),
   async run(lab) {
     const [task] = lab.tasks;
     const fastest = task!.manifest.variants.toSorted((a, b) => maximumOf(b) - maximumOf(a))[0]!;
