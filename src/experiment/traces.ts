@@ -1,5 +1,6 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { InvalidArgumentError } from '../base/errors.ts';
 import type { DemandProfile } from '../load/arrivals.ts';
 import { readTrace, type Trace, traceProfile, traceWindow } from '../load/trace.ts';
 import { squareBursts } from '../simulate/demand.ts';
@@ -28,13 +29,22 @@ export async function knownTrace(folder: string, name: KnownTrace): Promise<Trac
   return 'replayMs' in known ? { ...trace, intervalMs: known.replayMs } : trace;
 }
 
-/** Windows of a trace for several tasks, one after the other, each with its mean; from the beginning again at its end. */
+/**
+ * Windows of a trace for several tasks, one after the other, each with its mean; from the beginning again at its end. A window in which
+ * nothing was asked (traces have gaps) gives way to the next.
+ * @throws InvalidArgumentError for a trace that is shorter than a window, or in which nothing was ever asked
+ */
 export function windowsOf(trace: Trace, meansRps: readonly number[], lengthMs: number): DemandProfile[] {
-  const traceMs = trace.counts.length * trace.intervalMs;
-  return meansRps.map((meanRps, k) => {
-    const startMs = (k * lengthMs) % Math.max(1, traceMs - lengthMs + 1);
-    return traceProfile(traceWindow(trace, startMs, startMs + lengthMs), meanRps);
-  });
+  const starts = Math.floor((trace.counts.length * trace.intervalMs) / lengthMs);
+  const windows = Array.from({ length: starts }, (_, i) =>
+    traceWindow(trace, i * lengthMs, (i + 1) * lengthMs),
+  ).filter(({ counts }) => counts.some((count) => count > 0));
+  if (windows.length === 0) {
+    throw new InvalidArgumentError(
+      `A trace of ${trace.counts.length} intervals of ${trace.intervalMs} ms has no window of ${lengthMs} ms with any request.`,
+    );
+  }
+  return meansRps.map((meanRps, k) => traceProfile(windows[k % windows.length]!, meanRps));
 }
 
 /** Where nothing was recorded: bursts over a slow wave. */

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type DemandProfile, dueTimes } from '../../load/arrivals.ts';
 import { recordsToCsv } from '../../load/records.ts';
+import { frontierOf } from '../../repository/frontier.ts';
 import type { Lab, LabTask } from '../lab.ts';
 import { startTestedServer } from '../measuring/server.ts';
 import { type LiveRun, liveRunOf } from './live-run.ts';
@@ -29,7 +30,7 @@ export async function serveUnder(lab: Lab, run: ServedRun): Promise<LiveRun> {
   const server = await startTestedServer(lab, {
     cpus,
     flags: [
-      ...['--policy', policy, '--initial', initialOf(policy), '--slo', `${THESIS_SLO_MS}ms`],
+      ...['--policy', policy, '--initial', initialOf(policy, tasks), '--slo', `${THESIS_SLO_MS}ms`],
       ...['--time-scale', String(scale.timeScale), '--max-connections', String(2 * LIVE_CONNECTIONS)],
     ],
   });
@@ -68,9 +69,15 @@ export async function serveUnder(lab: Lab, run: ServedRun): Promise<LiveRun> {
   }
 }
 
-/** The thesis' runs begin with the most accurate versions; one whose policy is to serve the smallest begins with those. */
-function initialOf(policy: string): string {
-  return policy === 'static:smallest' ? 'smallest' : 'largest';
+/** Runs begin with the most accurate versions of the frontier, as the thesis' do; one whose policy is to serve the smallest begins with those. */
+function initialOf(policy: string, tasks: readonly LabTask[]): string {
+  return tasks
+    .map(({ name, manifest }) => {
+      const frontier = frontierOf(manifest.variants, 'inverseThroughput');
+      const first = policy === 'static:smallest' ? frontier.at(-1)! : frontier[0]!; // Tasks of the lab are profiled.
+      return `${name}=${first.version}`;
+    })
+    .join(',');
 }
 
 export function fileName(name: string): string {
