@@ -20,6 +20,14 @@ describe('windows of a trace', () => {
     expect(windows.map(requests)).toEqual([50, 20, 10]);
   });
 
+  it('begin elsewhere again where the trace ends', () => {
+    const rising = { intervalMs: 1000, counts: Array.from({ length: 25 }, (_, i) => i + 1) };
+    const first = windowsOf(rising, [1, 1, 1], 10_000).map((window) =>
+      window.kind === 'steps' ? window.points[0]!.rps : 0,
+    );
+    expect(new Set(first).size).toBe(3);
+  });
+
   it('are refused where there is none', () => {
     expect(() => windowsOf(trace, [1], 40_000)).toThrow(/no window of 40000 ms/);
     expect(() => windowsOf({ intervalMs: 1000, counts: [0, 0] }, [1], 1000)).toThrow(/with any request/);

@@ -30,21 +30,25 @@ export async function knownTrace(folder: string, name: KnownTrace): Promise<Trac
 }
 
 /**
- * Windows of a trace for several tasks, one after the other, each with its mean; from the beginning again at its end. A window in which
- * nothing was asked (traces have gaps) gives way to the next.
+ * Windows of a trace for several tasks, one after the other, each with its mean. At the end of the trace they begin again, so that they overlap as
+ * little as it allows. A window in which nothing was asked (traces have gaps) gives way to a later one.
  * @throws InvalidArgumentError for a trace that is shorter than a window, or in which nothing was ever asked
  */
 export function windowsOf(trace: Trace, meansRps: readonly number[], lengthMs: number): DemandProfile[] {
-  const starts = Math.floor((trace.counts.length * trace.intervalMs) / lengthMs);
-  const windows = Array.from({ length: starts }, (_, i) =>
-    traceWindow(trace, i * lengthMs, (i + 1) * lengthMs),
-  ).filter(({ counts }) => counts.some((count) => count > 0));
-  if (windows.length === 0) {
+  const lastStartMs = trace.counts.length * trace.intervalMs - lengthMs;
+  const tries = Math.ceil((lastStartMs + lengthMs) / lengthMs) + meansRps.length;
+  let next = 0;
+  const nextWindow = (): Trace => {
+    for (const last = next + tries; lastStartMs >= 0 && next < last; ) {
+      const startMs = (next++ * lengthMs) % (lastStartMs + trace.intervalMs);
+      const window = traceWindow(trace, startMs, startMs + lengthMs);
+      if (window.counts.some((count) => count > 0)) return window;
+    }
     throw new InvalidArgumentError(
       `A trace of ${trace.counts.length} intervals of ${trace.intervalMs} ms has no window of ${lengthMs} ms with any request.`,
     );
-  }
-  return meansRps.map((meanRps, k) => traceProfile(windows[k % windows.length]!, meanRps));
+  };
+  return meansRps.map((meanRps) => traceProfile(nextWindow(), meanRps));
 }
 
 /** Where nothing was recorded: bursts over a slow wave. */
