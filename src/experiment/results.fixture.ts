@@ -4,12 +4,14 @@ import type { CoallocationResults } from './coallocation/experiment.ts';
 import type { CoallocationProfileResults } from './coallocation-profile/experiment.ts';
 import type { ComplexityResults } from './complexity/experiment.ts';
 import type { DistributedResults } from './distributed/experiment.ts';
-import { type ExplodingQueueResults, QUEUE_SHARES, queueRunOf } from './exploding-queue/experiment.ts';
+import { type ExplodingQueueResults, queueRunOf } from './exploding-queue/experiment.ts';
+import { QUEUE_SHARES } from './exploding-queue/thesis.ts';
 import type { InfaasResults } from './infaas/experiment.ts';
 import type { LeagueResults } from './league/experiment.ts';
 import { type LiveRun, liveRunOf } from './live/live-run.ts';
 import { boxOf } from './measuring/boxes.ts';
-import { CPU_SHARES, type MetricsResults } from './metrics/experiment.ts';
+import type { MetricsResults } from './metrics/experiment.ts';
+import { CPU_SHARES } from './metrics/thesis.ts';
 import type { SingleTaskResults } from './single-task/experiment.ts';
 
 const PROFILE: Profile = {

@@ -74,9 +74,11 @@ describe('parts of an experiment', () => {
     expect(await storedPart(folder, 'x', 'a', async () => 2)).toBe(2);
   });
 
-  it('go when the whole is there', async () => {
+  it('go when the whole is there, and stay for the next try where it failed', async () => {
     const folder = folderOf(out, 'whole');
     await storedPart(folder, 'x', 'a', async () => 1);
+    await writeResults(out, makeResults('whole', { results: undefined, absent: 'It failed.' }));
+    expect(await storedPart(folder, 'x', 'a', async () => 2)).toBe(1);
     await writeResults(out, makeResults('whole'));
     expect(await readdir(folder)).toEqual(['results.json']);
   });

@@ -61,11 +61,11 @@ export async function readResults(out: string, experiment: string): Promise<Stor
   return stored as StoredResults;
 }
 
-/** Replaces the results as a whole, and lets go of the parts that they came from. */
+/** Replaces the results as a whole, and lets go of the parts that they came from; those of what failed are kept for the next try. */
 export async function writeResults(out: string, stored: StoredResults): Promise<void> {
   const folder = folderOf(out, stored.experiment);
   await writeText(folder, RESULTS_FILE, `${JSON.stringify(stored)}\n`);
-  await rm(join(folder, PARTS_FOLDER), { recursive: true, force: true });
+  if (stored.results !== undefined) await rm(join(folder, PARTS_FOLDER), { recursive: true, force: true });
 }
 
 /** Writes a file of an experiment whole; compressed where its name ends in `.gz`. */

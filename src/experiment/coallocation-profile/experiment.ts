@@ -1,8 +1,9 @@
+import { median } from '../../base/statistics.ts';
 import { whileContested } from '../../load/contest.ts';
 import type { Experiment } from '../experiment.ts';
 import type { Lab, LabTask } from '../lab.ts';
 import { benchMs, openBench, throughputsMs } from '../measuring/bench.ts';
-import { maximumOf, measuredVersions } from '../measuring/versions.ts';
+import { measuredVersions } from '../measuring/versions.ts';
 import { describeVariant } from '../wording.ts';
 import { drawCoallocationProfile } from './draw.ts';
 
@@ -41,11 +42,10 @@ export const coallocationProfile: Experiment<CoallocationProfileResults> = {
     const variants = measuredVersions(lab, other);
     // As in the thesis (BeeAnts version 2): not the slowest, nor one whose requests are all overhead.
     const contestantVariant = variants[Math.min(1, variants.length - 1)]!;
-    const contestant = {
-      task: other.name,
-      version: contestantVariant.version,
-      maximumRps: maximumOf(contestantVariant),
-    };
+    const { version } = contestantVariant;
+    // Right before: a profile of another hour would make the shares other ones.
+    const maximumRps = await lab.part('contestant', () => maximumAlone(lab, other, version));
+    const contestant = { task: other.name, version, maximumRps };
     const oneCpu = await lab.part('1 CPU', () => onCpus(lab, first!, lab.cpus.slice(0, 1)));
     const contested25 = await lab.part('contested 25 %', () =>
       beside(lab, first!, other, contestant, SHARES.contested25),
@@ -81,6 +81,16 @@ function secondCpu({ cpus, clientCpus, machineCpus }: Lab): number[] | undefined
   const others = Array.from({ length: machineCpus }, (_, cpu) => cpu).filter((cpu) => cpu !== first);
   const second = others.find((cpu) => !clientCpus.includes(cpu)) ?? others[0];
   return second === undefined ? undefined : [first, second];
+}
+
+async function maximumAlone(lab: Lab, { name, inputs }: LabTask, version: number): Promise<number> {
+  const bench = await openBench(lab, lab.cpus.slice(0, 1));
+  try {
+    await bench.ready(name, [version]);
+    return median(await bench.throughputs({ task: name, version, inputs }, Math.min(3, lab.scale.repeats)));
+  } finally {
+    await bench.close();
+  }
 }
 
 async function onCpus(lab: Lab, task: LabTask, cpus: readonly number[]): Promise<Record<number, number[]>> {

@@ -29,6 +29,7 @@ export function drawCoallocation({ iterations }: CoallocationResults): Drawn {
         ),
         cpuPart(
           own.map(({ name: label, servers }) => ({ name: label, cpu: servers[0]?.cpu ?? [] })),
+          own[0]!.durationMs,
           `coallocation-${i}-cpu`,
           `${name}e: CPU utilisation of the one server.`,
         ),

@@ -33,6 +33,7 @@ export function drawDistributed({ hasOwnCpus, servers, loads }: DistributedResul
           ),
           cpuPart(
             run.servers,
+            run.durationMs,
             `distributed-cpu-${run.name.replaceAll(/[^a-z0-9]+/gi, '-')}`,
             `${FIGURES[kind]}e: CPU of each server over what it may count on, ${run.name}; ${run.changes} changes of versions.`,
           ),

@@ -2,8 +2,8 @@ import { chart } from '../../report/chart.ts';
 import { csv } from '../csv.ts';
 import type { Drawn } from '../experiment.ts';
 import { figure, percent } from '../wording.ts';
-import { type ExplodingQueueResults, QUEUE_SHARES } from './experiment.ts';
-import { THESIS_EXPLOSIONS } from './thesis.ts';
+import type { ExplodingQueueResults } from './experiment.ts';
+import { QUEUE_SHARES, THESIS_EXPLOSIONS } from './thesis.ts';
 
 export function drawExplodingQueue({ task, versions, durationMs }: ExplodingQueueResults): Drawn {
   const exploding = (share: number) =>

@@ -7,6 +7,7 @@ import { atShares, shareMs, startUnboundedServer } from '../measuring/shares.ts'
 import { measuredVersions } from '../measuring/versions.ts';
 import { describeVariant } from '../wording.ts';
 import { drawExplodingQueue } from './draw.ts';
+import { QUEUE_SHARES } from './thesis.ts';
 
 export interface ExplodingQueueResults {
   readonly task: string;
@@ -33,9 +34,6 @@ export interface QueueRun {
   readonly isExploding: boolean;
   readonly dots: { readonly dueMs: readonly number[]; readonly latencyMs: readonly number[] };
 }
-
-/** The thesis': under, at and over what a version can. */
-export const QUEUE_SHARES = [0.9, 0.95, 1, 1.05, 1.1] as const;
 
 /**
  * A queue explodes where the last quarter of requests waits this much longer than the first: half of what the excess alone

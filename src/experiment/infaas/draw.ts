@@ -13,6 +13,8 @@ const MEANINGS: Readonly<Record<Stack, string>> = {
   'one-server': "Bonsai's server",
 };
 
+const COLD_STEPS = [{ atMs: 0, rps: THESIS_INFAAS.coldRps }] as const;
+
 export function drawInfaas({ task, version, stacks }: InfaasResults): Drawn {
   const sloMs = stacks[0]?.growth.sloMs ?? 400;
   const of = (kind: Stack) => stacks.find((stack) => stack.kind === kind);
@@ -26,8 +28,12 @@ export function drawInfaas({ task, version, stacks }: InfaasResults): Drawn {
       },
       ...runParts(
         stacks.map(({ kind, coldStart, coldMs }) => ({
-          report: runReportOf(coldStart, 0, { name: `20 requests/s to ${kind}`, withCpu: true, steps: [] }),
-          caption: `Fig. 5.4: ${MEANINGS[kind]}, just started. ${percent(coldStart.violationRatio)} of requests late or failed, the last of them ${figure(coldMs)} ms after the first request.`,
+          report: runReportOf(coldStart, 0, {
+            name: `20 requests/s to ${kind}`,
+            withCpu: true,
+            steps: COLD_STEPS,
+          }),
+          caption: `Fig. 5.4: ${MEANINGS[kind]}, just started. ${percent(coldStart.violationRatio)} of requests late or failed, the last of them ${coldText(coldStart, coldMs)} after the first request.`,
         })),
         sloMs,
         'infaas-cold',
@@ -42,6 +48,7 @@ export function drawInfaas({ task, version, stacks }: InfaasResults): Drawn {
       ),
       cpuPart(
         stacks.map(({ kind, growth }) => ({ name: kind, cpu: growth.servers[0]?.cpu ?? [] })),
+        stacks[0]!.growth.durationMs,
         'infaas-cpu',
         'Fig. 5.5 (bottom): CPU utilisation while requests grow.',
       ),
@@ -79,9 +86,17 @@ export function drawInfaas({ task, version, stacks }: InfaasResults): Drawn {
       {
         what: 'cold start: time until all requests are in time',
         thesis: `${THESIS_INFAAS.coldMs / 1000} s`,
-        ours: stacks.map(({ kind, coldMs }) => `${kind} ${figure(coldMs / 1000)} s`).join('; '),
+        ours: stacks
+          .map(({ kind, coldStart, coldMs }) => `${kind} ${coldText(coldStart, coldMs)}`)
+          .join('; '),
         note: 'at 20 requests/s, from the first request on',
       },
     ],
   };
+}
+
+/** Where even the last requests were late, nobody knows for how long it would have gone on. */
+function coldText({ durationMs }: InfaasResults['stacks'][number]['coldStart'], coldMs: number): string {
+  const isOpen = coldMs >= durationMs - 2 * (1000 / THESIS_INFAAS.coldRps);
+  return `${isOpen ? 'more than ' : ''}${figure(coldMs / 1000)} s`;
 }

@@ -9,6 +9,7 @@ import { patiently } from '../measuring/patiently.ts';
 import { startTestedServer, type TestedServer } from '../measuring/server.ts';
 import { maximumOf } from '../measuring/versions.ts';
 import { drawInfaas } from './draw.ts';
+import { THESIS_INFAAS } from './thesis.ts';
 
 export interface InfaasResults {
   readonly task: string;
@@ -30,8 +31,6 @@ export interface InfaasResults {
 /** `per-model`: each version in a process of its own behind a proxy, started by its first request; `one-server`: ours. */
 export type Stack = 'per-model' | 'one-server';
 
-/** Figure 5.4. */
-const COLD_RPS = 20;
 const COLD_MS = { full: 10_000, quick: 6_000, tiny: 2_000 } as const;
 
 /** Figure 5.5 and its text: 1, 3, 5, … 513 requests a second. */
@@ -80,7 +79,11 @@ async function measureStack(
     intervalMs: scale.growthStepMs,
     steps: GROWTH_STEPS,
   };
-  const cold: DemandProfile = { kind: 'constant', rps: COLD_RPS, durationMs: COLD_MS[scale.name] };
+  const cold: DemandProfile = {
+    kind: 'constant',
+    rps: THESIS_INFAAS.coldRps,
+    durationMs: COLD_MS[scale.name],
+  };
   const server = await startStack(lab, kind, version);
   try {
     lab.say(`${kind}: cold start`);

@@ -62,6 +62,7 @@ export function runParts(
 /** CPU over time of the servers of one run, or of the same server in several runs. */
 export function cpuPart(
   series: readonly { readonly name: string; readonly cpu: LiveRun['servers'][number]['cpu'] }[],
+  durationMs: number,
   id: string,
   caption: string,
 ): Part {
@@ -71,7 +72,7 @@ export function cpuPart(
     figure: chart({
       id,
       title: 'CPU utilisation over time',
-      x: { title: 'time (s)' },
+      x: { title: 'time (s)', domain: [0, durationMs / 1000] },
       y: { title: 'CPU utilisation (%)', domain: [0, 120] },
       rules: [{ y: 100, name: 'all of it' }],
       series: series.map(({ name, cpu }) => ({
@@ -92,7 +93,7 @@ export function violationsPart(runs: readonly LiveRun[], id: string, caption: st
       id,
       title: 'Share of requests without an answer in time',
       height: 230,
-      x: { title: 'time (s)' },
+      x: { title: 'time (s)', domain: [0, Math.max(...runs.map(({ durationMs }) => durationMs)) / 1000] },
       y: { title: 'violations (%)', domain: [0, 100] },
       series: runs.map((run) => ({ name: run.name, kind: 'line', points: violationsOf(run) })),
     }),

@@ -6,14 +6,8 @@ import { csv } from '../csv.ts';
 import type { Drawn } from '../experiment.ts';
 import { relativeSpread } from '../measuring/boxes.ts';
 import { figure, percent } from '../wording.ts';
-import {
-  CPU_SHARES,
-  type FamilyMember,
-  type MetricsResults,
-  type MetricsTask,
-  type MetricsVersion,
-} from './experiment.ts';
-import { THESIS_PRUNING } from './thesis.ts';
+import type { FamilyMember, MetricsResults, MetricsTask, MetricsVersion } from './experiment.ts';
+import { CPU_SHARES, THESIS_PRUNING } from './thesis.ts';
 
 /** How a metric is drawn. */
 const AXES: Readonly<

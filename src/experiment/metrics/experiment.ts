@@ -9,6 +9,7 @@ import { atShares, shareMs, startUnboundedServer } from '../measuring/shares.ts'
 import { maximumOf, measuredVersions } from '../measuring/versions.ts';
 import { describeVariant } from '../wording.ts';
 import { drawMetrics } from './draw.ts';
+import { CPU_SHARES } from './thesis.ts';
 
 export interface MetricsResults {
   /** The first has everything, the second the CPU alone (Figure 5.9). */
@@ -55,9 +56,6 @@ export interface MetricsVersion {
   /** By which metrics it is on the frontier. */
   readonly frontiers: readonly CostMetric[];
 }
-
-/** Of the maximal throughput, in Figures 5.8 and 5.9. */
-export const CPU_SHARES = [0.25, 0.5, 0.75, 1] as const;
 
 /** Repetitions of latency, each a mean of many: the thesis' plot shows a spread of means. */
 const LATENCY_REPEATS_AT_MOST = 20;

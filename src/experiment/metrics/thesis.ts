@@ -1,3 +1,6 @@
+/** Of the maximal throughput, in Figures 5.8 and 5.9. */
+export const CPU_SHARES = [0.25, 0.5, 0.75, 1] as const;
+
 /**
  * Section 5.3: pruning DenseNetMEDIUM for CIFAR-10. Accuracies in [0, 1], throughputs in inferences per second of one CPU of a Raspberry Pi 4.
  */

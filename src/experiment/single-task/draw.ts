@@ -49,6 +49,7 @@ export function drawSingleTask({ task, chain, workloads }: SingleTaskResults): D
                 ),
                 cpuPart(
                   own.map(({ name, servers }) => ({ name, cpu: servers[0]?.cpu ?? [] })),
+                  own[0]!.durationMs,
                   `single-${kind}-cpu`,
                   `As Fig. 5.14d: CPU utilisation, ${kind}.`,
                 ),
