@@ -12,8 +12,9 @@ export async function patiently<T>(
       if (!(thrown instanceof BonsaiError) || thrown.code !== 'server_unreachable') throw thrown;
     }
   }
-  return measure(LAST_WINDOW * durationMs);
+  return measure(Math.max(LAST_WINDOW * durationMs, LAST_WINDOW_MS));
 }
 
 const LONGER_WINDOWS = [1, 4];
 const LAST_WINDOW = 16;
+const LAST_WINDOW_MS = 5_000;
