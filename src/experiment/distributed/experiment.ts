@@ -34,6 +34,9 @@ const REPLICAS = 2;
 /** High load is as much for each server as one has in the co-allocation test; low load a third of it. */
 const LOADS = { low: 1 / 3, high: 1 } as const;
 
+/** NGINX holds two for each request, one to the client and one to a server, of 4,096 in all; where files are limited to 1,024, it has fewer. */
+const FLEET_CONNECTIONS = 480;
+
 /** `plan` is the fleet's own planner; the thesis' policy decides for each server alone. */
 const POLICIES = ['static:largest', 'trivial', 'plan'] as const;
 
@@ -130,8 +133,7 @@ async function runFleet(
       })),
       watched: fleet.watched,
       sloMs: THESIS_SLO_MS,
-      // NGINX holds two connections for each request: one to the client, one to a server.
-      connections: LIVE_CONNECTIONS / 4,
+      connections: FLEET_CONNECTIONS,
       clock,
       signal,
     });

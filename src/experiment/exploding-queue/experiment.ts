@@ -39,7 +39,7 @@ export interface QueueRun {
  * A queue explodes where the last quarter of requests waits this much longer than the first: half of what the excess alone
  * would add over the run, and more than a hiccup.
  */
-export const EXPLOSION = { excessRatio: 0.5, leastMs: 50 } as const;
+export const EXPLOSION = { excessRatio: 0.5, leastMs: 25 } as const;
 
 /** Figures 5.10 and A.1: what happens above what a version can? */
 export const explodingQueue: Experiment<ExplodingQueueResults> = {

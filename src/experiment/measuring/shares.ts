@@ -2,7 +2,7 @@ import { quantile } from '../../base/statistics.ts';
 import { dueTimes } from '../../load/arrivals.ts';
 import type { RequestRecord } from '../../load/records.ts';
 import type { Lab, LabTask } from '../lab.ts';
-import { type RawRun, runLive } from '../live/run-live.ts';
+import { LIVE_CONNECTIONS, type RawRun, runLive } from '../live/run-live.ts';
 import { THESIS_SLO_MS } from '../live/scenario.ts';
 import { startTestedServer, type TestedServer } from './server.ts';
 
@@ -17,14 +17,8 @@ export interface AtShare {
 
 /** A queue as the thesis' server has it: nothing is refused, so that it can explode. */
 const UNBOUNDED_FLAGS = [
-  '--max-queue',
-  '1000000',
-  '--max-wait',
-  '1h',
-  '--log-level',
-  'error',
-  '--initial',
-  'smallest',
+  ...['--max-queue', '1000000', '--max-wait', '1h', '--max-connections', String(2 * LIVE_CONNECTIONS)],
+  ...['--log-level', 'error', '--initial', 'smallest'],
 ];
 
 /** Answers that take longer are given up: the exploding queue is plain to see long before. */
