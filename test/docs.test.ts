@@ -54,6 +54,7 @@ describe('documentation', () => {
     'docs/install.md',
     'docs/observability.md',
     'docs/experiments.md',
+    'docs/repository.md',
   ])('%s shows commands with options that exist', (document) => {
     const text = readFileSync(join(root, document), 'utf8');
     const commands = [...text.matchAll(/^npx bonsai (\S+)(.*)$/gm)];

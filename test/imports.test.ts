@@ -45,6 +45,7 @@ const OWNED_PACKAGES: Readonly<Record<string, string | readonly string[]>> = {
   // Two formats: networks, and the messages of the inference protocol.
   '@bufbuild/protobuf': ['src/graph/onnx/', 'src/serve/grpc/'],
   'prom-client': 'src/serve/',
+  '@aws-sdk/client-s3': 'src/repository/s3/',
   commander: 'src/cli/',
   'cli-progress': 'src/cli/',
   'pure-rand': 'src/base/',

@@ -4,6 +4,7 @@ import { isNode, LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
 import { BonsaiError, systemReason } from '../base/errors.ts';
 import { isTaskName } from '../repository/names.ts';
+import { isS3Url } from '../repository/s3/s3-url.ts';
 import { parseDurationMs } from './parse.ts';
 
 /** What a fleet's file says, checked; paths are absolute. docs/fleet.md describes it for users. */
@@ -104,7 +105,7 @@ const nginxSchema = z.strictObject({
 });
 
 const fleetSchema = z.strictObject({
-  repository: text('the path of a model repository'),
+  repository: text('the path of a model repository, or s3://BUCKET/PREFIX'),
   state: text('a path').optional(),
   policy: text('plan or the name of a policy').optional(),
   utilization: number(
@@ -175,7 +176,7 @@ export function parseFleetFile(source: string, path: string): FleetFile {
     ...file,
     path: resolve(path),
     folder,
-    repository: within(file.repository),
+    repository: isS3Url(file.repository) ? file.repository : within(file.repository),
     state: within(file.state ?? `${path.replace(/^.*\//, '').replace(/\.ya?ml$/, '')}.state.json`),
     servers: file.servers.map((server) => ({
       ...server,

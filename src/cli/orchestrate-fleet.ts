@@ -28,6 +28,7 @@ import {
 } from './fleet-file.ts';
 import { stderrLogger } from './logger.ts';
 import { openAdministrators } from './notices.ts';
+import { descriptionsOf } from './open-repository.ts';
 import { readToken } from './options.ts';
 import { isPolicyFile, readPolicyFile } from './policy-file.ts';
 
@@ -200,7 +201,8 @@ async function membersOf(
   file: FleetFile,
   context: Context,
 ): Promise<{ readonly members: FleetMembers; readonly tokens: readonly string[] }> {
-  const inRepository = await listTasks(file.repository);
+  const repository = await descriptionsOf(file.repository, context);
+  const inRepository = await listTasks(repository);
   const tasks =
     file.tasks ?? inRepository.map((name) => ({ name }) as NonNullable<FleetFile['tasks']>[number]);
   if (tasks.length === 0)
@@ -219,7 +221,7 @@ async function membersOf(
     servers: file.servers.map((server, i) => memberOf(server, tokens[i], context)),
     tasks: await Promise.all(
       tasks.map(async (task) => ({
-        manifest: await readManifest(file.repository, task.name),
+        manifest: await readManifest(repository, task.name),
         objective: { weight: task.weight, sloMs: task.slo, minAccuracy: task['min-accuracy'] },
         replicas: task.replicas ?? fleetFileDefaults.replicas,
         servers: task.servers,

@@ -13,6 +13,7 @@ import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { DEFAULT_FLEET_CONTROL_PORT } from './fleet-control.ts';
 import { stderrLogger } from './logger.ts';
 import { noticeWebhookOption, openAdministrators } from './notices.ts';
+import { descriptionsOf } from './open-repository.ts';
 import { jsonOption, readToken } from './options.ts';
 import { orchestrateControl } from './orchestrate-control.ts';
 import { isFleetFile, orchestrateFleet } from './orchestrate-fleet.ts';
@@ -40,7 +41,7 @@ export function orchestrateCommand(): Command {
     .description('Watch servers and move every task along its family as demand changes.')
     .argument(
       '<repository-or-fleet>',
-      'the model repository that the servers serve: its accuracies and profiles decide; or the file of a fleet (.yaml)',
+      'the model repository that the servers serve (a folder or s3://BUCKET/PREFIX): its accuracies and profiles decide; or the file of a fleet (.yaml)',
     )
     .addOption(
       new Option('--server <url>', 'a server of the Open Inference Protocol; may be repeated').argParser(
@@ -101,25 +102,25 @@ A fleet's file names servers, tasks, policy and balancer: one orchestrator for a
 Runs until it is interrupted. Each decision is a line: when, what, and why with its numbers.
 ${EXIT_CODE_HELP}`,
     )
-    .action(async (repository: string, options: OrchestrateOptions, self: Command) => {
+    .action(async (given: string, options: OrchestrateOptions, self: Command) => {
       const context = processContext(options);
-      if (isFleetFile(repository)) {
+      if (isFleetFile(given)) {
         refuseSingleServerOptions(self);
-        await orchestrateFleet(repository, context, options);
+        await orchestrateFleet(given, context, options);
         return;
       }
       if (options.server === undefined) {
         throw new InvalidArgumentError(
-          `Give the server of ${repository} (--server http://127.0.0.1:8000), or the file of a fleet (fleet.yaml).`,
+          `Give the server of ${given} (--server http://127.0.0.1:8000), or the file of a fleet (fleet.yaml).`,
         );
       }
       const { timeScale, target: fingerprint } = options;
       const policy = isPolicyFile(options.policy)
         ? await readPolicyFile(options.policy)
         : policyByName(options.policy, { timeScale, fingerprint });
+      const repository = await descriptionsOf(given, context);
       const names = await listTasks(repository);
-      if (names.length === 0)
-        throw new InvalidArgumentError(`There is no task in the repository ${repository}.`);
+      if (names.length === 0) throw new InvalidArgumentError(`There is no task in the repository ${given}.`);
       const tasks = await Promise.all(names.map((name) => readManifest(repository, name)));
       const objectives = await readTaskObjectives(self, names);
       const token = options.tokenFile === undefined ? undefined : await readToken(options.tokenFile);

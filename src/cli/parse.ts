@@ -11,6 +11,20 @@ export function parseDurationMs(text: string): number {
 
 const MS_PER_UNIT = { ms: 1, s: 1000, m: 60_000, min: 60_000, h: 3_600_000 } as const;
 
+/** `2GB`, `500MB`, `1.5GiB`, `4096` → bytes. */
+export function parseBytes(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)\s*([kMGT]i?)?B?$/.exec(text.trim());
+  const bytes = match === null ? 0 : Number(match[1]) * bytesPer(match[2] ?? '');
+  if (bytes >= 1) return Math.floor(bytes);
+  throw new InvalidArgumentError(`Expected a size such as 500MB, 2GB or 1GiB, got "${text}".`);
+}
+
+/** `M`, `Mi` → bytes. */
+function bytesPer(unit: string): number {
+  const power = ['', 'k', 'M', 'G', 'T'].indexOf(unit.replace('i', ''));
+  return (unit.endsWith('i') ? 1024 : 1000) ** power;
+}
+
 /** An integer within bounds. */
 export function parseInteger(min: number, max = Number.MAX_SAFE_INTEGER): (text: string) => number {
   return (text) => {

@@ -8,6 +8,7 @@ import type { PortDistillation, PortOptions } from '../port/pipeline/types.ts';
 import { checkRecipe, type TrainingRecipe } from '../port/train/recipe.ts';
 import type { PortJob } from '../repository/jobs.ts';
 import { checkTaskName } from '../repository/names.ts';
+import { isS3Url } from '../repository/s3/s3-url.ts';
 import { type Goal, parseGoal } from '../transform/prune/goal.ts';
 import { CRITERIA, type CriterionName } from '../transform/prune/importance/table.ts';
 import { pruneDefaults, SCOPES } from '../transform/prune/prune.ts';
@@ -32,6 +33,7 @@ import {
   portJobs,
   portToRepository,
 } from './port-repository.ts';
+import { openPortTarget } from './port-target.ts';
 import { cpusOption } from './profile.ts';
 import { familyTable } from './repo.ts';
 import { parsePhases, trainDefaults } from './train.ts';
@@ -90,7 +92,7 @@ export function portCommand(): Command {
       "trained ONNX networks of anybody's that classify the images of --data; all become one family",
     )
     .addOption(dataOption())
-    .requiredOption('--out <dir>', 'the model repository to write into')
+    .requiredOption('--out <dir>', 'the model repository to write into: a folder, or s3://BUCKET/PREFIX')
     .option('--task <name>', "the task's name in the repository (default: the name of the data)")
     .addOption(
       new Option(
@@ -235,12 +237,15 @@ ${EXIT_CODE_HELP}`,
       const workDirectory = join(options.work, 'port');
       const models = await Promise.all(files.map(readNetwork));
       const distillation = await distillationOf(options);
-      await checkWritableFolder(options.out);
+      if (!isS3Url(options.out)) await checkWritableFolder(options.out);
       await checkWritableFolder(workDirectory);
       const dataset = await loadData(context, options);
+      const task = options.task ?? taskNameOf(dataset);
+      const target = await openPortTarget(options.out, task, workDirectory, context);
       const given: PortToRepositoryOptions = {
         ...options,
-        task: options.task ?? taskNameOf(dataset),
+        out: target.folder,
+        task,
         goals: options.targets,
         recipe: () => recipe,
         distillation,
@@ -256,9 +261,10 @@ ${EXIT_CODE_HELP}`,
             ? portJobs(context, dataset, given)
             : portToRepository(context, models, dataset, given),
       );
+      await target.publish();
       context.result(
         { ...ported.manifest, isComplete: ported.isComplete, ...(ported.jobs && { jobs: ported.jobs }) },
-        `${familyTable(ported.manifest)}\n${ported.isComplete ? '' : `${UNFINISHED}\n`}Written to ${options.out}. Serve it: bonsai serve ${options.out}`,
+        `${familyTable(ported.manifest)}\n${ported.isComplete ? '' : `${UNFINISHED}\n`}Written to ${options.out}. Serve it: bonsai serve ${isS3Url(options.out) ? `'${options.out}'` : options.out}`,
       );
     });
 }

@@ -3,26 +3,33 @@ import { BonsaiError, messageOf } from '../base/errors.ts';
 import { alignedTable } from '../report/table.ts';
 import { ModelNotFoundError } from '../repository/errors.ts';
 import { frontierOf } from '../repository/frontier.ts';
+import { isS3Url } from '../repository/s3/s3-url.ts';
 import { listFolders, listTasks, readTask, type StoredTask, verifyVariant } from '../repository/store.ts';
 import { type Profile, profileOf, type TaskManifest } from '../repository/types.ts';
-import { processContext } from './context.ts';
+import { type Context, processContext } from './context.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
+import { descriptionsOf, openBucket } from './open-repository.ts';
 import { jsonOption } from './options.ts';
 import { repoRemoveCommand } from './repo-remove.ts';
 import { repoScoreCommand } from './repo-score.ts';
+import { repoPullCommand, repoPushCommand } from './repo-transfer.ts';
 
 export function repoCommand(): Command {
-  const repo = new Command('repo').description('Look at a model repository and check it.').addHelpText(
-    'after',
-    `
+  const repo = new Command('repo')
+    .description('Look at a model repository, check and change it, push it to a bucket or pull it from one.')
+    .addHelpText(
+      'after',
+      `
 Examples:
   $ bonsai repo list models
   $ bonsai repo show models mnist
   $ bonsai repo verify models
+  $ bonsai repo push models s3://edge-models/fleet
+  $ bonsai repo show s3://edge-models/fleet mnist
   $ bonsai repo score models mnist --data mnist
   $ bonsai repo remove models mnist --dominated
 ${EXIT_CODE_HELP}`,
-  );
+    );
   repo
     .command('list')
     .description('the tasks of a repository')
@@ -30,7 +37,7 @@ ${EXIT_CODE_HELP}`,
     .addOption(jsonOption())
     .action(async (root: string, options: { json?: boolean }) => {
       const context = processContext(options);
-      const tasks = await Promise.all((await listTasks(root)).map((task) => readTask(root, task)));
+      const tasks = await tasksOf(root, context);
       context.result(
         tasks.map(({ task, versions, problems }) => ({
           task,
@@ -55,7 +62,7 @@ ${EXIT_CODE_HELP}`,
     .addOption(jsonOption())
     .action(async (root: string, task: string, options: { json?: boolean }) => {
       const context = processContext(options);
-      const stored = await readTask(root, task);
+      const stored = await readTask(await descriptionsOf(root, context), task);
       const { manifest } = stored;
       if (manifest === undefined) {
         context.result(
@@ -73,7 +80,7 @@ ${EXIT_CODE_HELP}`,
     .addOption(jsonOption())
     .action(async (root: string, options: { json?: boolean }) => {
       const context = processContext(options);
-      const rows = await verifyRepository(root);
+      const rows = isS3Url(root) ? await verifyBucket(root, context) : await verifyRepository(root);
       context.result(
         rows,
         rows
@@ -92,7 +99,40 @@ ${EXIT_CODE_HELP}`,
     });
   repo.addCommand(repoScoreCommand());
   repo.addCommand(repoRemoveCommand());
+  repo.addCommand(repoPushCommand());
+  repo.addCommand(repoPullCommand());
   return repo;
+}
+
+/** Of a bucket the networks are not looked at, which `verify` does: there is nothing wrong with them as far as one knows. */
+async function tasksOf(
+  root: string,
+  context: Context,
+): Promise<
+  {
+    readonly task: string;
+    readonly versions: readonly { version: number }[];
+    readonly problems: StoredTask['problems'];
+  }[]
+> {
+  const folder = await descriptionsOf(root, context);
+  const tasks = await Promise.all((await listTasks(folder)).map((task) => readTask(folder, task)));
+  if (!isS3Url(root)) return tasks;
+  return tasks.map(({ task, manifest }) => ({ task, versions: manifest?.variants ?? [], problems: [] }));
+}
+
+async function verifyBucket(url: string, { signal }: Context): Promise<VerifiedEntry[]> {
+  const store = await openBucket(url);
+  try {
+    const { listRemoteTasks } = await import('../repository/s3/pull-task.ts');
+    const { verifyRemoteTask } = await import('../repository/s3/verify-remote.ts');
+    const rows: VerifiedEntry[] = [];
+    for (const task of await listRemoteTasks(store, signal))
+      rows.push(...(await verifyRemoteTask(store, task, signal)));
+    return rows;
+  } finally {
+    store.close();
+  }
 }
 
 /** What verifying found of a folder, of its manifest, or of one version. */

@@ -4,7 +4,8 @@ import { administrators } from '../orchestrate/administrators.ts';
 import type { Policy } from '../policy/policy.ts';
 import { DISPATCH_POLICY_NAMES, dispatchPolicyByName, POLICY_NAMES } from '../policy/registry.ts';
 import { ModelNotFoundError } from '../repository/errors.ts';
-import { listFolders, listTasks, readTask } from '../repository/store.ts';
+import { isS3Url } from '../repository/s3/s3-url.ts';
+import type { TaskStore } from '../repository/task-store.ts';
 import type { TaskManifest } from '../repository/types.ts';
 import { availableCores } from '../serve/cpu-budget.ts';
 import { NothingServedError } from '../serve/errors.ts';
@@ -18,11 +19,13 @@ import {
 } from '../serve/listen.ts';
 import type { InitialVersions, ModelControl } from '../serve/model-registry.ts';
 import { DEFAULT_POLL_MS, inlineBelowDefaults, type ServerOptions, startServer } from '../serve/server.ts';
+import { addCacheOptions, type CacheOptions } from './cache-options.ts';
 import { processContext } from './context.ts';
 import { checkCpus } from './cpus.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { stderrLogger } from './logger.ts';
 import { noticeWebhookOption, webhookOf } from './notices.ts';
+import { openRepository } from './open-repository.ts';
 import { parseCpus, parseDurationMs, parseInteger, parseNumber } from './parse.ts';
 import { isPolicyFile, readPolicyFile } from './policy-file.ts';
 import {
@@ -36,7 +39,7 @@ import type { ReadyLine } from './server-process.ts';
 import { suggest, wholeNames } from './suggestions.ts';
 import { readTaskObjectives } from './task-objectives.ts';
 
-interface ServeOptions extends SafetyOptions {
+interface ServeOptions extends SafetyOptions, CacheOptions {
   readonly host: string;
   readonly port: number;
   readonly grpcPort?: number | 'off';
@@ -71,7 +74,7 @@ export function serveCommand(): Command {
     .description(
       'Serve a model repository over the Open Inference Protocol (REST and gRPC) with Prometheus metrics.',
     )
-    .argument('<repository>', 'a folder of <task>/<version>/model.onnx')
+    .argument('<repository>', 'a folder of <task>/<version>/model.onnx, or s3://BUCKET/PREFIX')
     .addOption(
       new Option('--host <address>', 'where to listen; beyond loopback --admin-token-file is needed').default(
         DEFAULT_HOST,
@@ -184,7 +187,10 @@ export function serveCommand(): Command {
       ),
     )
     .addOption(
-      new Option('--repository-poll-secs <n>', 'how often the repository is looked at in mode poll')
+      new Option(
+        '--repository-poll-secs <n>',
+        'how often the repository is looked at in mode poll, and a bucket in every mode',
+      )
         .argParser(parseNumber(0.1, 86_400))
         .default(DEFAULT_POLL_MS / 1000),
     )
@@ -197,7 +203,7 @@ export function serveCommand(): Command {
     )
     .option('--exit-with-parent', 'drain and end when standard input closes')
     .option('--json', 'print one JSON line with the addresses when ready');
-  return addSafetyOptions(command)
+  return addCacheOptions(addSafetyOptions(command))
     .addHelpText(
       'after',
       `
@@ -206,6 +212,7 @@ Examples:
   $ bonsai serve models --cpus 0 --policy bonsai --slo 400ms
   $ curl -s http://127.0.0.1:8000/v2/models/mnist
   $ bonsai serve models --cpus 0-3 --threads 2 --max-memory 1000000000
+  $ bonsai serve s3://edge-models/fleet --model-control-mode poll --cache-limit 500MB
 
 A repository of which nothing can be served is refused; a task that fails beside others is reported and left out.
 SIGTERM or Ctrl-C drains: requests taken in are answered, then the server ends.
@@ -216,6 +223,10 @@ ${EXIT_CODE_HELP}`,
       const logger = stderrLogger(options.logLevel);
       if (options.cpus !== undefined) checkCpus(options.cpus);
       if (options.oneModelPerProcess) {
+        if (isS3Url(repository))
+          throw new InvalidArgumentError(
+            '--one-model-per-process serves a folder; bring the bucket here: bonsai repo pull.',
+          );
         const { serveProcesses } = await import('./serve-processes.ts');
         const letParentGo = options.exitWithParent ? endWithParent() : undefined;
         endWithLauncher();
@@ -227,16 +238,18 @@ ${EXIT_CODE_HELP}`,
       const credentials = await readCredentials(options);
       // A policy that cannot be should show before anything is loaded.
       const policy = options.policy === undefined ? undefined : await policyOf(options.policy, options);
-      const names = await listTasks(repository).catch(() => undefined);
+      const opened = await openRepository(repository, options, context, logger);
+      const { store } = opened;
+      const names = await store.listTasks().catch(() => undefined);
       const objectives = await readTaskObjectives(self, names);
       const told = administrators({
         logger,
         clock: context.clock,
         webhook: await webhookOf(options.noticeWebhook),
       });
-      if (loading.mustServe) await checkServable(repository);
+      if (loading.mustServe) await checkServable(store);
       const server = await startServer({
-        repository,
+        repository: store,
         logger,
         clock: context.clock,
         host: options.host,
@@ -249,7 +262,7 @@ ${EXIT_CODE_HELP}`,
         threads: options.threads,
         inlineBelowMs: options.inlineBelow,
         cpuBudgetCores: budgetOf(options.cpus),
-        initialVersions: await initialVersions(repository, options.initial),
+        initialVersions: await initialVersions(store, options.initial),
         limits: {
           maxQueueLength: options.maxQueue,
           maxQueueWaitMs: options.maxWait,
@@ -261,9 +274,10 @@ ${EXIT_CODE_HELP}`,
         ...loading,
         isReadinessStrict: options.strictReadiness,
         logsRequests: options.requestLog,
-        moreMetrics: policy === undefined ? undefined : () => told.metricsText(),
+        moreMetrics: () => (policy === undefined ? '' : told.metricsText()) + opened.metricsText(),
       });
       server.overrides.setObjectives(objectives);
+      opened.watch(options.repositoryPollSecs * 1000);
       const stopFollowing = followCredentials(options, server, logger);
       const letParentGo = options.exitWithParent ? endWithParent() : undefined;
       endWithLauncher();
@@ -277,14 +291,14 @@ ${EXIT_CODE_HELP}`,
       process.stdout.write(
         options.json
           ? `${JSON.stringify(ready)}\n`
-          : `Serving ${repository}: REST ${server.httpUrl}, ${server.grpcAddress === undefined ? '' : `gRPC ${server.grpcAddress}, `}metrics ${server.metricsUrl}\n${server.controlUrl === undefined ? '' : `See it at ${server.controlUrl}\n`}`,
+          : `Serving ${store.name}: REST ${server.httpUrl}, ${server.grpcAddress === undefined ? '' : `gRPC ${server.grpcAddress}, `}metrics ${server.metricsUrl}\n${server.controlUrl === undefined ? '' : `See it at ${server.controlUrl}\n`}`,
       );
       try {
         if (policy === undefined) await aborted(context.signal);
         else {
           // Most servers have no policy of their own: its client of HTTP and what it needs are not loaded then.
           const { followPolicy } = await import('./serve-policy.ts');
-          const tasks = await manifestsOf(repository);
+          const tasks = await manifestsOf(store);
           await followPolicy(server, policy, {
             objective: { tasks, sloMs: options.slo, byTask: Object.fromEntries(objectives) },
             // A policy that names one version per task would have others for nothing.
@@ -299,6 +313,7 @@ ${EXIT_CODE_HELP}`,
       } finally {
         stopFollowing();
         await server.close();
+        await opened.close();
         letParentGo?.();
       }
     });
@@ -381,13 +396,13 @@ function aborted(signal: AbortSignal): Promise<void> {
  * Refuses a repository that holds nothing to serve before a port is opened. One that is not there is for the server
  * to report, after what is wrong with its options.
  */
-async function checkServable(repository: string): Promise<void> {
-  const names = await listFolders(repository).catch(() => undefined);
+async function checkServable(store: TaskStore): Promise<void> {
+  const names = await store.listFolders().catch(() => undefined);
   if (names === undefined) return;
   const refusals: string[] = [];
   for (const name of names) {
     try {
-      const { versions, problems } = await readTask(repository, name);
+      const { versions, problems } = await store.readTask(name);
       if (versions.length > 0) return;
       refusals.push(
         `${name}: ${problems.map(({ error }) => error.message).join(' ') || 'it has no version.'}`,
@@ -400,17 +415,17 @@ async function checkServable(repository: string): Promise<void> {
       );
     }
   }
-  throw new NothingServedError(repository, refusals);
+  throw new NothingServedError(store.name, refusals);
 }
 
-async function manifestsOf(repository: string): Promise<TaskManifest[]> {
-  const tasks = await Promise.all((await listTasks(repository)).map((task) => readTask(repository, task)));
+async function manifestsOf(store: TaskStore): Promise<TaskManifest[]> {
+  const tasks = await Promise.all((await store.listTasks()).map((task) => store.readTask(task)));
   return tasks.flatMap(({ manifest }) => (manifest === undefined ? [] : [manifest]));
 }
 
-async function initialVersions(repository: string, spec: string): Promise<InitialVersions> {
+async function initialVersions(store: TaskStore, spec: string): Promise<InitialVersions> {
   if (spec === 'largest' || spec === 'smallest') return spec;
-  const tasks = await listTasks(repository);
+  const tasks = await store.listTasks();
   const versions: Record<string, number> = /^[1-9]\d*$/.test(spec)
     ? Object.fromEntries(tasks.map((task) => [task, Number(spec)]))
     : Object.fromEntries(
@@ -425,7 +440,7 @@ async function initialVersions(repository: string, spec: string): Promise<Initia
         }),
       );
   for (const [task, version] of Object.entries(versions)) {
-    const known = (await readTask(repository, task)).versions.map((stored) => stored.version);
+    const known = (await store.readTask(task)).versions.map((stored) => stored.version);
     if (!known.includes(version)) {
       throw new InvalidArgumentError(
         `--initial: "${task}" has no version ${version}; it has ${known.join(', ') || 'none'}.`,

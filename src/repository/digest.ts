@@ -1,9 +1,17 @@
 import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
 import { CorruptRepositoryError } from './errors.ts';
 
 /** SHA-256 of the bytes, lower-case hexadecimal: how a variant is known. */
 export function digestOf(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex');
+}
+
+/** The same of a file, read in pieces: networks may be larger than what one wants in memory. */
+export async function digestOfFile(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer); // Without encoding they are.
+  return hash.digest('hex');
 }
 
 /**

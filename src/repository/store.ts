@@ -38,6 +38,12 @@ export interface StoredVersion {
   readonly variant?: Variant;
   /** SHA-256 that the network must have when it is loaded, where no variant says so. */
   readonly digest?: string;
+  /**
+   * Brings the network to `modelPath`, where it may not be yet, and keeps it there until the answer is called. Absent:
+   * it lies there.
+   * @throws StoreError, CorruptRepositoryError
+   */
+  readonly hold?: () => Promise<() => void>;
 }
 
 export interface VersionProblem {
@@ -95,13 +101,23 @@ export async function writeTask(
       networks.set(version, modelPathOf(root, task, passing[i]!));
   }
   await place(root, task, networks);
-  if (manifest.classes !== undefined) {
-    await writeAtomically(join(folder, LABELS_FILE), `${manifest.classes.join('\n')}\n`);
-  }
-  await writeAtomically(join(folder, CONFIG_FILE), tritonConfigOf(manifest));
-  await writeManifest(folder, manifest);
+  await writeDescription(root, manifest);
   for (const version of [...passing, ...meant.keys()])
     if (!networks.has(version)) await removeNetwork(root, task, version);
+}
+
+/** Writes all of a task but its networks, the manifest last. @throws BonsaiError `unwritable_path` */
+export async function writeDescription(root: string, manifest: TaskManifest): Promise<void> {
+  const folder = join(root, checkTaskName(manifest.task));
+  for (const [name, text] of descriptionFiles(manifest)) await writeAtomically(join(folder, name), text);
+  await writeManifest(folder, manifest);
+}
+
+/** What Triton reads beside the networks, by file name. */
+export function descriptionFiles(manifest: TaskManifest): ReadonlyMap<string, string> {
+  const config = [CONFIG_FILE, tritonConfigOf(manifest)] as const;
+  if (manifest.classes === undefined) return new Map([config]);
+  return new Map([[LABELS_FILE, `${manifest.classes.join('\n')}\n`], config]);
 }
 
 async function writeManifest(folder: string, manifest: TaskManifest): Promise<void> {
@@ -165,9 +181,16 @@ export async function listFolders(root: string): Promise<string[]> {
   try {
     names = await readdir(root);
   } catch (cause) {
-    throw new BonsaiError('missing_file', `Cannot read the model repository ${root}: ${messageOf(cause)}`, {
-      cause,
-    });
+    const hint = root.startsWith('s3://')
+      ? ` A bucket has to be brought here first: bonsai repo pull '${root}' FOLDER`
+      : '';
+    throw new BonsaiError(
+      'missing_file',
+      `Cannot read the model repository ${root}: ${messageOf(cause)}${hint}`,
+      {
+        cause,
+      },
+    );
   }
   const folders: string[] = [];
   for (const name of names.filter((entry) => !entry.startsWith('.'))) {

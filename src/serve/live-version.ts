@@ -100,6 +100,8 @@ export class LiveVersion {
   #held = 0;
   #isRetired = false;
   #whenFree: (() => void) | undefined;
+  /** Lets the file go, where it was brought here for this version. */
+  readonly #releaseFile: () => void;
 
   /**
    * Loads a version into as many threads as there are slots.
@@ -116,21 +118,25 @@ export class LiveVersion {
   ): Promise<LiveVersion> {
     const startMs = clock.nowMs();
     const networks: LoadedNetwork[] = [];
+    // Lost threads are replaced from the file, so that it stays as long as the version serves.
+    const releaseFile = (await stored.hold?.()) ?? (() => undefined);
     try {
       for (let slot = 0; slot < options.slots; slot++)
         networks.push(await loader.load(stored, options.threads));
     } catch (thrown) {
       await Promise.all(networks.map(({ lane }) => lane.close()));
+      releaseFile();
       throw thrown;
     }
-    return new LiveVersion(stored, options, networks, clock.nowMs() - startMs, loader, logger, events);
+    const file = { loadMs: clock.nowMs() - startMs, release: releaseFile };
+    return new LiveVersion(stored, options, networks, file, loader, logger, events);
   }
 
   private constructor(
     stored: StoredVersion,
     options: { readonly threads: number; readonly relativeAccuracy: number },
     networks: readonly LoadedNetwork[],
-    loadMs: number,
+    file: { readonly loadMs: number; readonly release: () => void },
     loader: Loader,
     logger: Logger,
     events: LiveVersionEvents,
@@ -139,7 +145,8 @@ export class LiveVersion {
     this.stored = stored;
     this.inputs = report.inputs;
     this.outputs = report.outputs;
-    this.loadMs = loadMs;
+    this.loadMs = file.loadMs;
+    this.#releaseFile = file.release;
     this.memoryBytes = networks.reduce((sum, network) => sum + network.report.memoryBytes, 0);
     this.threads = options.threads;
     this.#loader = loader;
@@ -277,6 +284,7 @@ export class LiveVersion {
       });
     }
     await Promise.all(this.#lanes.map((lane) => lane?.close()));
+    this.#releaseFile();
   }
 
   /** Ends a slot's thread as a crash would; for drills and tests. */

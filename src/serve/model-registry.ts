@@ -13,7 +13,8 @@ import {
   type Warmup,
 } from '../repository/model-config.ts';
 import { isTaskName } from '../repository/names.ts';
-import { listTasks, readTask, type StoredTask } from '../repository/store.ts';
+import type { StoredTask } from '../repository/store.ts';
+import type { TaskStore } from '../repository/task-store.ts';
 import { InvalidRequestError, LoadFailedError, NotReadyError, UnknownTaskError } from './errors.ts';
 import { type FileOverride, writeFileOverride } from './file-override.ts';
 import type { Loader } from './loader.ts';
@@ -30,7 +31,7 @@ export interface IndexEntry {
 }
 
 export interface RegistryOptions {
-  readonly root: string;
+  readonly store: TaskStore;
   readonly slots: number;
   /** Threads of one inference, where a model's configuration says nothing else. Default 1. */
   readonly threads?: number;
@@ -129,11 +130,11 @@ export class ModelRegistry {
   }
 
   async #loadAll(initial: InitialVersions, only: readonly string[] | undefined): Promise<void> {
-    const present = await listTasks(this.#options.root);
+    const present = await this.#options.store.listTasks();
     for (const name of [...(typeof initial === 'string' ? [] : Object.keys(initial)), ...(only ?? [])]) {
       if (!present.includes(name)) {
         throw new InvalidArgumentError(
-          `There is no task "${name}" in ${this.#options.root}; it has ${present.join(', ') || 'none'}.`,
+          `There is no task "${name}" in ${this.#options.store.name}; it has ${present.join(', ') || 'none'}.`,
         );
       }
     }
@@ -189,7 +190,7 @@ export class ModelRegistry {
    * those that are gone. What fails is in the log and the index, and is tried again when it changes.
    */
   async poll(initial: InitialVersions): Promise<void> {
-    const now = await this.#fingerprints(await listTasks(this.#options.root));
+    const now = await this.#fingerprints(await this.#options.store.listTasks());
     const before = this.#polled;
     this.#polled = now;
     for (const [name, fingerprint] of now) {
@@ -230,7 +231,7 @@ export class ModelRegistry {
 
   async #fingerprints(tasks: readonly string[]): Promise<Map<string, string>> {
     const fingerprints = new Map<string, string>();
-    for (const name of tasks) fingerprints.set(name, await fingerprintOf(this.#options.root, name));
+    for (const name of tasks) fingerprints.set(name, await fingerprintOf(this.#options.store, name));
     return fingerprints;
   }
 
@@ -242,7 +243,7 @@ export class ModelRegistry {
     warmups: readonly Warmup[] | undefined,
   ): Promise<void> {
     if (!isTaskName(name)) throw new InvalidRequestError(`'${name.slice(0, 80)}' cannot name a model`);
-    const repository = await fingerprintOf(this.#options.root, name);
+    const repository = await fingerprintOf(this.#options.store, name);
     const written = await writeFileOverride(name, files);
     const isKnown = this.#models.has(name);
     const model = this.#model(name);
@@ -273,7 +274,7 @@ export class ModelRegistry {
    * not come is LOADING without a version: an orchestrator must not take it for one that nobody loads.
    */
   async index(): Promise<IndexEntry[]> {
-    const names = new Set([...(await listTasks(this.#options.root)), ...this.#models.keys()]);
+    const names = new Set([...(await this.#options.store.listTasks()), ...this.#models.keys()]);
     return [...names].sort().flatMap((name): IndexEntry[] => {
       const statuses = [...(this.#models.get(name)?.statuses ?? [])].sort(([a], [b]) => a - b);
       if (statuses.length > 0) {
@@ -340,7 +341,7 @@ export class ModelRegistry {
   ): Promise<ReadTask> {
     const override = this.#overrides.get(name);
     if (override !== undefined) {
-      const repository = await fingerprintOf(this.#options.root, name);
+      const repository = await fingerprintOf(this.#options.store, name);
       const isUnchanged = override.repository === repository && selection === undefined;
       if (isUnchanged || repository === ABSENT) return override.files.stored;
     }
@@ -358,7 +359,7 @@ export class ModelRegistry {
       throw new InvalidRequestError(`failed to load '${name}': that is no name of a model`);
     }
     try {
-      const stored = await readTask(this.#options.root, name);
+      const stored = await this.#options.store.readTask(name);
       return await this.#withConfig(stored, warmups ?? this.#warmups.get(name));
     } catch (thrown) {
       if (!(thrown instanceof ModelNotFoundError)) throw thrown;
@@ -371,7 +372,8 @@ export class ModelRegistry {
    * configuration is only reported; a folder without manifest has nothing else, and is refused.
    */
   async #withConfig(stored: StoredTask, warmups: readonly Warmup[] | undefined): Promise<ReadTask> {
-    const { root, logger } = this.#options;
+    const { store, logger } = this.#options;
+    const root = store.folder;
     const { task } = stored;
     const hadManifest = this.#models.get(task)?.stored?.manifest !== undefined;
     if (stored.manifest === undefined && (hadManifest || this.#models.get(task)?.stored === undefined)) {
@@ -443,10 +445,10 @@ interface ReadTask extends StoredTask {
 const ABSENT = 'absent';
 
 /** Changes when anything that a load depends on may have changed. */
-async function fingerprintOf(root: string, task: string): Promise<string> {
+async function fingerprintOf(store: TaskStore, task: string): Promise<string> {
   try {
-    const { versions, problems, manifest } = await readTask(root, task);
-    const config = await stat(join(root, task, CONFIG_FILE)).catch(() => undefined);
+    const { versions, problems, manifest } = await store.readTask(task);
+    const config = await stat(join(store.folder, task, CONFIG_FILE)).catch(() => undefined);
     return JSON.stringify([
       manifest !== undefined,
       versions.map(({ version, identity }) => [version, identity]),

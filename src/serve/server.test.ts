@@ -16,6 +16,7 @@ import { GraphBuilder, modelOf } from '../graph/build.ts';
 import { writeModel } from '../graph/onnx/write.ts';
 import { digestOf } from '../repository/digest.ts';
 import { writeTask } from '../repository/store.ts';
+import { folderStore } from '../repository/task-store.ts';
 import { MANIFEST_SCHEMA_VERSION, type TaskManifest, type Variant } from '../repository/types.ts';
 import { Loader } from './loader.ts';
 import { ModelRegistry } from './model-registry.ts';
@@ -812,7 +813,7 @@ describe('the server', () => {
   it('says of every task that it is LOADING while the server starts', async () => {
     const loader = new Loader({ spareCount: 1, logger, clock: systemClock });
     const models = new ModelRegistry({
-      root,
+      store: folderStore(root),
       slots: 1,
       loader,
       logger,

@@ -8,6 +8,7 @@ import type { Registry } from 'prom-client';
 import type { Clock } from '../base/clock.ts';
 import { InvalidArgumentError, messageOf } from '../base/errors.ts';
 import { describeTarget } from '../engine/target.ts';
+import { folderStore, type TaskStore } from '../repository/task-store.ts';
 import { ServerControl } from './control/server-control.ts';
 import { ServerOverrides } from './control/server-overrides.ts';
 import { slotsOf } from './cpu-budget.ts';
@@ -34,8 +35,8 @@ import type { TlsIdentity } from './safety/tls.ts';
 import { Access, type Tokens } from './safety/tokens.ts';
 
 export interface ServerOptions {
-  /** Path of the model repository. */
-  readonly repository: string;
+  /** The model repository, or its path. */
+  readonly repository: string | TaskStore;
   readonly logger: Logger;
   readonly clock: Clock;
   /** Default 127.0.0.1. Any other than a loopback address needs `adminToken`. */
@@ -168,8 +169,10 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     onDispatchFailure: (reason) =>
       logger.error({ reason }, 'the default dispatch takes over for one decision'),
   });
+  const { repository } = options;
+  const store = typeof repository === 'string' ? folderStore(repository) : repository;
   const models = new ModelRegistry({
-    root: options.repository,
+    store,
     slots,
     threads,
     loader,
@@ -258,7 +261,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     }
     const initial = options.initialVersions ?? 'largest';
     await models.loadAll(initial, options.loadModels);
-    if (options.mustServe) await checkServing(models, options.repository);
+    if (options.mustServe) await checkServing(models, store.name);
     if (options.modelControl === 'poll')
       stopPolling = poll(models, initial, options.pollIntervalMs ?? DEFAULT_POLL_MS, logger);
     if (options.warmsPath !== false)
