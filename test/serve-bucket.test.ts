@@ -19,6 +19,9 @@ const FAMILY = [
   [0.7, 40],
 ] as const;
 
+/** For a thread to boot on a busy machine. */
+const PATIENT = { timeout: 30_000 };
+
 let folder: string;
 let double: StoreDouble;
 let server: RunningServer | undefined;
@@ -96,7 +99,7 @@ test('a server of a bucket fetches what it serves, and goes on while the bucket 
   expect(await answering()).toBe('2');
   // Threads that are lost are replaced from the file that the version holds.
   await server.models.get('digits').current!.crashLane(0);
-  await expect.poll(() => server!.models.get('digits').current?.lane(0) !== undefined).toBe(true);
+  await expect.poll(() => server!.models.get('digits').current?.lane(0) !== undefined, PATIENT).toBe(true);
   expect(await answering()).toBe('2');
   await server.close();
 
