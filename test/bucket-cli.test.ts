@@ -47,9 +47,14 @@ afterEach(async () => {
 
 function bonsai(...args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
   return new Promise((resolve) => {
-    execFile(process.execPath, [main, ...args], { cwd: folder, env: environment }, (error, stdout, stderr) => {
-      resolve({ code: typeof error?.code === 'number' ? error.code : 0, stdout, stderr });
-    });
+    execFile(
+      process.execPath,
+      [main, ...args],
+      { cwd: folder, env: environment },
+      (error, stdout, stderr) => {
+        resolve({ code: typeof error?.code === 'number' ? error.code : 0, stdout, stderr });
+      },
+    );
   });
 }
 
@@ -62,13 +67,17 @@ test('a repository is pushed, looked at, pulled and served by commands', { timeo
     [0.8, 20],
   ]);
   const pushed = await bonsai('repo', 'push', 'models', url, '--json');
-  expect(JSON.parse(pushed.stdout)).toEqual([expect.objectContaining({ outcome: 'published', uploadedNetworks: 2 })]);
+  expect(JSON.parse(pushed.stdout)).toEqual([
+    expect.objectContaining({ outcome: 'published', uploadedNetworks: 2 }),
+  ]);
   expect((await bonsai('repo', 'list', url)).stdout).toBe('digits: 2 versions\n');
   expect((await bonsai('repo', 'show', url, 'digits')).stdout).toMatch(/90\.00/);
   expect((await bonsai('repo', 'verify', url)).stdout).toBe('digits/1: ok\ndigits/2: ok\n');
   expect((await bonsai('repo', 'pull', url, 'pulled')).code).toBe(0);
   const file = 'digits/bonsai.json';
-  expect(await readFile(join(folder, 'pulled', file), 'utf8')).toBe(await readFile(join(folder, 'models', file), 'utf8'));
+  expect(await readFile(join(folder, 'pulled', file), 'utf8')).toBe(
+    await readFile(join(folder, 'models', file), 'utf8'),
+  );
 
   const ports = ['--port', '0', '--grpc-port', 'off', '--metrics-port', '0', '--control-port', 'off'];
   child = spawn(process.execPath, [main, 'serve', url, '--json', '--log-level', 'error', ...ports], {
@@ -79,7 +88,10 @@ test('a repository is pushed, looked at, pulled and served by commands', { timeo
   const [line] = await once(createInterface(child.stdout!), 'line');
   const { http, metrics } = JSON.parse(line) as { http: string; metrics: string };
   const inputs = [{ name: 'image', datatype: 'FP32', shape: [1, 1], data: [0.5] }];
-  const answer = await fetch(`${http}/v2/models/digits/infer`, { method: 'POST', body: JSON.stringify({ inputs }) });
+  const answer = await fetch(`${http}/v2/models/digits/infer`, {
+    method: 'POST',
+    body: JSON.stringify({ inputs }),
+  });
   expect(await answer.json()).toMatchObject({ model_version: '1', outputs: [{ data: [1] }] });
   expect(await (await fetch(metrics)).text()).toMatch(/^bonsai_repository_up 1$/m);
   child.kill('SIGTERM');
@@ -89,7 +101,9 @@ test('a repository is pushed, looked at, pulled and served by commands', { timeo
 test('what is wrong with a bucket is told in one line', { timeout: SLOW_MS }, async () => {
   const missing = await bonsai('repo', 'list', url.replace('edge-models', 'nobodys'));
   expect(missing).toMatchObject({ code: 1, stdout: '' });
-  expect(missing.stderr).toMatch(/^bonsai: \[store_refused\] s3:\/\/nobodys\/fleet: there is no bucket "nobodys"/);
+  expect(missing.stderr).toMatch(
+    /^bonsai: \[store_refused\] s3:\/\/nobodys\/fleet: there is no bucket "nobodys"/,
+  );
   const empty = await bonsai('serve', url, '--port', '0');
   expect(empty.stderr).toMatch(/nothing/i);
   expect(empty.code).toBe(1);

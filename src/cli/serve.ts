@@ -8,6 +8,7 @@ import { isS3Url } from '../repository/s3/s3-url.ts';
 import type { TaskStore } from '../repository/task-store.ts';
 import type { TaskManifest } from '../repository/types.ts';
 import { availableCores } from '../serve/cpu-budget.ts';
+import type { InferRequest } from '../serve/data-plane.ts';
 import { NothingServedError } from '../serve/errors.ts';
 import { DEFAULT_LIMITS } from '../serve/limits.ts';
 import {
@@ -20,6 +21,7 @@ import {
 import type { InitialVersions, ModelControl } from '../serve/model-registry.ts';
 import { DEFAULT_POLL_MS, inlineBelowDefaults, type ServerOptions, startServer } from '../serve/server.ts';
 import { addCacheOptions, type CacheOptions } from './cache-options.ts';
+import { addCloudOptions, type CloudOptions, openCloudSide } from './cloud-options.ts';
 import { processContext } from './context.ts';
 import { checkCpus } from './cpus.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
@@ -39,7 +41,7 @@ import type { ReadyLine } from './server-process.ts';
 import { suggest, wholeNames } from './suggestions.ts';
 import { readTaskObjectives } from './task-objectives.ts';
 
-interface ServeOptions extends SafetyOptions, CacheOptions {
+interface ServeOptions extends SafetyOptions, CacheOptions, CloudOptions {
   readonly host: string;
   readonly port: number;
   readonly grpcPort?: number | 'off';
@@ -203,7 +205,7 @@ export function serveCommand(): Command {
     )
     .option('--exit-with-parent', 'drain and end when standard input closes')
     .option('--json', 'print one JSON line with the addresses when ready');
-  return addCacheOptions(addSafetyOptions(command))
+  return addCloudOptions(addCacheOptions(addSafetyOptions(command)))
     .addHelpText(
       'after',
       `
@@ -248,6 +250,8 @@ ${EXIT_CODE_HELP}`,
         webhook: await webhookOf(options.noticeWebhook),
       });
       if (loading.mustServe) await checkServable(store);
+      let limitMsOf: (request: InferRequest) => number | undefined = () => undefined;
+      const cloud = await openCloudSide(options, context, logger, (request) => limitMsOf(request));
       const server = await startServer({
         repository: store,
         logger,
@@ -274,9 +278,14 @@ ${EXIT_CODE_HELP}`,
         ...loading,
         isReadinessStrict: options.strictReadiness,
         logsRequests: options.requestLog,
-        moreMetrics: () => (policy === undefined ? '' : told.metricsText()) + opened.metricsText(),
+        review: cloud?.review,
+        moreMetrics: () =>
+          (policy === undefined ? '' : told.metricsText()) +
+          opened.metricsText() +
+          (cloud?.metricsText() ?? ''),
       });
       server.overrides.setObjectives(objectives);
+      limitMsOf = ({ maxLatencyMs, model }) => maxLatencyMs ?? server.plane.objectiveMsOf(model);
       opened.watch(options.repositoryPollSecs * 1000);
       const stopFollowing = followCredentials(options, server, logger);
       const letParentGo = options.exitWithParent ? endWithParent() : undefined;
@@ -313,6 +322,7 @@ ${EXIT_CODE_HELP}`,
       } finally {
         stopFollowing();
         await server.close();
+        await cloud?.close();
         await opened.close();
         letParentGo?.();
       }

@@ -49,6 +49,8 @@ export interface InferAnswer {
   /** Of the version, on its test data; undefined where unknown. */
   readonly accuracy?: number;
   readonly queueMs: number;
+  /** Model and version of the remote server whose answer this is, where it was asked. */
+  readonly secondOpinion?: string;
 }
 
 /** What the protocols need of the data plane. */

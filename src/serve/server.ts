@@ -9,6 +9,7 @@ import type { Clock } from '../base/clock.ts';
 import { InvalidArgumentError, messageOf } from '../base/errors.ts';
 import { describeTarget } from '../engine/target.ts';
 import { folderStore, type TaskStore } from '../repository/task-store.ts';
+import { type Review, reviewedPlane } from './cloud/reviewed-plane.ts';
 import { ServerControl } from './control/server-control.ts';
 import { ServerOverrides } from './control/server-overrides.ts';
 import { slotsOf } from './cpu-budget.ts';
@@ -76,6 +77,8 @@ export interface ServerOptions {
   readonly isReadinessStrict?: boolean;
   /** Refuses to start if nothing of what is to be loaded can be; by default such a server waits for loads. */
   readonly mustServe?: boolean;
+  /** Sees each answer before it goes out. */
+  readonly review?: Review;
   /** More of the metrics page, in Prometheus' text format: of what runs beside the server in this process. */
   readonly moreMetrics?: () => string;
   /** Writes a line for each REST request to the log. Default false. */
@@ -185,7 +188,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   let isReady = false;
   const context = {
     models,
-    plane,
+    plane: options.review === undefined ? plane : reviewedPlane(plane, options.review, clock),
     limits,
     slots,
     target: describeTarget({
@@ -265,7 +268,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     if (options.modelControl === 'poll')
       stopPolling = poll(models, initial, options.pollIntervalMs ?? DEFAULT_POLL_MS, logger);
     if (options.warmsPath !== false)
-      await warmPath(context, { clock, logger, offersGrpc: grpc !== undefined });
+      await warmPath({ ...context, plane }, { clock, logger, offersGrpc: grpc !== undefined });
     isReady = true;
     let closing: Promise<void> | undefined;
     const close = async () => {

@@ -157,7 +157,7 @@ const RESPONSE = {
 } as const;
 const OUTPUT = { name: 1, datatype: 2, shape: 3 } as const;
 const ENTRY = { key: 1, value: 2 } as const;
-const PARAMETER = { bool: 1, double: 4 } as const;
+const PARAMETER = { bool: 1, string: 3, double: 4 } as const;
 const STREAM_RESPONSE = { errorMessage: 1, inferResponse: 2 } as const;
 
 /** Everything of a response but its tensors, names and identifier fits; the buffer grows if not. */
@@ -207,6 +207,10 @@ function writeResponse(
   }
   const queueMs = Math.round(answer.queueMs * US_PER_MS) / US_PER_MS;
   writeParameter(writer, 'queue_ms', () => writer.double(PARAMETER.double, queueMs));
+  const { secondOpinion } = answer;
+  if (secondOpinion !== undefined) {
+    writeParameter(writer, 'second_opinion', () => writer.string(PARAMETER.string, secondOpinion));
+  }
   if (isMarkedFinal) {
     writeParameter(writer, 'triton_final_response', () => writer.bool(PARAMETER.bool, true));
   }

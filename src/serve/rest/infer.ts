@@ -156,7 +156,9 @@ export function encodeInfer(format: AnswerFormat, answer: InferAnswer): EncodedI
   const id = format.id === '' ? '' : `"id":${JSON.stringify(format.id)},`;
   const accuracy = answer.accuracy === undefined ? '' : `"accuracy":${answer.accuracy},`;
   const queueMs = Math.round(answer.queueMs * US_PER_MS) / US_PER_MS;
-  const text = `{${id}"model_name":${JSON.stringify(format.model)},"model_version":"${answer.version}","parameters":{${accuracy}"queue_ms":${queueMs}},"outputs":[${outputs.join(',')}]}`;
+  const opinion =
+    answer.secondOpinion === undefined ? '' : `,"second_opinion":${JSON.stringify(answer.secondOpinion)}`;
+  const text = `{${id}"model_name":${JSON.stringify(format.model)},"model_version":"${answer.version}","parameters":{${accuracy}"queue_ms":${queueMs}${opinion}},"outputs":[${outputs.join(',')}]}`;
   const json = Buffer.from(text);
   return blobs.length === 0
     ? { body: json }
