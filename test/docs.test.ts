@@ -55,6 +55,7 @@ describe('documentation', () => {
     'docs/observability.md',
     'docs/experiments.md',
     'docs/repository.md',
+    'docs/cloud.md',
   ])('%s shows commands with options that exist', (document) => {
     const text = readFileSync(join(root, document), 'utf8');
     const commands = [...text.matchAll(/^npx bonsai (\S+)(.*)$/gm)];

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { parseCpus, parseDurationMs, parseInteger, parseShares } from './parse.ts';
+import { parseBytes, parseCpus, parseDurationMs, parseInteger, parseShares } from './parse.ts';
 import { parsePhases } from './train.ts';
 
 describe('values of options', () => {
@@ -9,6 +9,14 @@ describe('values of options', () => {
     ]);
     expect(() => parseDurationMs('0ms')).toThrow('Expected a duration above 0');
     expect(() => parseDurationMs('soon')).toThrow('Expected a duration above 0 such as 400ms');
+  });
+
+  it('are sizes with a unit, bytes without', () => {
+    expect(['2GB', '500 MB', '1.5GiB', '4096', '10k'].map(parseBytes)).toEqual([
+      2e9, 5e8, 1_610_612_736, 4096, 10_000,
+    ]);
+    for (const wrong of ['0', 'much', '2 GHz', '-1MB', ''])
+      expect(() => parseBytes(wrong)).toThrow('Expected a size');
   });
 
   it('are CPUs in any order, each once', () => {

@@ -255,6 +255,21 @@ describe('the protocol over gRPC', () => {
     expect((await failure(ready('digits', 'abc'))).code).toBe(status.INVALID_ARGUMENT);
   });
 
+  it('says whose answer it is where a remote server gave it', async () => {
+    const reviewed = await start(root, {
+      review: (_, answer) => ({ ...answer, accuracy: undefined, secondOpinion: 'large/7' }),
+    });
+    const own = connect(reviewed);
+    try {
+      const { parameters } = await infer(own, scored());
+      expect(parameters.second_opinion?.parameterChoice).toEqual({ case: 'stringParam', value: 'large/7' });
+      expect(parameters.accuracy).toBeUndefined();
+    } finally {
+      own.close();
+      await reviewed.close();
+    }
+  });
+
   it('infers from raw and from typed contents alike, and answers raw', async () => {
     const raw = await infer(client, scored({ id: 'r1' }));
     expect(raw.id).toBe('r1');
