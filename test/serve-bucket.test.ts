@@ -109,7 +109,7 @@ test('a server of a bucket fetches what it serves, and goes on while the bucket 
   expect(restarted.mirror.status.isReachable).toBe(false);
   server = await start('', { repository: restarted.mirror });
   await double.start();
-  expect((await load(3)).status).toBe(200);
+  await expect.poll(async () => (await load(3)).status, PATIENT).toBe(200);
   expect(await answering()).toBe('3');
   expect(restarted.mirror.status.isReachable).toBe(true);
 });

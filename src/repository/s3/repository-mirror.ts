@@ -51,6 +51,12 @@ export const watchDefaults = {
 } as const;
 
 /**
+ * A try so soon after one that failed would wait as long for the same. A server that starts looks for a version that it
+ * can load, and should find the one that is here at once.
+ */
+export const FAIL_FAST_MS = 1_000;
+
+/**
  * A repository in a bucket, as seen from this machine: descriptions of tasks are kept in a folder and looked at again
  * from time to time, networks come when they are needed. While the bucket cannot be reached, what is here serves.
  */
@@ -62,6 +68,8 @@ export class RepositoryMirror implements TaskStore {
   readonly #etags = new Map<string, string>();
   readonly #damaged = new Map<string, string>();
   #failure: { readonly sinceMs: number; readonly failure: Error } | undefined;
+  /** When the last try failed. */
+  #failedMs = 0;
   #reachableSinceMs: number;
   #seenMs: number | undefined;
   #fetchedBytes = 0;
@@ -245,8 +253,13 @@ export class RepositoryMirror implements TaskStore {
   async #fetch(wanted: { task: string; digest: string; sizeBytes: number }, path: string): Promise<void> {
     const { store, fetch, signal } = this.#options;
     try {
+      const failure = this.#failure;
+      if (failure !== undefined && this.#options.clock.nowMs() - this.#failedMs < FAIL_FAST_MS)
+        throw failure.failure;
       await fetchNetwork(store, wanted, path, {
         ...fetch,
+        // That the store is away is known: whoever waits for the network should not do so for long.
+        ...(failure !== undefined && { retriesMs: [] }),
         signal,
         onBytes: (count) => {
           this.#fetchedBytes += count;
@@ -254,7 +267,7 @@ export class RepositoryMirror implements TaskStore {
       });
       this.#reached();
     } catch (thrown) {
-      if (thrown instanceof StoreError) this.#failed(thrown);
+      if (thrown instanceof StoreError && thrown !== this.#failure?.failure) this.#failed(thrown);
       else if (thrown instanceof BonsaiError && thrown.code === 'corrupt_repository') this.#corruptFetches++;
       if (this.#failure === undefined || !(thrown instanceof StoreError)) throw thrown;
       const since = new Date(this.#failure.sinceMs).toISOString();
@@ -273,6 +286,7 @@ export class RepositoryMirror implements TaskStore {
 
   #failed(thrown: unknown): void {
     const sinceMs = this.#failure?.sinceMs ?? this.#options.clock.epochMs();
+    this.#failedMs = this.#options.clock.nowMs();
     this.#failure = { sinceMs, failure: thrown instanceof Error ? thrown : new Error(String(thrown)) };
   }
 }
