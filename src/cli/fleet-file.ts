@@ -3,7 +3,7 @@ import { dirname, resolve } from 'node:path';
 import { isNode, LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
 import { BonsaiError, systemReason } from '../base/errors.ts';
-import { isTaskName } from '../repository/names.ts';
+import { isTaskName, MAX_TASK_NAME_LENGTH, TASK_PATTERN } from '../repository/names.ts';
 import { isS3Url } from '../repository/s3/s3-url.ts';
 import { parseDurationMs } from './parse.ts';
 
@@ -25,64 +25,123 @@ export const fleetFileDefaults = {
 /** Where Triton and Bonsai have their metrics. */
 const METRICS_PORT = '8002';
 
-/** A field that `read` understands, else the complaint "should be EXPECTED". */
-function field<T>(expected: string, read: (value: unknown) => T | undefined) {
-  return z.unknown().transform((value, context): T => {
+/**
+ * A field that `read` understands, else the complaint "should be EXPECTED".
+ * @param schema what JSON Schema can say of it, for those who check before we do (custom resources of Kubernetes)
+ */
+export function field<T>(
+  expected: string,
+  read: (value: unknown) => T | undefined,
+  schema: Readonly<Record<string, unknown>>,
+) {
+  const checked = z.unknown().transform((value, context): T => {
     const result = value === undefined ? undefined : read(value);
     if (result !== undefined) return result;
     const got = value === undefined ? 'is missing' : `is ${JSON.stringify(value).slice(0, 80)}`;
     context.addIssue({ code: 'custom', message: `${got}; expected ${expected}` });
     return z.NEVER;
   });
+  return checked.meta({ description: `${expected[0]!.toUpperCase()}${expected.slice(1)}.`, ...schema });
 }
 
-const text = (expected: string, isRight: (value: string) => boolean = () => true) =>
-  field(expected, (value) =>
-    typeof value === 'string' && value !== '' && isRight(value) ? value : undefined,
+export const text = (
+  expected: string,
+  isRight: (value: string) => boolean = () => true,
+  schema: Readonly<Record<string, unknown>> = {},
+) =>
+  field(
+    expected,
+    (value) => (typeof value === 'string' && value !== '' && isRight(value) ? value : undefined),
+    { type: 'string', minLength: 1, ...schema },
   );
-const number = (expected: string, isRight: (value: number) => boolean) =>
-  field(expected, (value) => (typeof value === 'number' && isRight(value) ? value : undefined));
-const oneOf = <const T extends string>(...values: readonly T[]) =>
-  field(`one of ${values.join(', ')}`, (value) => values.find((each) => each === value));
+export const number = (
+  expected: string,
+  isRight: (value: number) => boolean,
+  schema: Readonly<Record<string, unknown>>,
+) =>
+  field(expected, (value) => (typeof value === 'number' && isRight(value) ? value : undefined), {
+    type: 'number',
+    ...schema,
+  });
+export const oneOf = <const T extends string>(...values: readonly T[]) =>
+  field(`one of ${values.join(', ')}`, (value) => values.find((each) => each === value), {
+    type: 'string',
+    enum: [...values],
+  });
 
-const name = text('a name of letters, digits, "_", "-" and "."', isTaskName);
-const duration = field('a duration such as 200ms', (value) => {
-  try {
-    return typeof value === 'string' ? parseDurationMs(value) : undefined;
-  } catch {
-    return undefined; // The complaint says what is expected.
-  }
+export const name = text('a name of letters, digits, "_", "-" and "."', isTaskName, {
+  pattern: TASK_PATTERN.source,
+  maxLength: MAX_TASK_NAME_LENGTH,
 });
-const size = field('a size such as 512MB or 2GiB, or a number of bytes', parseBytes);
-const address = text('HOST:PORT such as 127.0.0.1:8080', (value) => {
-  const match = /^(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})$/.exec(value);
-  return match !== null && Number(match[1]) >= 1 && Number(match[1]) <= 65_535;
+export const duration = field(
+  'a duration such as 200ms',
+  (value) => {
+    try {
+      return typeof value === 'string' ? parseDurationMs(value) : undefined;
+    } catch {
+      return undefined; // The complaint says what is expected.
+    }
+  },
+  { type: 'string', pattern: '^[0-9]+(\\.[0-9]+)?\\s*(ms|s|m|min|h)?$' },
+);
+export const size = field('a size such as 512MB or 2GiB, or a number of bytes', parseBytes, {
+  anyOf: [{ type: 'integer' }, { type: 'string' }],
+  pattern: '^[0-9]+(\\.[0-9]+)?\\s*[kMGT]?i?B?$',
 });
-const url = field('a URL such as http://127.0.0.1:8000', (value) => {
-  if (typeof value !== 'string' || !URL.canParse(value)) return undefined;
-  const { protocol, origin } = new URL(value);
-  return protocol === 'http:' || protocol === 'https:' ? origin : undefined;
+const address = text(
+  'HOST:PORT such as 127.0.0.1:8080',
+  (value) => {
+    const match = /^(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})$/.exec(value);
+    return match !== null && Number(match[1]) >= 1 && Number(match[1]) <= 65_535;
+  },
+  { pattern: '^.+:[0-9]{1,5}$' },
+);
+const url = field(
+  'a URL such as http://127.0.0.1:8000',
+  (value) => {
+    if (typeof value !== 'string' || !URL.canParse(value)) return undefined;
+    const { protocol, origin } = new URL(value);
+    return protocol === 'http:' || protocol === 'https:' ? origin : undefined;
+  },
+  { type: 'string', pattern: '^https?://.+$' },
+);
+
+export const cpus = number('a number of cores above 0', (value) => value > 0 && value <= 4096, {
+  exclusiveMinimum: 0,
+  maximum: 4096,
+});
+export const replicas = number('a whole number from 1', (value) => Number.isInteger(value) && value >= 1, {
+  type: 'integer',
+  minimum: 1,
 });
 
-const serverSchema = z.strictObject({
+export const serverSchema = z.strictObject({
   name: name.optional(),
   url,
   kind: oneOf('bonsai', 'triton', 'v2').optional(),
   metrics: url.optional(),
   grpc: address.optional(),
-  cpus: number('a number of cores above 0', (value) => value > 0 && value <= 4096).optional(),
+  cpus: cpus.optional(),
   memory: size.optional(),
   'token-file': text('a path').optional(),
-  weight: number('a number above 0', (value) => value > 0 && value <= 1000).optional(),
+  weight: number('a number above 0', (value) => value > 0 && value <= 1000, {
+    exclusiveMinimum: 0,
+    maximum: 1000,
+  }).optional(),
   target: text('the fingerprint of a profiled target').optional(),
 });
 
-const taskSchema = z.strictObject({
+export const taskSchema = z.strictObject({
   name,
   slo: duration.optional(),
-  weight: number('a number above 0', (value) => value > 0 && Number.isFinite(value)).optional(),
-  'min-accuracy': number('a normalised accuracy from 0 to 1', (value) => value >= 0 && value <= 1).optional(),
-  replicas: number('a whole number from 1', (value) => Number.isInteger(value) && value >= 1).optional(),
+  weight: number('a number above 0', (value) => value > 0 && Number.isFinite(value), {
+    exclusiveMinimum: 0,
+  }).optional(),
+  'min-accuracy': number('a normalised accuracy from 0 to 1', (value) => value >= 0 && value <= 1, {
+    minimum: 0,
+    maximum: 1,
+  }).optional(),
+  replicas: replicas.optional(),
   servers: z.array(name).min(1).optional(),
   grpc: address.optional(),
 });
@@ -96,22 +155,23 @@ const nginxSchema = z.strictObject({
   workers: number(
     'a whole number from 1 to 256',
     (value) => Number.isInteger(value) && value >= 1 && value <= 256,
+    { type: 'integer', minimum: 1, maximum: 256 },
   ).optional(),
   user: text('an account', (value) => /^[a-z_][a-z0-9_-]*$/.test(value)).optional(),
   'max-body': size.optional(),
-  'keep-connections': field('true or false', (value) =>
-    typeof value === 'boolean' ? value : undefined,
-  ).optional(),
+  'keep-connections': field('true or false', (value) => (typeof value === 'boolean' ? value : undefined), {
+    type: 'boolean',
+  }).optional(),
 });
 
-const fleetSchema = z.strictObject({
+export const fleetSchema = z.strictObject({
   repository: text('the path of a model repository, or s3://BUCKET/PREFIX'),
   state: text('a path').optional(),
   policy: text('plan or the name of a policy').optional(),
-  utilization: number(
-    'a share of the CPU above 0 and at most 0.9',
-    (value) => value > 0 && value <= 0.9,
-  ).optional(),
+  utilization: number('a share of the CPU above 0 and at most 0.9', (value) => value > 0 && value <= 0.9, {
+    exclusiveMinimum: 0,
+    maximum: 0.9,
+  }).optional(),
   period: duration.optional(),
   balancer: z.union([oneOf('none'), nginxSchema]).optional(),
   servers: z.array(serverSchema).min(1),
@@ -159,7 +219,16 @@ export function parseFleetFile(source: string, path: string): FleetFile {
       `${path}:${counter.linePos(broken.pos[0]).line}: ${broken.message}`,
     );
   }
-  const value: unknown = document.toJS();
+  return checkFleet(document.toJS(), path, fail);
+}
+
+/**
+ * What a fleet's file says, of a value that was read from there, or that says the same.
+ * @param path of the file: paths in it are relative to its folder
+ * @param fail makes the error of a complaint about a field
+ * @throws what `fail` makes
+ */
+export function checkFleet(value: unknown, path: string, fail: Fail): FleetFile {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw fail([], 'expected repository:, servers: and tasks:; see docs/fleet.md.');
   }
@@ -191,7 +260,7 @@ interface Issue {
 }
 
 /** The first complaint; of a union's members, that of the one that is meant. */
-function firstIssue(issues: readonly z.core.$ZodIssue[], value: object): Issue {
+export function firstIssue(issues: readonly z.core.$ZodIssue[], value: object): Issue {
   const issue = issues[0]!;
   if (issue.code === 'unrecognized_keys') {
     const [key] = issue.keys;
@@ -217,7 +286,7 @@ function firstIssue(issues: readonly z.core.$ZodIssue[], value: object): Issue {
 }
 
 /** `servers[0].cpus` */
-function pathText(path: readonly PropertyKey[]): string {
+export function pathText(path: readonly PropertyKey[]): string {
   return path.reduce<string>(
     (text, key) =>
       typeof key === 'number' ? `${text}[${key}]` : text === '' ? String(key) : `${text}.${String(key)}`,
@@ -225,7 +294,7 @@ function pathText(path: readonly PropertyKey[]): string {
   );
 }
 
-type Fail = (keys: readonly PropertyKey[], problem: string) => BonsaiError;
+export type Fail = (keys: readonly PropertyKey[], problem: string) => BonsaiError;
 
 function checkTogether(file: z.output<typeof fleetSchema>, fail: Fail): void {
   const names = file.servers.map(serverNameOf);

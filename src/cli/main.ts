@@ -46,6 +46,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   request: async () => (await import('./request.ts')).requestCommand(),
   serve: async () => (await import('./serve.ts')).serveCommand(),
   orchestrate: async () => (await import('./orchestrate.ts')).orchestrateCommand(),
+  kubernetes: async () => (await import('./kubernetes.ts')).kubernetesCommand(),
   fleet: async () => (await import('./fleet.ts')).fleetCommand(),
   stress: async () => (await import('./stress.ts')).stressCommand(),
   experiment: async () => (await import('./experiment.ts')).experimentCommand(),

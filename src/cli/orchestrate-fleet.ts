@@ -196,8 +196,11 @@ function rereading(
   };
 }
 
-/** Who belongs to the fleet, and the administration tokens of its servers. */
-async function membersOf(
+/**
+ * Who belongs to a fleet, with what its repository says of its tasks now, and the administration tokens of its servers.
+ * @throws BonsaiError `invalid_config`, `corrupt_repository`; InvalidArgumentError for a token that cannot be read
+ */
+export async function membersOf(
   file: FleetFile,
   context: Context,
 ): Promise<{ readonly members: FleetMembers; readonly tokens: readonly string[] }> {
@@ -231,7 +234,8 @@ async function membersOf(
   return { members, tokens: [...new Set(tokens.filter((token) => token !== undefined))] };
 }
 
-function memberOf(server: FleetFileServer, token: string | undefined, { clock }: Context): FleetServer {
+/** A server as the loop knows it. */
+export function memberOf(server: FleetFileServer, token: string | undefined, { clock }: Context): FleetServer {
   const name = serverNameOf(server);
   const { url, kind = 'bonsai', cpus } = server;
   const metricsUrl = metricsOf(server);

@@ -5,7 +5,7 @@ export const MAX_TASK_NAME_LENGTH = 128;
 
 /** Versions are folder names and travel as int64; nine digits are plenty and stay exact everywhere. */
 const VERSION_PATTERN = /^[1-9][0-9]{0,8}$/;
-const TASK_PATTERN = /^[A-Za-z0-9_][A-Za-z0-9._-]*$/;
+export const TASK_PATTERN = /^[A-Za-z0-9_][A-Za-z0-9._-]*$/;
 
 /**
  * Whether a name may become a folder. Letters, digits, `_`, `-` and `.`, not starting with a dot or a dash: so no
