@@ -1,8 +1,9 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { parseAllDocuments } from 'yaml';
 import { systemClock } from '../src/base/clock.ts';
 import { fleetReader } from '../src/cli/kubernetes-reader.ts';
 import { silentProgress } from '../src/cli/progress.ts';
@@ -242,11 +243,23 @@ describe('a fleet on Kubernetes', () => {
     const { spec, ...rest } = api.find(DEPLOYMENTS, 'traffic-small')!;
     api.put(DEPLOYMENTS, { ...rest, spec: { ...spec, replicas: 7 } });
     await eventually(() => expect(api.find(DEPLOYMENTS, 'traffic-small')!.spec.replicas).toBe(2));
+    // Also what a pool has left that is gone.
+    const grown = fleet()!;
+    const pools = [...grown.spec.pools, { ...grown.spec.pools[0], name: 'large', replicas: 0 }];
+    api.put(FLEETS, { ...grown, spec: { ...grown.spec, pools } });
+    await eventually(() => expect(api.find(BUDGETS, 'traffic-large')).toBeDefined());
+    api.put(FLEETS, { ...fleet()!, spec: grown.spec });
+    await eventually(() => {
+      for (const collection of [DEPLOYMENTS, BUDGETS, SERVICES])
+        expect(api.find(collection, 'traffic-large')).toBeUndefined();
+      expect(api.find(DEPLOYMENTS, 'traffic-small')).toBeDefined();
+    });
     // An autoscaler's number stays once the Fleet does not give one.
     const before = fleet()!;
     const [{ replicas: _, ...pool }] = before.spec.pools;
     api.put(FLEETS, { ...before, spec: { ...before.spec, pools: [pool] } });
-    await eventually(() => expect(condition(fleet(), 'Accepted').observedGeneration).toBe(2));
+    const { generation } = fleet()!.metadata;
+    await eventually(() => expect(condition(fleet(), 'Accepted').observedGeneration).toBe(generation));
     const scaled = api.find(DEPLOYMENTS, 'traffic-small')!;
     api.put(DEPLOYMENTS, { ...scaled, spec: { ...scaled.spec, replicas: 5 } });
     await controllers[0]!.stop();
@@ -323,5 +336,47 @@ describe('a fleet on Kubernetes', () => {
       for (const collection of [DEPLOYMENTS, BUDGETS, SERVICES, CONFIG_MAPS])
         expect(api.all(collection)).toEqual([]);
     });
+  });
+
+  test('asked for nothing that its rights in deploy/ do not give, and has no rights that it does not need', async () => {
+    const rendered = await readFile(new URL('../deploy/kubernetes/controller.yaml', import.meta.url), 'utf8');
+    const rights = parseAllDocuments(rendered)
+      .map((document) => document.toJS() as Stored)
+      .filter(({ kind }) => kind === 'Role')
+      .flatMap(({ rules }) => rules as Record<'apiGroups' | 'resources' | 'verbs', string[]>[])
+      .flatMap(({ apiGroups, resources, verbs }) =>
+        apiGroups.flatMap((group) =>
+          resources.flatMap((name) =>
+            verbs.map((verb) => `${verb} ${[name, group].filter(Boolean).join('.')}`),
+          ),
+        ),
+      );
+    const asked = api.requests.flatMap((request) => {
+      const [method, path] = request.split(/[ ?]/);
+      const [, group, plural, name, part] =
+        /^\/apis?\/?(?:([a-z0-9.]+)(?=\/v\w+\/))?\/?v\w+\/namespaces\/[^/]+\/([^/]+)(?:\/([^/]+))?(?:\/(status))?$/.exec(
+          path!,
+        )!;
+      const what = [part === undefined ? plural : `${plural}/${part}`, group].filter(Boolean).join('.');
+      const reading = name !== undefined ? 'get' : request.includes('watch=1') ? 'watch' : 'list';
+      const verb = { GET: reading, POST: 'create', PUT: 'update', PATCH: 'patch', DELETE: 'delete' }[
+        method!
+      ]!;
+      // What is applied and not there is created.
+      return verb === 'patch' && part === undefined
+        ? [`patch ${what}`, `create ${what}`]
+        : [`${verb} ${what}`];
+    });
+    // Only merge patches go to these, and those are never created by the controller.
+    const neverCreated = ['create fleets.bonsai.dev', 'create tasks.bonsai.dev'];
+    const needed = new Set(asked.filter((right) => !neverCreated.includes(right)));
+    // KServe is another switch of the chart; a cluster asks for these two rights where the double does not.
+    const kserve = (right: string) => right.endsWith('.serving.kserve.io');
+    const checkedByOthers = [
+      'update fleets/finalizers.bonsai.dev',
+      'create endpointslices/restricted.discovery.k8s.io',
+    ];
+    expect([...needed].filter((right) => !kserve(right) && !rights.includes(right))).toEqual([]);
+    expect(rights.filter((right) => !needed.has(right) && !checkedByOthers.includes(right))).toEqual([]);
   });
 });

@@ -226,13 +226,19 @@ export function parseFleetFile(source: string, path: string): FleetFile {
  * What a fleet's file says, of a value that was read from there, or that says the same.
  * @param path of the file: paths in it are relative to its folder
  * @param fail makes the error of a complaint about a field
+ * @param schema of fleets that may be without servers for a while, the one that allows that
  * @throws what `fail` makes
  */
-export function checkFleet(value: unknown, path: string, fail: Fail): FleetFile {
+export function checkFleet(
+  value: unknown,
+  path: string,
+  fail: Fail,
+  schema: typeof fleetSchema = fleetSchema,
+): FleetFile {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw fail([], 'expected repository:, servers: and tasks:; see docs/fleet.md.');
   }
-  const parsed = fleetSchema.safeParse(value);
+  const parsed = schema.safeParse(value);
   if (!parsed.success) {
     const issue = firstIssue(parsed.error.issues, value);
     throw fail(issue.path, `${pathText(issue.path)}${issue.message}.`);

@@ -2,6 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
+import { parseAllDocuments } from 'yaml';
 import type { KubernetesObject } from '../orchestrate/adapters/kubernetes/resources.ts';
 import { definitionText } from './kubernetes.ts';
 import {
@@ -66,6 +67,28 @@ describe('custom resource definitions', () => {
     }
     expect(wrong).toEqual([]);
   });
+});
+
+test('the examples of the documentation are accepted', () => {
+  const root = fileURLToPath(new URL('../..', import.meta.url));
+  const documentation = readFileSync(join(root, 'docs/kubernetes.md'), 'utf8');
+  const texts = [
+    readFileSync(join(root, 'deploy/kubernetes/example.yaml'), 'utf8'),
+    ...[...documentation.matchAll(/```yaml\n([\s\S]*?)```/g)].map((match) => match[1]!),
+  ];
+  const resources = texts
+    .flatMap((text) => parseAllDocuments(text).map((document) => document.toJS() as KubernetesObject))
+    .filter(({ apiVersion }) => apiVersion === 'bonsai.dev/v1alpha1');
+  expect(resources.map(({ kind }) => kind)).toEqual(['Fleet', 'Task', 'Fleet', 'Task']);
+  const [first, second] = [resources.slice(0, 2), resources.slice(2)];
+  for (const [fleet, task] of [first, second])
+    expect(fleetFileOf(fleet!, [task!], [], '/models').tasks).toHaveLength(1);
+});
+
+test('the chart brings the same definitions', () => {
+  const chart = fileURLToPath(new URL('../../deploy/helm/bonsai/crds', import.meta.url));
+  for (const file of readdirSync(crds))
+    expect(readFileSync(join(chart, file), 'utf8')).toBe(readFileSync(join(crds, file), 'utf8'));
 });
 
 describe('a Fleet', () => {

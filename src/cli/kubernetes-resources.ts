@@ -108,6 +108,9 @@ const taskSpecSchema = z.strictObject({
   servers: taskSchema.shape.servers,
 });
 
+/** Pools may have no servers yet. */
+const growingFleetSchema = fleetSchema.extend({ servers: z.array(serverSchema) });
+
 /** What is written in a spec, as it stands there: what it means, `checkFleet` says. */
 export type FleetResourceSpec = z.input<typeof fleetSpecSchema>;
 type TaskResourceSpec = z.output<typeof taskSpecSchema>;
@@ -212,9 +215,9 @@ export function fleetFileOf(
     ],
     ...(tasks.length > 0 && { tasks: tasks.map(taskOf) }),
   };
-  const file = checkFleet(value, nameOf(fleet), (keys, problem) =>
-    complaint(fleet, `${pathText(keys)}: ${problem}`),
-  );
+  const fail = (keys: readonly PropertyKey[], problem: string) =>
+    complaint(fleet, `${pathText(keys)}: ${problem}`);
+  const file = checkFleet(value, nameOf(fleet), fail, growingFleetSchema);
   // Pools stand for the servers in them, which may be none yet: then the task has to wait.
   const others = new Set(file.servers.map(serverNameOf));
   const within = (task: KubernetesObject) =>

@@ -12,7 +12,7 @@ import { follow } from './follow.ts';
 import { acquireKubernetesLease } from './lease.ts';
 import { knownSlice } from './pods.ts';
 import { publish } from './publish.ts';
-import { type Cluster, type FleetState, reconcile, stopFleet } from './reconcile.ts';
+import { type Cluster, type FleetState, fleetKeyOf, reconcile, stopFleet } from './reconcile.ts';
 import {
   DEPLOYMENTS,
   ENDPOINT_SLICES,
@@ -212,10 +212,4 @@ function withoutHistory(object: KubernetesObject): KubernetesObject {
     readonly managedFields?: unknown;
   };
   return { ...object, metadata };
-}
-
-/** The fleet that a Task names, in its own namespace. */
-export function fleetKeyOf({ metadata, spec }: KubernetesObject): string {
-  const { fleet } = (spec ?? {}) as { readonly fleet?: unknown };
-  return keyOf({ namespace: metadata.namespace, name: typeof fleet === 'string' ? fleet : '' });
 }

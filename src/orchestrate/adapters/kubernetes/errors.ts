@@ -34,7 +34,7 @@ function codeOf(status: number): ErrorCode {
 function adviceOn(status: number): string {
   if (status === 401)
     return '. Give credentials that are valid (kubeconfig, or the token of a service account).';
-  if (status === 403) return '. Give its account the rights of deploy/kubernetes/rbac.yaml.';
+  if (status === 403) return '. Give its account the rights of deploy/kubernetes/controller.yaml.';
   return '';
 }
 

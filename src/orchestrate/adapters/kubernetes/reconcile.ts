@@ -85,7 +85,7 @@ export async function reconcile(cluster: Cluster, key: string): Promise<void> {
   const state = states.get(key);
   if (fleet === undefined || state?.fleet.metadata.uid !== fleet.metadata.uid) {
     if (state !== undefined) await forget(cluster, key, state);
-    if (fleet === undefined) return releaseTasks(cluster, key, undefined);
+    if (fleet === undefined) return releaseTasks(cluster, tasksNaming(cluster, key), undefined);
   }
   if (fleet!.metadata.deletionTimestamp !== undefined) return finalize(cluster, key, fleet!);
   const current = states.get(key) ?? newState(fleet!);
@@ -101,8 +101,10 @@ export async function reconcile(cluster: Cluster, key: string): Promise<void> {
     return;
   }
   await applyAll(cluster, current, manifestsOf(fleet!, current.spec));
-  await adoptMembers(cluster, key, current);
-  await releaseTasks(cluster, key, current);
+  // As they are now: one that is removed while this goes on is dealt with the next time.
+  const tasks = tasksNaming(cluster, key);
+  await adoptMembers(cluster, key, current, tasks.filter(isStaying));
+  await releaseTasks(cluster, tasks, current);
 }
 
 function newState(fleet: KubernetesObject): FleetState {
@@ -207,7 +209,12 @@ async function listOrNone(
 }
 
 /** Tells the loop whom it is about, starts it with its first server, and starts it anew where its shape changed. */
-async function adoptMembers(cluster: Cluster, key: string, state: FleetState): Promise<void> {
+async function adoptMembers(
+  cluster: Cluster,
+  key: string,
+  state: FleetState,
+  tasks: readonly KubernetesObject[],
+): Promise<void> {
   const { fleet, spec } = state;
   const { namespace = '' } = fleet.metadata;
   state.services = serverServices(fleet, spec!);
@@ -215,7 +222,7 @@ async function adoptMembers(cluster: Cluster, key: string, state: FleetState): P
   state.pods = podsOf(cluster.slices.items.values(), namespace, state.services, before);
   let found: Awaited<ReturnType<FleetReader['members']>>;
   try {
-    found = await cluster.reader.members(fleet, tasksOf(cluster, key), state.pods);
+    found = await cluster.reader.members(fleet, tasks, state.pods);
   } catch (error) {
     refuse(cluster, state, error);
     return;
@@ -267,33 +274,49 @@ async function adoptMembers(cluster: Cluster, key: string, state: FleetState): P
   state.membersText = membersText;
 }
 
-/** Those that are to stay, the oldest first: of two of the same name, that one counts. */
-export function tasksOf({ tasks }: Pick<Cluster, 'tasks'>, fleetKey: string): KubernetesObject[] {
+/** The Tasks of a fleet that are to stay. */
+export function tasksOf(cluster: Pick<Cluster, 'tasks'>, fleetKey: string): KubernetesObject[] {
+  return tasksNaming(cluster, fleetKey).filter(isStaying);
+}
+
+/** All that name the fleet, the oldest first: of two about the same task, that one counts. */
+function tasksNaming({ tasks }: Pick<Cluster, 'tasks'>, fleetKey: string): KubernetesObject[] {
   const ageOf = ({ metadata }: KubernetesObject) => `${metadata.creationTimestamp ?? ''} ${metadata.name}`;
   return [...tasks.items.values()]
-    .filter((task) => isOf(task, fleetKey) && task.metadata.deletionTimestamp === undefined)
+    .filter((task) => fleetKeyOf(task) === fleetKey)
     .sort((a, b) => (ageOf(a) < ageOf(b) ? -1 : 1));
 }
 
-function isOf({ metadata, spec }: KubernetesObject, fleetKey: string): boolean {
-  const { fleet } = (spec ?? {}) as { readonly fleet?: unknown };
-  return keyOf({ namespace: metadata.namespace, name: String(fleet ?? '') }) === fleetKey;
+function isStaying({ metadata }: KubernetesObject): boolean {
+  return metadata.deletionTimestamp === undefined;
 }
 
 /** Tasks that stay are held; of those that are removed the servers let go first, as far as they can be reached. */
-async function releaseTasks(cluster: Cluster, key: string, state: FleetState | undefined): Promise<void> {
-  for (const task of [...cluster.tasks.items.values()].filter((own) => isOf(own, key))) {
-    if (task.metadata.deletionTimestamp === undefined) {
+async function releaseTasks(
+  cluster: Cluster,
+  tasks: readonly KubernetesObject[],
+  state: FleetState | undefined,
+): Promise<void> {
+  const { taskName } = cluster.reader;
+  const staying = new Set(tasks.filter(isStaying).map(taskName));
+  for (const task of tasks) {
+    if (isStaying(task)) {
       if (state !== undefined) await hold(cluster, TASKS, task);
       continue;
     }
     if (!(task.metadata.finalizers ?? []).includes(FINALIZER)) continue;
-    const name = cluster.reader.taskName(task);
-    const isWanted = state?.members?.tasks.some(({ manifest }) => manifest.task === name) ?? false;
-    // Else the loop would load it again.
-    await state?.run?.adopted();
-    if (state !== undefined && !isWanted)
-      await Promise.all((state.members?.servers ?? []).map((server) => unload(cluster, server, name)));
+    if (state?.members !== undefined && !staying.has(taskName(task))) {
+      const { servers, tasks: served } = state.members;
+      const left = served.filter(({ manifest }) => manifest.task !== taskName(task));
+      if (left.length < served.length) {
+        // The Fleet cannot be read now, so the loop was not told yet.
+        state.members = { servers, tasks: left };
+        state.run?.adopt(state.members);
+      }
+      // Else the loop would load it again.
+      await state.run?.adopted();
+      await Promise.all(servers.map((server) => unload(cluster, server, taskName(task))));
+    }
     await letGo(cluster, TASKS, task);
   }
 }
@@ -338,4 +361,10 @@ function happeningOf({ kind, text }: FleetDecision): Happening | undefined {
     default:
       return kind satisfies never;
   }
+}
+
+/** The fleet that a Task names, in its own namespace. */
+export function fleetKeyOf({ metadata, spec }: KubernetesObject): string {
+  const { fleet } = (spec ?? {}) as { readonly fleet?: unknown };
+  return keyOf({ namespace: metadata.namespace, name: typeof fleet === 'string' ? fleet : '' });
 }

@@ -11,6 +11,9 @@ export interface WantedReplicas {
 /** More than this is a mistake in a profile or a demand, not a wish. */
 export const MAX_WANTED_REPLICAS = 10_000;
 
+/** Of sums of products of fractions: 70 × 0.02 / 0.7 is not quite 2. */
+const ROUNDING = 1e-9;
+
 /**
  * Servers of a pool, given what all other servers carry:
  * ceil((Σ demand × CPU seconds / utilization − cores of the others) / cores of one), at least 1. Pure.
@@ -30,7 +33,7 @@ export function wantedReplicas(
       const costs = task.versions.map(({ cpuSeconds }) => cpuSeconds);
       return costs.length === 0 ? sum : sum + (task.demandRps * choose(costs, task)) / utilization;
     }, 0);
-    const count = Math.ceil((cores - otherCores) / poolCores);
+    const count = Math.ceil((cores - otherCores) / poolCores - ROUNDING);
     return Math.min(MAX_WANTED_REPLICAS, Math.max(1, count));
   };
   return {
