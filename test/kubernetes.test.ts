@@ -261,6 +261,7 @@ describe('a fleet on Kubernetes', () => {
     const { generation } = fleet()!.metadata;
     await eventually(() => expect(condition(fleet(), 'Accepted').observedGeneration).toBe(generation));
     const scaled = api.find(DEPLOYMENTS, 'traffic-small')!;
+    expect(scaled.spec.replicas).toBe(2);
     api.put(DEPLOYMENTS, { ...scaled, spec: { ...scaled.spec, replicas: 5 } });
     await controllers[0]!.stop();
     expect(api.find(DEPLOYMENTS, 'traffic-small')!.spec.replicas).toBe(5);

@@ -86,7 +86,8 @@ export class ApiServer {
     const key = `${collection}/${name}`;
     const before = this.objects.get(key);
     const namespace = namespaceOf(collection);
-    const metadata = { ...before?.metadata, namespace, ...(object.metadata as object) };
+    const managed = takenOver(before, object as unknown as Stored);
+    const metadata = { ...before?.metadata, namespace, ...(object.metadata as object), managed };
     return this.store(key, { ...object, metadata } as Stored); // Objects of tests are whole.
   }
 
@@ -419,10 +420,8 @@ function applied(
 ): Stored {
   const { apiVersion, kind, metadata, ...fields } = given;
   const { name, namespace, labels, annotations, finalizers, ownerReferences } = metadata;
-  const config = {
-    ...fields,
-    metadata: withoutUndefined({ labels, annotations, finalizers, ownerReferences }),
-  };
+  const named = withoutUndefined({ labels, annotations, finalizers, ownerReferences });
+  const config = { ...fields, ...(Object.keys(named).length > 0 && { metadata: named }) };
   if (subresource === undefined) delete (config as { status?: unknown }).status;
   const slot = subresource === undefined ? manager : `${manager}/${subresource}`;
   const leaves = leavesOf(config);
@@ -446,6 +445,20 @@ function applied(
   return {
     ...merged,
     metadata: { ...merged.metadata, managed, ...(resourceVersion !== undefined && { resourceVersion }) },
+  };
+}
+
+/** Fields that somebody else has changed are nobody's else any more. */
+function takenOver(before: Stored | undefined, object: Stored): Stored['metadata']['managed'] {
+  const { others = [], ...managed } = before?.metadata.managed ?? {};
+  const changed = [...leavesOf({ spec: object.spec })]
+    .filter(([path, value]) => JSON.stringify(valueAt(before, JSON.parse(path))) !== JSON.stringify(value))
+    .map(([path]) => path);
+  return {
+    ...Object.fromEntries(
+      Object.entries(managed).map(([own, paths]) => [own, paths.filter((path) => !changed.includes(path))]),
+    ),
+    others: [...new Set([...others, ...changed])],
   };
 }
 

@@ -40,6 +40,16 @@ export interface Selection {
   readonly labelSelector?: string;
 }
 
+/** Of server-side apply. */
+export interface ApplyOptions {
+  readonly subresource?: 'status';
+  /** Default: the controller. */
+  readonly manager?: string;
+  /** False: fields that others have and that differ are a conflict (409). Default true. */
+  readonly isForced?: boolean;
+  readonly signal?: AbortSignal;
+}
+
 interface Call {
   readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   readonly path: string;
@@ -182,15 +192,7 @@ export class KubernetesClient {
    * Server-side apply: these fields shall be so, and those that were applied before and are not named any more go. Fields of
    * others stay, but for those named here, which become ours.
    */
-  apply(
-    resource: Resource,
-    object: KubernetesObject,
-    options: {
-      readonly subresource?: 'status';
-      readonly manager?: string;
-      readonly signal?: AbortSignal;
-    } = {},
-  ): Promise<KubernetesObject> {
+  apply(resource: Resource, object: KubernetesObject, options: ApplyOptions = {}): Promise<KubernetesObject> {
     const { namespace, name } = object.metadata;
     return this.exchange({
       method: 'PATCH',
@@ -198,7 +200,7 @@ export class KubernetesClient {
       body: object,
       // JSON is YAML.
       contentType: 'application/apply-patch+yaml',
-      query: { fieldManager: options.manager ?? FIELD_MANAGER, force: 'true' },
+      query: { fieldManager: options.manager ?? FIELD_MANAGER, force: String(options.isForced ?? true) },
       signal: options.signal,
     });
   }

@@ -6,19 +6,26 @@ import type { Logger } from '../../logger.ts';
 import { described } from '../../watch.ts';
 import type { KubernetesClient } from './client.ts';
 import { metricsOf } from './controller-metrics.ts';
+import { isStatus } from './errors.ts';
 import { eventTeller } from './events.ts';
 import type { FleetReader } from './fleet-spec.ts';
 import { follow } from './follow.ts';
 import { acquireKubernetesLease } from './lease.ts';
 import { knownSlice } from './pods.ts';
 import { publish } from './publish.ts';
-import { type Cluster, type FleetState, fleetKeyOf, reconcile, stopFleet } from './reconcile.ts';
+import {
+  type Cluster,
+  type FleetState,
+  fleetKeyOf,
+  knownDeployment,
+  reconcile,
+  stopFleet,
+} from './reconcile.ts';
 import {
   DEPLOYMENTS,
   ENDPOINT_SLICES,
   FLEETS,
   type KubernetesObject,
-  keyOf,
   labels,
   MANAGER,
   type Resource,
@@ -100,11 +107,14 @@ async function lead(
 ): Promise<void> {
   const { client, reader, namespace, clock, logger, identity, periods } = options;
   const states = new Map<string, FleetState>();
-  const onError = (what: string) => (key: string, error: unknown) =>
-    logger.error(
+  const onError = (what: string) => (key: string, error: unknown) => {
+    // Somebody else changed it first, which is nothing to worry about.
+    const level = isStatus(error, 409) ? 'debug' : 'error';
+    logger[level](
       { fleet: key, ...described(error) },
       `${what} of ${key} failed, trying again: ${messageOf(error)}`,
     );
+  };
   const firstBackoffMs = periods?.backoffMs;
   const queue = workQueue({
     work: (key) => reconcile(cluster, key),
@@ -118,20 +128,24 @@ async function lead(
     signal,
     firstBackoffMs,
   });
-  const following = <T>(
-    resource: Resource,
-    keep: (object: KubernetesObject) => T | undefined,
-    fleetsOf: (kept: T, key: string) => readonly string[],
-    labelSelector?: string,
-  ) =>
+  const following = <T>(options: {
+    readonly resource: Resource;
+    readonly keep: (object: KubernetesObject) => T | undefined;
+    /** Whether a change of it is of no interest, as one of a status is. */
+    readonly isSame?: (now: T, before: T) => boolean;
+    /** Those to be reconciled after a change. */
+    readonly fleetsOf: (kept: T, key: string) => readonly string[];
+    readonly labelSelector?: string;
+  }) =>
     follow<T>({
       client,
-      resource,
-      selection: { namespace, labelSelector },
-      keep,
+      resource: options.resource,
+      selection: { namespace, labelSelector: options.labelSelector },
+      keep: options.keep,
       onChange: (key, now, before) => {
+        if (now !== undefined && before !== undefined && options.isSame?.(now, before)) return;
         for (const kept of [before, now])
-          if (kept !== undefined) for (const fleet of fleetsOf(kept, key)) queue.add(fleet);
+          if (kept !== undefined) for (const fleet of options.fleetsOf(kept, key)) queue.add(fleet);
       },
       clock,
       logger,
@@ -147,9 +161,30 @@ async function lead(
     client,
     reader,
     states,
-    fleets: following(FLEETS, withoutHistory, (_, key) => [key]),
-    tasks: following(TASKS, withoutHistory, (task) => [fleetKeyOf(task)]),
-    slices: following(ENDPOINT_SLICES, knownSlice, fleetsOfSlice),
+    fleets: following({
+      resource: FLEETS,
+      keep: withoutHistory,
+      isSame: isAskedTheSame,
+      fleetsOf: (_, key) => [key],
+    }),
+    tasks: following({
+      resource: TASKS,
+      keep: withoutHistory,
+      isSame: isAskedTheSame,
+      fleetsOf: (task) => [fleetKeyOf(task)],
+    }),
+    slices: following({ resource: ENDPOINT_SLICES, keep: knownSlice, fleetsOf: fleetsOfSlice }),
+    deployments: following({
+      resource: DEPLOYMENTS,
+      keep: knownDeployment,
+      isSame: (now, before) => now.generation === before.generation,
+      fleetsOf: ({ fleet }) => {
+        // What somebody changed or removed is made again.
+        states.get(fleet)?.applied.clear();
+        return [fleet];
+      },
+      labelSelector: `${labels.managedBy}=${MANAGER}`,
+    }),
     events: eventTeller({ client, clock, logger, instance: identity }),
     term,
     clock,
@@ -160,19 +195,8 @@ async function lead(
     reconcileAgain: (key) => queue.add(key),
     onDecision: options.onDecision,
   };
-  const deployments = following(
-    DEPLOYMENTS,
-    ({ metadata }) => ({ metadata: { namespace: metadata.namespace, labels: metadata.labels } }),
-    ({ metadata }) => {
-      const key = keyOf({ namespace: metadata.namespace, name: metadata.labels?.[labels.fleet] ?? '' });
-      // What somebody changed or removed is made again.
-      states.get(key)?.applied.clear();
-      return [key];
-    },
-    `${labels.managedBy}=${MANAGER}`,
-  );
   options.onMetrics?.(() => metricsOf(states));
-  const followed = [cluster.fleets, cluster.tasks, cluster.slices, deployments];
+  const followed = [cluster.fleets, cluster.tasks, cluster.slices, cluster.deployments];
   await Promise.all(followed.map(({ listed }) => listed));
 
   const every = async (periodMs: number, act: () => void) => {
@@ -212,4 +236,17 @@ function withoutHistory(object: KubernetesObject): KubernetesObject {
     readonly managedFields?: unknown;
   };
   return { ...object, metadata };
+}
+
+/** Whether nothing but the status differs. */
+function isAskedTheSame(
+  { metadata: now }: KubernetesObject,
+  { metadata: before }: KubernetesObject,
+): boolean {
+  return (
+    now.uid === before.uid &&
+    now.generation === before.generation &&
+    now.deletionTimestamp === before.deletionTimestamp &&
+    now.finalizers?.length === before.finalizers?.length
+  );
 }

@@ -17,7 +17,11 @@ import {
 export const manifestDefaults = {
   /** Of a server without networks: Node.js, ONNX Runtime, requests under way. */
   serverMemoryBytes: 512 * 1024 * 1024,
-  /** Longer than a server drains on SIGTERM. */
+  /** A new server starts empty: in this time the loop loads what it is to serve, before an old one ends. */
+  minReadySeconds: 15,
+  /** From the end of a pod to that of its server: in this time routes lead elsewhere. */
+  leaveSeconds: 5,
+  /** Longer than that, and than a server drains on SIGTERM. */
   terminationSeconds: 60,
   /** The account that an image of Node.js brings. */
   userId: 1000,
@@ -67,6 +71,7 @@ function deployment(fleet: KubernetesObject, spec: FleetSpec, pool: PoolSpec): W
     // Left out, it belongs to whoever scales.
     ...(pool.replicas !== undefined && { replicas: pool.replicas }),
     selector: { matchLabels: selectorOf(fleet, pool) },
+    minReadySeconds: manifestDefaults.minReadySeconds,
     // One more before one less: capacity stays.
     strategy: { type: 'RollingUpdate', rollingUpdate: { maxSurge: 1, maxUnavailable: 0 } },
     template: {
@@ -181,6 +186,7 @@ function container(name: string, spec: FleetSpec, pool: PoolSpec): object {
       protocol: 'TCP',
     })),
     resources: resourcesOf(pool),
+    lifecycle: { preStop: { sleep: { seconds: manifestDefaults.leaveSeconds } } },
     // Threads that wait for a CPU may answer late: only one that is stuck for a minute is started anew.
     livenessProbe: probe('/v2/health/live', { periodSeconds: 10, failureThreshold: 6 }),
     readinessProbe: probe('/v2/health/ready', { periodSeconds: 5, failureThreshold: 2 }),

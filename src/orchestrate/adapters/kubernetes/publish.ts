@@ -27,17 +27,28 @@ export async function publish(cluster: Cluster, key: string): Promise<void> {
       const [namespace, name] = key.split('/');
       const refusal = name === '' ? 'spec.fleet is missing.' : `There is no Fleet ${name} in ${namespace}.`;
       const findings = taskFindings('', refusal, undefined);
-      if (!isTold(task, findings)) await write(cluster, TASKS, task, findings, {});
+      if (!isTold(task, findings)) await write(cluster, TASKS, task, task.metadata.generation, findings, {});
     }
     return;
   }
   const view = viewOf(state);
-  await tell(cluster, state, FLEETS, state.fleet, fleetFindings(view), fleetStatus(view));
+  // With its latest status: conditions keep their times.
+  const fleet = cluster.fleets.items.get(key) ?? state.fleet;
+  await tell(cluster, state, FLEETS, fleet, state.generation, fleetFindings(view), fleetStatus(view));
   for (const task of tasksOf(cluster, key)) {
     const name = cluster.reader.taskName(task);
     const refusal = state.refusedTasks.get(keyOf(task.metadata));
+    const generation = state.taskGenerations.get(keyOf(task.metadata));
     const { record } = view;
-    await tell(cluster, state, TASKS, task, taskFindings(name, refusal, record), taskStatus(name, record));
+    await tell(
+      cluster,
+      state,
+      TASKS,
+      task,
+      generation,
+      taskFindings(name, refusal, record),
+      taskStatus(name, record),
+    );
   }
 }
 
@@ -76,25 +87,25 @@ function wantedOf({ spec, members, run, pods }: FleetState): Map<string, WantedR
   );
 }
 
+/** @param generation of the spec that this is about; undefined: it is not known yet, so nothing can be told */
 async function tell(
   cluster: Cluster,
   state: FleetState,
   resource: Resource,
   object: KubernetesObject,
+  generation: number | undefined,
   findings: readonly Finding[],
   figures: object,
 ): Promise<void> {
+  if (generation === undefined) return;
   const nowMs = cluster.clock.nowMs();
   const key = `${resource.plural} ${keyOf(object.metadata)} ${object.metadata.uid}`;
-  const urgent = JSON.stringify([
-    object.metadata.generation,
-    findings.map(({ message: _, ...rest }) => rest),
-  ]);
+  const urgent = JSON.stringify([generation, findings.map(({ message: _, ...rest }) => rest)]);
   const text = JSON.stringify([urgent, findings, figures]);
   const told = state.told.get(key);
   const isDue = told === undefined || nowMs - told.atMs >= publishDefaults.figuresMs;
   if (told !== undefined && told.urgent === urgent && (told.text === text || !isDue)) return;
-  await write(cluster, resource, object, findings, figures);
+  await write(cluster, resource, object, generation, findings, figures);
   state.told.set(key, { urgent, text, atMs: nowMs });
 }
 
@@ -115,11 +126,12 @@ async function write(
   cluster: Cluster,
   resource: Resource,
   object: KubernetesObject,
+  generation = 0,
   findings: readonly Finding[],
   figures: object,
 ): Promise<void> {
   if (!cluster.mayWrite()) return;
-  const { namespace, name, generation } = object.metadata;
+  const { namespace, name } = object.metadata;
   const now = new Date(cluster.clock.epochMs()).toISOString().replace(/\.\d+/, '');
   try {
     await cluster.client.apply(
@@ -130,7 +142,7 @@ async function write(
         metadata: { namespace, name },
         status: {
           observedGeneration: generation,
-          conditions: conditionsOf(object, findings, now),
+          conditions: conditionsOf(object, generation, findings, now),
           ...figures,
         },
       },

@@ -32,6 +32,9 @@ import { taskServices } from './task-services.ts';
 /** With it, an object goes only when we are done with it. */
 export const FINALIZER = `${BONSAI_GROUP}/controller`;
 
+/** Who has the number of servers between us and an autoscaler. */
+const HANDOVER_MANAGER = 'bonsai-handover';
+
 /** How long a server may take to let go of a task that is removed. */
 export const UNLOAD_TIMEOUT_MS = 10_000;
 
@@ -43,6 +46,7 @@ export interface Cluster {
   readonly fleets: Followed<KubernetesObject>;
   readonly tasks: Followed<KubernetesObject>;
   readonly slices: Followed<KnownSlice>;
+  readonly deployments: Followed<KnownDeployment>;
   readonly events: EventTeller;
   readonly term: number;
   readonly clock: Clock;
@@ -54,9 +58,27 @@ export interface Cluster {
   readonly onDecision?: (fleet: string, decision: FleetDecision) => void;
 }
 
+/** What is kept of a Deployment that was made here. */
+export interface KnownDeployment {
+  /** The key of its fleet. */
+  readonly fleet: string;
+  readonly generation: number | undefined;
+  readonly replicas: number | undefined;
+}
+
+export function knownDeployment({ metadata, spec }: KubernetesObject): KnownDeployment {
+  const { namespace, generation, labels: own } = metadata;
+  const { replicas } = (spec ?? {}) as { readonly replicas?: number }; // As apps/v1 says.
+  return { fleet: keyOf({ namespace, name: own?.[labels.fleet] ?? '' }), generation, replicas };
+}
+
 /** All that is remembered of one fleet. */
 export interface FleetState {
   fleet: KubernetesObject;
+  /** Of the spec that all of this is about; undefined: nothing is known yet. */
+  generation?: number;
+  /** The same of its Tasks, by key. */
+  taskGenerations: ReadonlyMap<string, number>;
   /** The last that could be understood. */
   spec?: FleetSpec;
   /** Why what is written now cannot. */
@@ -98,9 +120,11 @@ export async function reconcile(cluster: Cluster, key: string): Promise<void> {
   } catch (error) {
     // It stays as it was until somebody corrects it.
     refuse(cluster, current, error);
+    current.generation = fleet!.metadata.generation;
     return;
   }
   await applyAll(cluster, current, manifestsOf(fleet!, current.spec));
+  current.generation = fleet!.metadata.generation;
   // As they are now: one that is removed while this goes on is dealt with the next time.
   const tasks = tasksNaming(cluster, key);
   await adoptMembers(cluster, key, current, tasks.filter(isStaying));
@@ -110,6 +134,7 @@ export async function reconcile(cluster: Cluster, key: string): Promise<void> {
 function newState(fleet: KubernetesObject): FleetState {
   return {
     fleet,
+    taskGenerations: new Map(),
     refusedTasks: new Map(),
     services: new Map(),
     pods: [],
@@ -176,6 +201,7 @@ async function applyAll(cluster: Cluster, state: FleetState, wanted: readonly Wa
     const text = JSON.stringify(object);
     keys.add(key);
     if (applied.get(key) === text) continue;
+    if (resource === DEPLOYMENTS) await handOverReplicas(cluster, object);
     await client.apply(resource, object, { signal });
     applied.set(key, text);
   }
@@ -191,6 +217,28 @@ async function applyAll(cluster: Cluster, state: FleetState, wanted: readonly Wa
     }
   }
   for (const key of applied.keys()) if (!keys.has(key)) applied.delete(key);
+}
+
+/**
+ * Where the number of servers is not ours any more, it stays as it is until an autoscaler changes it: a field that nobody has
+ * would fall back to 1. Source: Kubernetes, "Server-side apply", transferring ownership.
+ */
+async function handOverReplicas(
+  { client, deployments, signal }: Cluster,
+  wanted: KubernetesObject,
+): Promise<void> {
+  const { replicas } = (wanted.spec ?? {}) as { readonly replicas?: number };
+  const known = deployments.items.get(keyOf(wanted.metadata));
+  if (replicas !== undefined || known?.replicas === undefined) return;
+  const { apiVersion, kind, metadata } = wanted;
+  const { namespace, name } = metadata;
+  const held = { apiVersion, kind, metadata: { namespace, name }, spec: { replicas: known.replicas } };
+  try {
+    await client.apply(DEPLOYMENTS, held, { manager: HANDOVER_MANAGER, isForced: false, signal });
+  } catch (error) {
+    // Somebody has it already.
+    if (!isStatus(error, 409)) throw error;
+  }
 }
 
 /** A cluster without KServe has none of its objects. */
@@ -229,6 +277,7 @@ async function adoptMembers(
   }
   const { members, refused } = found;
   state.refusedTasks = refused;
+  state.taskGenerations = new Map(tasks.map(({ metadata }) => [keyOf(metadata), metadata.generation ?? 0]));
   if (members.tasks.length === 0) {
     if (state.run !== undefined) {
       await stopFleet(state);

@@ -18,9 +18,13 @@ export interface Finding {
   readonly message: string;
 }
 
-/** The conditions with their times: of one that stays as it was, the time stays too. */
+/**
+ * The conditions with their times: of one that stays as it was, the time stays too.
+ * @param generation of the spec that they are about
+ */
 export function conditionsOf(
   object: KubernetesObject,
+  generation: number,
   findings: readonly Finding[],
   now: string,
 ): Condition[] {
@@ -31,7 +35,7 @@ export function conditionsOf(
     return {
       type,
       status,
-      observedGeneration: object.metadata.generation ?? 0,
+      observedGeneration: generation,
       lastTransitionTime: last?.status === status ? last.lastTransitionTime : now,
       reason,
       message: message.slice(0, MAX_MESSAGE_LENGTH),
