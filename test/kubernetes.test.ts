@@ -28,7 +28,7 @@ const SLICES = of('/apis/discovery.k8s.io/v1', 'endpointslices');
 const EVENTS = of('/apis/events.k8s.io/v1', 'events');
 
 /** The controller against an API server in memory, with real servers as its pods. */
-describe('a fleet on Kubernetes', () => {
+describe('a fleet on Kubernetes', { timeout: 150_000 }, () => {
   const api = new ApiServer();
   const servers = new Map<string, RunningServer>();
   let folder: string;

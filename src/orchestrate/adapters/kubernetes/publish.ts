@@ -100,7 +100,12 @@ async function tell(
   if (generation === undefined) return;
   const nowMs = cluster.clock.nowMs();
   const key = `${resource.plural} ${keyOf(object.metadata)} ${object.metadata.uid}`;
-  const urgent = JSON.stringify([generation, findings.map(({ message: _, ...rest }) => rest)]);
+  const { serversReady, tasksReady, versions } = figures as Readonly<Record<string, unknown>>;
+  const urgent = JSON.stringify([
+    generation,
+    findings.map(({ message: _, ...rest }) => rest),
+    [serversReady, tasksReady, versions],
+  ]);
   const text = JSON.stringify([urgent, findings, figures]);
   const told = state.told.get(key);
   const isDue = told === undefined || nowMs - told.atMs >= publishDefaults.figuresMs;
