@@ -7,7 +7,7 @@ import { listTasks } from '../repository/store.ts';
 import type { Context } from './context.ts';
 import { fleetFileDefaults } from './fleet-file.ts';
 import { checkFleetSpec, checkTaskSpec, fleetFileOf, poolsOf } from './kubernetes-resources.ts';
-import { memberOf, membersOf } from './orchestrate-fleet.ts';
+import { memberOf, membersOf, tokensOf } from './orchestrate-fleet.ts';
 
 /** What a controller is started with, for Fleets that do not say it themselves. */
 export interface ReaderOptions {
@@ -63,10 +63,11 @@ export function fleetReader(options: ReaderOptions, context: Context): FleetRead
         else refused.set(keyOf(task.metadata), why);
       }
       const file = fleetFileOf(fleet, good, found, repository);
-      const servers = await Promise.all(file.servers.map((server) => memberOf(server, context)));
+      const tokens = await tokensOf(file.servers);
+      const servers = file.servers.map((server, i) => memberOf(server, tokens[i], context));
       // Without Tasks nothing is served, where a file without tasks means all of the repository.
       const described =
-        good.length === 0 ? { tasks: [] } : await membersOf({ ...file, servers: [] }, context);
+        good.length === 0 ? { tasks: [] } : (await membersOf({ ...file, servers: [] }, context)).members;
       return { members: { servers, tasks: described.tasks }, refused };
 
       function refusalOf(task: KubernetesObject, before: readonly KubernetesObject[]): string | undefined {

@@ -217,9 +217,7 @@ export async function membersOf(
       `${file.path}: the repository ${file.repository} has no task ${name}; it has ${inRepository.join(', ') || 'none'}.`,
     );
   }
-  const tokens = await Promise.all(
-    file.servers.map((server) => server['token-file'] && readToken(server['token-file'])),
-  );
+  const tokens = await tokensOf(file.servers);
   const members: FleetMembers = {
     servers: file.servers.map((server, i) => memberOf(server, tokens[i], context)),
     tasks: await Promise.all(
@@ -234,8 +232,17 @@ export async function membersOf(
   return { members, tokens: [...new Set(tokens.filter((token) => token !== undefined))] };
 }
 
+/** The administration token of each server that has one. @throws InvalidArgumentError for one that cannot be read */
+export function tokensOf(servers: readonly FleetFileServer[]): Promise<(string | undefined)[]> {
+  return Promise.all(servers.map((server) => server['token-file'] && readToken(server['token-file'])));
+}
+
 /** A server as the loop knows it. */
-export function memberOf(server: FleetFileServer, token: string | undefined, { clock }: Context): FleetServer {
+export function memberOf(
+  server: FleetFileServer,
+  token: string | undefined,
+  { clock }: Context,
+): FleetServer {
   const name = serverNameOf(server);
   const { url, kind = 'bonsai', cpus } = server;
   const metricsUrl = metricsOf(server);

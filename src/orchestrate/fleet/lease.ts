@@ -34,12 +34,16 @@ export const leaseDefaults = {
 
 export interface Lease {
   readonly term: number;
-  /** What its file says. */
-  readonly record: LeaseRecord;
   /** Aborts when the lease is lost: somebody else has it, or it could not be renewed in time. */
   readonly lost: AbortSignal;
   /** Lets others have it at once. */
   release(): Promise<void>;
+}
+
+/** One that is a file. */
+export interface FileLease extends Lease {
+  /** What the file says. */
+  readonly record: LeaseRecord;
 }
 
 /**
@@ -58,7 +62,7 @@ export async function acquireLease(
     readonly durationMs?: number;
     readonly periodMs?: number;
   },
-): Promise<Lease> {
+): Promise<FileLease> {
   const {
     clock,
     signal,
@@ -142,7 +146,7 @@ async function takeOver(path: string, ended: LeaseRecord, mine: LeaseRecord, clo
   }
 }
 
-function held(path: string, record: LeaseRecord, clock: Clock, periodMs: number): Lease {
+function held(path: string, record: LeaseRecord, clock: Clock, periodMs: number): FileLease {
   const controller = new AbortController();
   let renewedMs = clock.nowMs();
   let renewing: Promise<void> = Promise.resolve();

@@ -405,6 +405,8 @@ function happeningOf({ kind, text }: FleetDecision): Happening | undefined {
         action: 'Look',
         note,
       };
+    case 'override':
+      return { type: 'Normal', reason: 'SetByHand', action: 'Set', note };
     case 'balancer':
       return { type: 'Warning', reason: 'Routing', action: 'Route', note };
     default:
