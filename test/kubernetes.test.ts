@@ -317,7 +317,7 @@ describe('a fleet on Kubernetes', { timeout: 150_000 }, () => {
     task('astray', { fleet: 'traffic', name: 'cifar10', servers: ['large'] });
     const why = (name: string) => condition(api.find(TASKS, name), 'Accepted')?.message;
     await eventually(() => {
-      expect(why('unknown')).toBe('The repository has no task unknown; it has cifar10, mnist.');
+      expect(why('unknown')).toContain('The repository has no task unknown; it has ');
       expect(why('twin')).toBe('Task mnist is about mnist already, and is older.');
       expect(why('lost')).toBe('There is no Fleet none in edge.');
       expect(why('astray')).toContain('Fleet edge/traffic has no pool and no server large');
