@@ -288,7 +288,7 @@ describe('a fleet on Kubernetes', { timeout: 150_000 }, () => {
       expect(endpoints()).toEqual([`grpc ${grpc}`, `http ${http}`]);
     });
     await controllers[1]!.stop();
-    await eventually(() => expect(standby.metrics()).toContain('bonsai_fleet_servers'));
+    await eventually(() => expect(standby.metrics()).toContain('bonsai_fleet_server_up'));
   });
 
   test('says in conditions what cannot be done, and leaves all as it was', async () => {

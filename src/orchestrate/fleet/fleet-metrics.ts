@@ -2,7 +2,7 @@ import { type MetricText, metricsTextOf } from '../metrics-text.ts';
 import type { FleetDecision, FleetRecord } from './record.ts';
 
 const DECISION_KINDS = [
-  ...['plan', 'begin', 'done', 'failed', 'server', 'balancer', 'members'],
+  ...['plan', 'begin', 'done', 'failed', 'server', 'balancer', 'members', 'override'],
 ] as const satisfies readonly FleetDecision['kind'][];
 
 /** What an orchestrator of a fleet tells Prometheus: its last record, and the decisions since it started. */
@@ -42,11 +42,13 @@ export function fleetMetrics(): FleetMetrics {
 
 type Series = readonly (readonly [labels: Record<string, string>, value: number])[];
 
-function gauge(name: string, help: string, series: Series): MetricText {
+/** A gauge of some series. */
+export function gauge(name: string, help: string, series: Series): MetricText {
   return { name, type: 'gauge', help, series: series.map(([labels, value]) => ({ labels, value })) };
 }
 
-function recordMetrics({ servers, tasks, plan, balancer }: FleetRecord): MetricText[] {
+/** What the record of a fleet says, as gauges. */
+export function recordMetrics({ servers, tasks, plan, balancer }: FleetRecord): MetricText[] {
   const placed = servers.flatMap(({ name, tasks }) => tasks.map((task) => ({ server: name, ...task })));
   return [
     gauge(
