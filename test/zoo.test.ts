@@ -20,7 +20,6 @@ const TOLERANCE = 0.0005;
 const DATA: Readonly<Record<string, (folder: string) => string>> = {
   cifar10: (folder) => `cifar10:${join(folder, 'cifar-10-batches-bin')}`,
   cifar100: (folder) => `cifar100:${join(folder, 'cifar-100-binary')}`,
-  'cifar10-densenet': (folder) => `cifar10:${join(folder, 'cifar-10-batches-bin')}`,
   mnist: (folder) => `mnist:${join(folder, 'mnist')}`,
 };
 /** Networks of more multiply-accumulates are scored on a part of the test images: all would take minutes. */

@@ -1,8 +1,9 @@
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useState } from 'preact/hooks';
 import type { TaskOverview } from '../../src/serve/control/messages.ts';
-import { postChange, problemOf, storedToken, storeToken } from './api.ts';
+import { postChange } from './api.ts';
+import { DialogEnd } from './dialog-end.tsx';
 import { percent } from './format.ts';
-import { TokenField } from './token-field.tsx';
+import { useChange } from './use-change.ts';
 
 /** Pins a version and sets the objective of a task. */
 export function ChangeDialog(props: {
@@ -16,44 +17,29 @@ export function ChangeDialog(props: {
   readonly onClose: () => void;
 }) {
   const { task, policy, server, needsToken, lasting, onClose } = props;
-  const dialog = useRef<HTMLDialogElement>(null);
+  const change = useChange({ needsToken, onClose });
   const [version, setVersion] = useState(task.pinnedVersion?.toString() ?? '');
   const [slo, setSlo] = useState(task.isSloByHand ? String(task.sloMs) : '');
-  const [token, setToken] = useState(storedToken());
-  const [problem, setProblem] = useState('');
-  const [isBusy, setBusy] = useState(false);
 
-  useEffect(() => {
-    dialog.current!.showModal();
-  }, []);
-
-  const apply = async (event: Event) => {
+  const onSubmit = (event: Event) => {
     event.preventDefault();
     const sloMs = slo.trim() === '' ? null : Number(slo);
     if (sloMs !== null && !(sloMs >= 1 && sloMs <= 600_000)) {
-      setProblem('The objective should be between 1 and 600000 ms.');
+      change.setProblem('The objective should be between 1 and 600000 ms.');
       return;
     }
-    setBusy(true);
-    setProblem('');
-    try {
-      const pinned = version === '' ? null : Number(version);
-      const send = (change: 'pin' | 'slo', body: object) =>
-        postChange(`tasks/${encodeURIComponent(task.task)}/${change}`, { server }, body, token);
+    const pinned = version === '' ? null : Number(version);
+    void change.apply(async (token) => {
+      const send = (what: 'pin' | 'slo', body: object) =>
+        postChange(`tasks/${encodeURIComponent(task.task)}/${what}`, { server }, body, token);
       if (sloMs !== (task.isSloByHand ? task.sloMs : null)) await send('slo', { sloMs });
       if (pinned !== (task.pinnedVersion ?? null)) await send('pin', { version: pinned });
-      if (needsToken) storeToken(token);
-      onClose();
-    } catch (thrown) {
-      setProblem(problemOf(thrown));
-    } finally {
-      setBusy(false);
-    }
+    });
   };
 
   return (
-    <dialog ref={dialog} onClose={onClose} aria-labelledby="change-title">
-      <form onSubmit={apply}>
+    <dialog ref={change.dialog} onClose={onClose} aria-labelledby="change-title">
+      <form onSubmit={onSubmit}>
         <h2 id="change-title" class="title">
           Change {task.task}
         </h2>
@@ -85,20 +71,7 @@ export function ChangeDialog(props: {
             What cannot be answered within it is refused at once. Empty: as configured.
           </span>
         </div>
-        {needsToken && <TokenField token={token} onInput={setToken} />}
-        {problem !== '' && (
-          <p role="alert" class="bad">
-            {problem}
-          </p>
-        )}
-        <div class="actions">
-          <button type="button" onClick={() => dialog.current!.close()}>
-            Cancel
-          </button>
-          <button type="submit" class="primary" disabled={isBusy}>
-            {isBusy ? 'Applying…' : 'Apply'}
-          </button>
-        </div>
+        <DialogEnd change={change} needsToken={needsToken} label="Apply" />
       </form>
     </dialog>
   );

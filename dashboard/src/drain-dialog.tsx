@@ -1,7 +1,7 @@
-import { useEffect, useRef, useState } from 'preact/hooks';
 import type { ServerRecord } from '../../src/orchestrate/fleet/record.ts';
-import { postChange, problemOf, storedToken, storeToken } from './api.ts';
-import { TokenField } from './token-field.tsx';
+import { postChange } from './api.ts';
+import { DialogEnd } from './dialog-end.tsx';
+import { useChange } from './use-change.ts';
 
 /** Empties a server, or takes it back. */
 export function DrainDialog(props: {
@@ -10,36 +10,19 @@ export function DrainDialog(props: {
   readonly onClose: () => void;
 }) {
   const { server, needsToken, onClose } = props;
-  const dialog = useRef<HTMLDialogElement>(null);
-  const [token, setToken] = useState(storedToken());
-  const [problem, setProblem] = useState('');
-  const [isBusy, setBusy] = useState(false);
+  const change = useChange({ needsToken, onClose });
   const isDrained = server.isDrained === true;
   const tasks = server.tasks.filter(({ version }) => version !== undefined).map(({ task }) => task);
 
-  useEffect(() => {
-    dialog.current!.showModal();
-  }, []);
-
-  const apply = async (event: Event) => {
+  const onSubmit = (event: Event) => {
     event.preventDefault();
-    setBusy(true);
-    setProblem('');
-    try {
-      const path = `fleet/servers/${encodeURIComponent(server.name)}/drain`;
-      await postChange(path, {}, { isDrained: !isDrained }, token);
-      if (needsToken) storeToken(token);
-      onClose();
-    } catch (thrown) {
-      setProblem(problemOf(thrown));
-    } finally {
-      setBusy(false);
-    }
+    const path = `fleet/servers/${encodeURIComponent(server.name)}/drain`;
+    void change.apply((token) => postChange(path, {}, { isDrained: !isDrained }, token));
   };
 
   return (
-    <dialog ref={dialog} onClose={onClose} aria-labelledby="drain-title">
-      <form onSubmit={apply}>
+    <dialog ref={change.dialog} onClose={onClose} aria-labelledby="drain-title">
+      <form onSubmit={onSubmit}>
         <h2 id="drain-title" class="title">
           {isDrained ? 'Take back' : 'Drain'} {server.name}
         </h2>
@@ -48,20 +31,7 @@ export function DrainDialog(props: {
             ? 'It gets tasks and requests again, as the plan sees fit.'
             : `It gets no more requests, and ${tasks.length === 0 ? 'no tasks' : `${tasks.join(', ')} ${tasks.length === 1 ? 'moves' : 'move'} to other servers`}. What no other server can serve stays. That lasts until it is taken back, also over a new start of the orchestrator.`}
         </p>
-        {needsToken && <TokenField token={token} onInput={setToken} />}
-        {problem !== '' && (
-          <p role="alert" class="bad">
-            {problem}
-          </p>
-        )}
-        <div class="actions">
-          <button type="button" onClick={() => dialog.current!.close()}>
-            Cancel
-          </button>
-          <button type="submit" class="primary" disabled={isBusy}>
-            {isBusy ? 'Applying…' : isDrained ? 'Take back' : 'Drain'}
-          </button>
-        </div>
+        <DialogEnd change={change} needsToken={needsToken} label={isDrained ? 'Take back' : 'Drain'} />
       </form>
     </dialog>
   );

@@ -33,6 +33,7 @@ export function FleetPage({ store }: { readonly store: FleetStore }) {
   const state = fleet?.state;
   const servers = state?.servers ?? [];
   const shown = shownServers(servers, filter, order);
+  const shownNames = new Set(shown.map(({ name }) => name));
   const names = servers.map(({ name }) => name);
   const key = names.join('\n');
   const namesInOrder = useMemo(() => names, [key]);
@@ -114,7 +115,7 @@ export function FleetPage({ store }: { readonly store: FleetStore }) {
                   plan={state.plan}
                   frames={store.frames}
                   order={namesInOrder}
-                  shown={new Set(shown.map(({ name }) => name))}
+                  shown={shownNames}
                   time={time}
                   onChange={() => setChanging(entry.task)}
                 />

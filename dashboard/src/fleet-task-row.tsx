@@ -1,6 +1,7 @@
 import { useMemo } from 'preact/hooks';
 import type { FleetRecord, TaskRecord } from '../../src/orchestrate/fleet/record.ts';
 import type { FleetFrame, TaskOverview } from '../../src/serve/control/messages.ts';
+import { ChangeButton } from './change-button.tsx';
 import { Chart } from './chart.tsx';
 import { paintBands, paintStack, serverColour } from './fleet-paint.ts';
 import { fleetTaskSeriesOf } from './fleet-series.ts';
@@ -79,15 +80,7 @@ export function FleetTaskRow(props: {
           {task.task}
           {task.pinnedVersion !== undefined && <span class="tag">pinned to v{task.pinnedVersion}</span>}
           <span class="grow" />
-          <button
-            type="button"
-            class="small"
-            onClick={onChange}
-            aria-haspopup="dialog"
-            aria-label={`Change ${task.task}`}
-          >
-            Change
-          </button>
+          <ChangeButton task={task.task} onClick={onChange} />
         </h3>
         <dl class="numbers">
           <dt>Demand</dt>

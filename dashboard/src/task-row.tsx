@@ -1,5 +1,6 @@
 import { useMemo } from 'preact/hooks';
 import type { Frame, TaskOverview } from '../../src/serve/control/messages.ts';
+import { ChangeButton } from './change-button.tsx';
 import { Chart, type ChartProps, compact } from './chart.tsx';
 import { count, ms, msPair, percent, perSecond } from './format.ts';
 import { FrontierFigure } from './frontier-figure.tsx';
@@ -58,17 +59,7 @@ export function TaskRow(props: {
           {task.task}
           {task.pinnedVersion !== undefined && <span class="tag">pinned to v{task.pinnedVersion}</span>}
           <span class="grow" />
-          {onChange !== undefined && (
-            <button
-              type="button"
-              class="small"
-              onClick={onChange}
-              aria-haspopup="dialog"
-              aria-label={`Change ${task.task}`}
-            >
-              Change
-            </button>
-          )}
+          {onChange !== undefined && <ChangeButton task={task.task} onClick={onChange} />}
         </h2>
         <dl class="numbers">
           <dt>Demand</dt>

@@ -65,7 +65,7 @@ export function makeLiveRun(name: string, tasks: readonly string[], servers: rea
       ...(i !== 3 && { version: String(1 + (i % 2)), correct: true }),
     }),
   );
-  return liveRunOf(
+  const run = liveRunOf(
     {
       records: tasks.map(() => records),
       cpu: servers.map(() => [1, 2, 3].map((s) => ({ atMs: 1000 * s, utilization: 0.2 * s }))),
@@ -78,9 +78,9 @@ export function makeLiveRun(name: string, tasks: readonly string[], servers: rea
       manifests: tasks.map((task) => makeManifest(task, [0.9, 0.8])),
       isLabelled: tasks.map(() => true),
       serverNames: servers,
-      loads: 2,
     },
   );
+  return { ...run, loads: 2 };
 }
 
 const TASKS = ['bees', 'digits', 'things'] as const;

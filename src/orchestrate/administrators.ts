@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Clock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
+import { metricsTextOf } from '../base/metrics-text.ts';
 import type { Logger } from './logger.ts';
-import { metricsTextOf } from './metrics-text.ts';
 
 /**
  * Those who are to know when observation and model part (`Decision.notice`). Each episode is told once: to the log, to

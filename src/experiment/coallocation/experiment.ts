@@ -6,8 +6,9 @@ import type { Lab } from '../lab.ts';
 import { volatileDemand } from '../live/demand.ts';
 import { oracleOn, simulatedOn } from '../live/expected.ts';
 import type { LiveRun } from '../live/live-run.ts';
+import { fileName } from '../live/run-tasks.ts';
 import { overloadRates, serverScenario, THESIS_SLO_MS } from '../live/scenario.ts';
-import { fileName, servedRunMs, serveUnder } from '../live/serve-policy.ts';
+import { servedRunMs, serveUnder } from '../live/serve-policy.ts';
 import { drawCoallocation } from './draw.ts';
 
 export interface CoallocationResults {

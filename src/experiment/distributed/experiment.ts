@@ -1,14 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { dueTimes } from '../../load/arrivals.ts';
-import { recordsToCsv } from '../../load/records.ts';
 import { COALLOCATION_OVERLOAD } from '../coallocation/experiment.ts';
 import type { Experiment } from '../experiment.ts';
 import type { Lab } from '../lab.ts';
 import { volatileDemand } from '../live/demand.ts';
-import { type LiveRun, liveRunOf } from '../live/live-run.ts';
-import { LIVE_CONNECTIONS, runLive } from '../live/run-live.ts';
+import type { LiveRun } from '../live/live-run.ts';
+import { LIVE_CONNECTIONS } from '../live/run-live.ts';
+import { fileName, runTasks } from '../live/run-tasks.ts';
 import { overloadRates, serverScenario, THESIS_SLO_MS } from '../live/scenario.ts';
-import { fileName, servedRunMs } from '../live/serve-policy.ts';
+import { servedRunMs } from '../live/serve-policy.ts';
 import { drawDistributed } from './draw.ts';
 import { type FleetServerPlan, startFleet } from './fleet.ts';
 
@@ -109,7 +108,7 @@ async function runFleet(
   name: string,
   meansRps: readonly number[],
 ): Promise<LiveRun & { changes: number }> {
-  const { scale, seed, clock, signal, tasks } = lab;
+  const { scale, seed, signal, tasks } = lab;
   const { distributedMs: durationMs, warmUpMs } = scale;
   const demand = await volatileDemand(lab, { meansRps, durationMs, warmUpMs, seed });
   const connections = 2 * LIVE_CONNECTIONS;
@@ -123,31 +122,11 @@ async function runFleet(
   try {
     await sleep(scale.settleMs, undefined, { signal });
     const before = await fleet.changes();
-    const raw = await runLive({
-      url: fleet.url,
-      tasks: tasks.map(({ name: task, inputs }, k) => ({
-        task,
-        inputs,
-        dueTimesMs: dueTimes(demand[k]!, { spacing: 'poisson', seed: seed * 100 + k }),
-        seed: seed * 100 + k,
-      })),
-      watched: fleet.watched,
-      sloMs: THESIS_SLO_MS,
-      connections: FLEET_CONNECTIONS,
-      clock,
-      signal,
-    });
-    for (const [k, { name: task }] of tasks.entries())
-      await lab.keep(`requests-${fileName(name)}-${task}.csv.gz`, recordsToCsv(raw.records[k]!));
-    const run = liveRunOf(raw, {
-      name,
-      sloMs: THESIS_SLO_MS,
-      durationMs,
-      countedFromMs: warmUpMs,
-      manifests: tasks.map(({ manifest }) => manifest),
-      isLabelled: tasks.map(({ isLabelled }) => isLabelled),
-      serverNames: servers.map((server) => server.name),
-    });
+    const run = await runTasks(
+      lab,
+      { name, tasks, demand, durationMs, warmUpMs, seed },
+      { url: fleet.url, watched: fleet.watched, connections: FLEET_CONNECTIONS },
+    );
     return { ...run, changes: (await fleet.changes()) - before };
   } finally {
     await fleet.close();

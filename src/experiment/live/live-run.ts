@@ -69,12 +69,11 @@ export interface LiveRunOptions {
   readonly manifests: readonly TaskManifest[];
   readonly isLabelled: readonly boolean[];
   readonly serverNames: readonly string[];
-  readonly loads?: number;
 }
 
 /** A run for the store. */
 export function liveRunOf({ records, cpu }: RawRun, options: LiveRunOptions): LiveRun {
-  const { name, sloMs, durationMs, countedFromMs, manifests, isLabelled, serverNames, loads } = options;
+  const { name, sloMs, durationMs, countedFromMs, manifests, isLabelled, serverNames } = options;
   const tasks = manifests.map((manifest, k) =>
     taskRunOf(
       records[k]!.filter(({ dueMs }) => dueMs >= countedFromMs).map((record) => ({
@@ -109,7 +108,6 @@ export function liveRunOf({ records, cpu }: RawRun, options: LiveRunOptions): Li
         utilization: own.length === 0 ? null : rounded(mean(own.map(({ utilization }) => utilization)), 5),
       };
     }),
-    ...(loads !== undefined && { loads }),
     tasks,
   };
 }

@@ -1,7 +1,7 @@
+import { summarize } from '../../base/statistics.ts';
 import type { Profile, Target } from '../../repository/types.ts';
 import type { Lab, LabTask } from '../lab.ts';
 import { openBench } from './bench.ts';
-import { summarizeMeasurement } from './boxes.ts';
 
 /** Repetitions of throughput whose median is what policies plan with. */
 const CALIBRATION_REPEATS = 3;
@@ -20,7 +20,7 @@ export async function calibrate(
       for (const { version, profiles: before } of manifest.variants) {
         lab.say(`profiling version ${version} of ${name}`);
         await bench.ready(name, [version]);
-        const throughputRps = summarizeMeasurement(
+        const throughputRps = summarize(
           await bench.throughputs({ task: name, version, inputs }, CALIBRATION_REPEATS),
         );
         const known = before[target.fingerprint];

@@ -5,8 +5,9 @@ import type { Experiment } from '../experiment.ts';
 import type { Lab } from '../lab.ts';
 import { volatileDemand } from '../live/demand.ts';
 import type { LiveRun } from '../live/live-run.ts';
+import { fileName } from '../live/run-tasks.ts';
 import { overloadRates, serverScenario, THESIS_SLO_MS } from '../live/scenario.ts';
-import { fileName, servedRunMs, serveUnder } from '../live/serve-policy.ts';
+import { servedRunMs, serveUnder } from '../live/serve-policy.ts';
 import { drawSingleTask } from './draw.ts';
 
 export interface SingleTaskResults {

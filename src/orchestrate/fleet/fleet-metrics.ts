@@ -1,4 +1,4 @@
-import { type MetricText, metricsTextOf } from '../metrics-text.ts';
+import { type MetricText, metricsTextOf } from '../../base/metrics-text.ts';
 import type { FleetDecision, FleetRecord } from './record.ts';
 
 const DECISION_KINDS = [

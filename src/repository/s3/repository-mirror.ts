@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { Clock } from '../../base/clock.ts';
 import { BonsaiError } from '../../base/errors.ts';
 import { makeFolder } from '../../base/make-folder.ts';
+import { metricsTextOf } from '../../base/metrics-text.ts';
 import type { Random } from '../../base/random.ts';
 import { parseManifest } from '../manifest.ts';
 import { isTaskName } from '../names.ts';
@@ -200,12 +201,14 @@ export class RepositoryMirror implements TaskStore {
         cache.evictions,
       ],
     ];
-    return rows
-      .map(([name, type, help, value]) => {
-        const full = `bonsai_repository_${name}`;
-        return `# HELP ${full} ${help}\n# TYPE ${full} ${type}\n${full} ${value}\n`;
-      })
-      .join('');
+    return metricsTextOf(
+      rows.map(([name, type, help, value]) => ({
+        name: `bonsai_repository_${name}`,
+        type,
+        help,
+        series: [{ labels: {}, value }],
+      })),
+    );
   }
 
   async #refresh(signal: AbortSignal | undefined): Promise<void> {

@@ -1,3 +1,4 @@
+import { type MetricText, metricsTextOf } from '../../base/metrics-text.ts';
 import { verdictsOf } from './confidence.ts';
 import type { Review } from './reviewed-plane.ts';
 import type { SampleShipper } from './sample-shipper.ts';
@@ -21,42 +22,40 @@ export function reviewOf({ spool, opinion }: CloudSide): Review {
   };
 }
 
-/** Metrics in Prometheus' text format. */
+/** Metrics in Prometheus' text format; nothing where no part is there. */
 export function cloudMetricsText({ spool, shipper, opinion }: CloudSide): string {
-  const lines: string[] = [];
-  const metric = (name: string, type: 'counter' | 'gauge', help: string, values: Record<string, number>) => {
-    lines.push(`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`);
-    for (const [labels, value] of Object.entries(values)) lines.push(`${name}${labels} ${value}`);
-  };
+  const metrics: MetricText[] = [];
+  const add = (name: string, type: MetricText['type'], help: string, series: MetricText['series']) =>
+    metrics.push({ name, type, help, series });
+  const one = (value: number): MetricText['series'] => [{ labels: {}, value }];
   if (spool !== undefined) {
     const { kept, droppedBusy, droppedOld, bytes } = spool.counts;
-    metric('bonsai_samples_kept_total', 'counter', 'Samples of low confidence written to the spool', {
-      '': kept,
-    });
-    metric('bonsai_samples_dropped_total', 'counter', 'Samples dropped, by why', {
-      '{reason="busy"}': droppedBusy,
-      '{reason="limit"}': droppedOld,
-    });
-    metric('bonsai_samples_spool_bytes', 'gauge', 'Bytes of samples that lie here', { '': bytes });
+    add('bonsai_samples_kept_total', 'counter', 'Samples of low confidence written to the spool', one(kept));
+    add('bonsai_samples_dropped_total', 'counter', 'Samples dropped, by why', [
+      { labels: { reason: 'busy' }, value: droppedBusy },
+      { labels: { reason: 'limit' }, value: droppedOld },
+    ]);
+    add('bonsai_samples_spool_bytes', 'gauge', 'Bytes of samples that lie here', one(bytes));
   }
   if (shipper !== undefined) {
-    metric('bonsai_samples_shipped_total', 'counter', 'Samples that arrived in the bucket', {
-      '': shipper.shipped,
-    });
-    metric('bonsai_samples_store_up', 'gauge', 'Whether the last try to ship went well', {
-      '': shipper.isReachable ? 1 : 0,
-    });
+    const { shipped, isReachable } = shipper;
+    add('bonsai_samples_shipped_total', 'counter', 'Samples that arrived in the bucket', one(shipped));
+    add(
+      'bonsai_samples_store_up',
+      'gauge',
+      'Whether the last try to ship went well',
+      one(isReachable ? 1 : 0),
+    );
   }
   if (opinion !== undefined) {
-    const { taken, failed, late, skipped } = opinion.counts;
-    metric('bonsai_second_opinions_total', 'counter', 'Answers of low confidence, by what became of asking', {
-      '{outcome="taken"}': taken,
-      '{outcome="failed"}': failed,
-      '{outcome="late"}': late,
-      '{outcome="skipped"}': skipped,
-    });
+    add(
+      'bonsai_second_opinions_total',
+      'counter',
+      'Answers of low confidence, by what became of asking',
+      Object.entries(opinion.counts).map(([outcome, value]) => ({ labels: { outcome }, value })),
+    );
   }
-  return lines.length === 0 ? '' : `${lines.join('\n')}\n`;
+  return metricsTextOf(metrics);
 }
 
 /** Writes what waits and lets go of files and connections. */

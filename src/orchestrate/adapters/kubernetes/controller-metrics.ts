@@ -1,5 +1,5 @@
+import { type MetricText, metricsTextOf } from '../../../base/metrics-text.ts';
 import { gauge, recordMetrics } from '../../fleet/fleet-metrics.ts';
-import { type MetricText, metricsTextOf } from '../../metrics-text.ts';
 import { viewOf } from './publish.ts';
 import type { FleetState } from './reconcile.ts';
 
