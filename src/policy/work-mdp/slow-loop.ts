@@ -147,6 +147,7 @@ export function decide(
 export class ProfileCache {
   readonly #fingerprint: string | undefined;
   readonly #found = new WeakMap<Variant, Profile | null>();
+  readonly #believed = new WeakMap<Variant, BelievedVersion>();
 
   constructor(fingerprint?: string) {
     this.#fingerprint = fingerprint;
@@ -160,6 +161,26 @@ export class ProfileCache {
     }
     return profile ?? undefined;
   }
+
+  /** What is believed of a variant: the same object as before where nothing has changed, so that what follows from it is known. */
+  believed(variant: Variant, now: BelievedVersion): BelievedVersion {
+    const before = this.#believed.get(variant);
+    if (before !== undefined && isAsBelieved(before, now)) return before;
+    this.#believed.set(variant, now);
+    return now;
+  }
+}
+
+function isAsBelieved(before: BelievedVersion, now: BelievedVersion): boolean {
+  return (
+    before.reward === now.reward &&
+    before.meanMs === now.meanMs &&
+    before.deviationMs === now.deviationMs &&
+    before.ratio === now.ratio &&
+    before.deviation === now.deviation &&
+    before.loadMs === now.loadMs &&
+    before.version === now.version
+  );
 }
 
 interface Server {
@@ -223,7 +244,7 @@ function believedVersions(task: TaskState, service: ServiceMemory, server: Serve
     if (told === undefined) continue;
     const { ratio, variance } = serviceRatioOf(service, task.task, variant.version);
     const deviation = Math.sqrt(variance);
-    believed.push({
+    const now: BelievedVersion = {
       version: variant.version,
       reward: task.weight * (best > 0 ? variant.accuracy.test / best : 1),
       meanMs: told * ratio,
@@ -231,7 +252,8 @@ function believedVersions(task: TaskState, service: ServiceMemory, server: Serve
       ratio,
       deviation,
       loadMs: server.profiles.get(variant)?.loadMs,
-    });
+    };
+    believed.push(server.profiles.believed(variant, now));
   }
   return believed;
 }

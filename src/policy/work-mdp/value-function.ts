@@ -215,11 +215,17 @@ export class WorkSolver {
       for (let a = 0; a < own.length; a++) {
         const { rewards, whole, part } = own[a]!;
         const rest = 1 - part;
-        for (let i = 0; i < rewards.length; i++) {
-          const at = i + whole;
-          const after = at >= last ? values[last]! : rest * values[at]! + part * values[at + 1]!;
-          if (rewards[i]! + after <= best[i]!) continue;
-          best[i] = rewards[i]! + after;
+        const inside = Math.max(0, Math.min(rewards.length, last - whole));
+        for (let i = 0; i < inside; i++) {
+          const worth = rewards[i]! + rest * values[i + whole]! + part * values[i + whole + 1]!;
+          if (worth <= best[i]!) continue;
+          best[i] = worth;
+          chosen[i] = a;
+        }
+        for (let i = inside; i < rewards.length; i++) {
+          const worth = rewards[i]! + values[last]!;
+          if (worth <= best[i]!) continue;
+          best[i] = worth;
           chosen[i] = a;
         }
       }
