@@ -34,11 +34,10 @@ import { CLIENT_CPU, clock, cpuSecondsOf, pinTo, say, sleep, startServer } from 
  * accurate versions would need twice the CPU; each policy by `bonsai serve --policy` on the same arrivals, with real
  * images. Beside each figure stands its bar; what was recorded is given to the oracle and to the simulator. Run:
  * npm run build && npx tsc -p tsconfig.json --noEmit false --outDir dist/bench
- * node dist/bench/bench/policy-live.js --trace TRACE.csv --data cifar10=cifar10:PATH --data mnist=mnist:PATH
+ * node dist/bench/bench/policy-live.js --trace TRACE.csv --data cifar10=cifar10:PATH --data cifar100=cifar100:PATH --data mnist=mnist:PATH
  *   [--repository DIR] [--copy NEW=OLD] [--duration 600] [--warm-up 20] [--overload 2] [--seed 1] [--json FILE] [--out DIR]
  *   [--dry: what simulator and oracle expect, without a server] [--policies trivial,bonsai] [--swing 0.5]
- * The repository is zoo/models by default, with the family of cifar10 under a second name as third task. Its profiles should be of
- * this machine (`bonsai profile DIR --task NAME --cpus 0 --again`), for they scale the demand and are what is predicted from.
+ * The repository is zoo/models by default. Its profiles should be of this machine (`bonsai profile DIR --task NAME --cpus 0 --again`), for they scale the demand and are what is predicted from.
  */
 const { values: options } = parseArgs({
   options: {
@@ -139,8 +138,7 @@ async function measure(root: string, tracePath: string): Promise<void> {
 async function prepare(root: string): Promise<LiveTask[]> {
   const source = options.repository!;
   const specs = new Map(options.data!.map((text) => pair(text)));
-  const isZoo = source === join('zoo', 'models');
-  const copies = (options.copy ?? (isZoo ? ['cifar10-second=cifar10'] : [])).map((text) => pair(text));
+  const copies = (options.copy ?? []).map((text) => pair(text));
   const names = await listTasks(source);
   const wanted: (readonly [name: string, of: string])[] = [
     ...names.map((name) => [name, name] as const),
