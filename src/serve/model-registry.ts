@@ -80,11 +80,18 @@ export class ModelRegistry {
     return this.#models;
   }
 
-  /** @throws ModelNotFoundError if nothing of that name was ever loaded; NotReadyError while that may be about to happen */
+  /**
+   * @throws ModelNotFoundError if nothing of that name was ever loaded; NotReadyError while the server starts and its
+   * first version may yet come
+   */
   get(name: string): ServedModel {
     const model = this.#models.get(name);
-    if (model !== undefined) return model;
-    if (this.#isStarting)
+    const isComing =
+      this.#isStarting &&
+      model?.isReady !== true &&
+      [...(model?.statuses.values() ?? [])].every(({ state }) => state === 'LOADING');
+    if (model !== undefined && !isComing) return model;
+    if (isComing)
       throw new NotReadyError(`'${name}' is not ready: the server is starting; try again in a moment`);
     throw new ModelNotFoundError(name);
   }

@@ -828,6 +828,9 @@ describe('the server', () => {
       ['slow', 'LOADING'],
     ]);
     expect(() => models.get('slow')).toThrow("'slow' is not ready: the server is starting");
+    while (!models.models.has('digits')) await setImmediate();
+    expect(models.models.get('digits')!.isReady).toBe(false);
+    expect(() => models.get('digits')).toThrow("'digits' is not ready: the server is starting");
     await isLoaded;
     expect(await states()).toEqual([
       ['digits', 'READY'],
