@@ -102,6 +102,7 @@ interface Ticket extends QueuedRequest, Promised {
   readonly rows: number;
   /** Narrowed to one, when its turn comes, for a request that prefers accuracy or speed. */
   version: number | undefined;
+  readonly prefer: Wishes['prefer'];
   attempts: number;
   /** It was part of a joint job that failed, so it is computed by itself. */
   isAlone: boolean;
@@ -352,6 +353,7 @@ export class DataPlane {
     const nowMs = this.#clock.nowMs();
     const isBatchClass = request.priority === 'batch';
     const deadlineMs = isBatchClass ? Number.POSITIVE_INFINITY : this.#deadlineOf(request, nowMs, serviceMs);
+    const isTrial = !isBatchClass && this.#isTrial(request, serviceMs);
     const weight = request.weight ?? objective?.weight ?? 1;
     const slot = this.#leastCommitted(nowMs, request.version === undefined ? undefined : live);
     if (isBatchClass) this.#checkBatchClass(model, serviceMs, rows);
@@ -370,6 +372,7 @@ export class DataPlane {
         serviceMs,
         minAccuracy,
         version: request.version,
+        prefer: isTrial ? 'latency' : request.prefer,
         weight,
         priority: isBatchClass ? 'batch' : 'realtime',
         attempts: 0,
@@ -422,11 +425,22 @@ export class DataPlane {
 
   /** When the answer is due, for a dispatch: the objective less what service times leave out, or the end of the wait. */
   #deadlineOf(request: InferHead, nowMs: number, serviceMs: number): number {
-    const limitMs = this.#latencyLimitOf(request) ?? Number.POSITIVE_INFINITY;
+    const limitMs = this.#guardedLimitOf(request);
     const waitMs = Math.min(this.#limits.maxQueueWaitMs, request.timeoutMs ?? Number.POSITIVE_INFINITY);
-    const deadlineMs = nowMs + Math.min(limitMs * (1 - LATENCY_GUARD_RATIO), waitMs + serviceMs);
-    // An idle server tries even what it expects to be too slow: the expectation may be out of date.
-    return this.#isIdle ? Math.max(deadlineMs, nowMs + 2 * serviceMs + IDLE_GRACE_MS) : deadlineMs;
+    const deadlineMs = nowMs + Math.min(limitMs, waitMs + serviceMs);
+    if (!this.#isIdle) return deadlineMs;
+    const trialMs = nowMs + 2 * serviceMs + IDLE_GRACE_MS;
+    if (this.#isTrial(request, serviceMs)) return trialMs;
+    return Math.max(deadlineMs, Math.min(trialMs, nowMs + limitMs));
+  }
+
+  /** An idle server tries even what it expects to be too slow, by the fastest version: the expectation may be out of date. */
+  #isTrial(request: InferHead, serviceMs: number): boolean {
+    return this.#isIdle && this.#guardedLimitOf(request) < serviceMs + IDLE_GRACE_MS;
+  }
+
+  #guardedLimitOf(request: InferHead): number {
+    return (this.#latencyLimitOf(request) ?? Number.POSITIVE_INFINITY) * (1 - LATENCY_GUARD_RATIO);
   }
 
   /** One example of the fastest version may always run: realtime requests wait for that as well. @throws InvalidRequestError */
@@ -541,8 +555,8 @@ export class DataPlane {
 
   /** Binds a request that prefers accuracy or speed to the version that fulfils this best just now. */
   #narrow(ticket: Ticket, slot: Slot, nowMs: number): void {
-    const { prefer, version } = ticket.request;
-    if (prefer === undefined || version !== undefined) return;
+    const { prefer } = ticket;
+    if (prefer === undefined || ticket.request.version !== undefined) return;
     let chosen: ResidentVersion | undefined;
     for (const candidate of slot.tasks[ticket.task]!.versions) {
       if (ticket.minAccuracy !== undefined && candidate.accuracy < ticket.minAccuracy) continue;
@@ -766,7 +780,7 @@ export class DataPlane {
       case 'overload': {
         model.countRefusal(reason === 'deadline' ? 'expired' : 'overload');
         const waitMs = Math.min(...this.#slots.map((slot) => committedMs(slot, nowMs)));
-        this.#fail(ticket, refused('Request timeout expired', waitMs), 'REJECTED');
+        this.#fail(ticket, refused(`Request timeout expired${tooSlow(ticket)}`, waitMs), 'REJECTED');
         return;
       }
       case 'accuracy':
@@ -909,7 +923,7 @@ function merge(first: Ticket, rest: readonly Ticket[], live: LiveVersion, batch:
   for (const ticket of rest) {
     if (merged.length === batch) break;
     if (ticket.task !== first.task || ticket.priority !== first.priority || ticket.isAlone) continue;
-    if (ticket.request.prefer !== undefined) continue; // It chooses its version when its own turn comes.
+    if (ticket.prefer !== undefined) continue; // It chooses its version when its own turn comes.
     if (ticket.version !== undefined && ticket.version !== live.version) continue;
     if (ticket.minAccuracy !== undefined && ticket.minAccuracy > live.resident.accuracy) continue;
     if (rows + ticket.rows > live.maxJointRows) continue;
@@ -976,6 +990,12 @@ function countTurnedAway(model: ServedModel, thrown: unknown): void {
 
 function refused(message: string, waitMs: number): RefusedError {
   return new RefusedError('deadline_exceeded', message, waitMs);
+}
+
+/** What would be possible, where not even the fastest version can do what the client asks for; else nothing. */
+function tooSlow({ request: { maxLatencyMs }, serviceMs }: Ticket): string {
+  if (maxLatencyMs === undefined || serviceMs <= maxLatencyMs) return '';
+  return `: max_latency_ms is ${maxLatencyMs}, and the fastest version in memory that the request accepts takes some ${serviceMs.toPrecision(2)} ms`;
 }
 
 function unavailable({ model }: InferRequest): NotReadyError {

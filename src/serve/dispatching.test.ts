@@ -154,6 +154,45 @@ describe('several versions of a task', () => {
     await select(server, 'digits', [1, 2, 3]);
   });
 
+  it('keep a latency limit on an idle server too; one that none can keep is tried by the fastest, and named where it is shed', async () => {
+    const seen: { readonly waitMs: number; readonly version: number | undefined }[] = [];
+    const shedding: Dispatch = {
+      name: 'shedding',
+      pick: ({ queue }) => {
+        const [{ deadlineMs, arrivalMs, version }] = queue as [(typeof queue)[0]];
+        seen.push({ waitMs: deadlineMs - arrivalMs, version });
+        return { kind: 'shed', index: 0, reason: 'deadline' };
+      },
+    };
+    await select(server, 'digits', [1, 3]);
+    const serviceOf = (version: number) =>
+      server.models
+        .get('digits')
+        .liveVersions.find((live) => live.version === version)!
+        .serviceMs(1);
+    server.plane.useDispatch(shedding);
+    // On a busy machine one may be too late even for the dispatch.
+    const shed = async (wishes: Wishes, message: RegExp) => {
+      const before = seen.length;
+      while (seen.length === before) await expect(ask(server, 'digits', wishes)).rejects.toThrow(message);
+    };
+    try {
+      // Twice the fastest version's time and a millisecond more would be beyond the limit.
+      const allowedMs = 1.5 * serviceOf(3) + 1;
+      await shed({ maxLatencyMs: allowedMs / 0.95 }, /^Request timeout expired$/);
+      await shed(
+        { maxLatencyMs: 1e-6, prefer: 'accuracy' },
+        /expired: max_latency_ms is 0.000001, and the fastest version in memory .* takes some/,
+      );
+      expect(seen[0]!.waitMs).toBeCloseTo(allowedMs, 6);
+      expect(seen[0]!.version).toBe(undefined);
+      expect(seen[1]!.version).toBe(3);
+    } finally {
+      server.plane.useDispatch(undefined);
+      await select(server, 'digits', [1, 2, 3]);
+    }
+  });
+
   it('answer by their shares, until told otherwise; requests that name a version do not count', async () => {
     await select(
       server,

@@ -91,6 +91,11 @@ export class DeadlineQueue<T extends Promised> {
 
 function refusal({ deadlineMs, serviceMs }: Promised, nowMs: number, waitMs: number): RefusedError {
   const allowedMs = Math.max(0, deadlineMs - serviceMs - nowMs);
+  const leftMs = deadlineMs - nowMs;
+  if (serviceMs > leftMs) {
+    const message = `Refused: the answer is due in ${Math.max(0, leftMs).toPrecision(2)} ms, and the fastest version in memory that the request accepts takes some ${serviceMs.toPrecision(2)} ms`;
+    return new RefusedError('deadline_exceeded', message, waitMs);
+  }
   const message =
     waitMs > allowedMs
       ? `Refused: the expected wait of ${waitMs.toFixed(1)} ms is longer than the ${allowedMs.toFixed(1)} ms allowed`
