@@ -321,7 +321,9 @@ ${EXIT_CODE_HELP}`,
         }
       } finally {
         stopFollowing();
+        logger.info('stopping: requests taken in are answered first');
         await server.close();
+        logger.info('stopped');
         await cloud?.close();
         await opened.close();
         letParentGo?.();

@@ -42,11 +42,17 @@ export const MAX_CONFIG_BYTES = 1024 * 1024;
 
 const whole = z.coerce.number().int();
 
-export const versionPolicySchema = z.union([
-  z.strictObject({ specific: z.strictObject({ versions: z.array(whole.positive()).min(1) }) }),
-  z.strictObject({ latest: z.strictObject({ num_versions: whole.positive().default(1) }) }),
-  z.strictObject({ all: z.strictObject({}) }),
-]);
+export const versionPolicySchema = z.union(
+  [
+    z.strictObject({ specific: z.strictObject({ versions: z.array(whole.positive()).min(1) }) }),
+    z.strictObject({ latest: z.strictObject({ num_versions: whole.positive().default(1) }) }),
+    z.strictObject({ all: z.strictObject({}) }),
+  ],
+  {
+    error:
+      'expected one of {"specific":{"versions":[1,2]}}, {"latest":{"num_versions":1}} and {"all":{}}, with versions above 0',
+  },
+);
 
 const warmupInputSchema = z.looseObject({
   data_type: z.string().optional(),

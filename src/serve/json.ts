@@ -16,19 +16,19 @@ export type Json =
  * unless the text holds an integer of 16 digits or more, the only ones that a double may not hold exactly.
  * @throws InvalidRequestError
  */
-export function parseJson(bytes: Uint8Array, maxDepth: number): Json {
+export function parseJson(bytes: Uint8Array, maxDepth: number, what = 'the request JSON buffer'): Json {
   const { hasLongInteger, isAscii } = scan(bytes, maxDepth);
   let text: string;
   try {
     text = isAscii ? latin1(bytes) : strictUtf8.decode(bytes);
   } catch (cause) {
-    throw new InvalidRequestError('failed to parse the request JSON buffer: it is not UTF-8', { cause });
+    throw new InvalidRequestError(`failed to parse ${what}: it is not UTF-8`, { cause });
   }
   try {
     const value: Json = JSON.parse(text); // What it returns is JSON by definition.
     return hasLongInteger ? new ExactParser(text).parse() : value;
   } catch (cause) {
-    throw new InvalidRequestError(`failed to parse the request JSON buffer: ${messageOf(cause)}`, { cause });
+    throw new InvalidRequestError(`failed to parse ${what}: ${messageOf(cause)}`, { cause });
   }
 }
 

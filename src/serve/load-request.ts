@@ -89,7 +89,7 @@ function overrideOf(
 ): Override {
   const override = checkShape(
     configSchema,
-    parseJson(Buffer.from(text), MAX_ADMINISTRATIVE_DEPTH),
+    parseJson(Buffer.from(text), MAX_ADMINISTRATIVE_DEPTH, "the JSON of the parameter 'config'"),
     "parameter 'config'",
   );
   const model = models.models.get(name);
@@ -167,7 +167,7 @@ function sharesOf(text: string, versions: readonly number[]): ReadonlyMap<number
   const where = `'${SHARES_PARAMETER}' of parameter 'config'`;
   const shares = checkShape(
     z.record(z.string(), z.number().min(0)),
-    parseJson(Buffer.from(text), MAX_ADMINISTRATIVE_DEPTH),
+    parseJson(Buffer.from(text), MAX_ADMINISTRATIVE_DEPTH, "the JSON of the parameter 'config'"),
     where,
   );
   const total = Object.values(shares).reduce((sum, share) => sum + share, 0);

@@ -250,6 +250,15 @@ describe('the protocol', () => {
       '/v2/repository/models/digits/load',
       { parameters: { config: '{' } },
       400,
+      /failed to parse the JSON of the parameter 'config'/,
+    ],
+    [
+      'loading with two version policies',
+      'POST',
+      '/v2/repository/models/digits/load',
+      { parameters: { config: '{"version_policy":{"all":{},"latest":{}}}' } },
+      400,
+      /'version_policy'.*expected one of/,
     ],
     [
       'loading with a config that is no string',
