@@ -85,6 +85,7 @@ describe('what is wrong is named', () => {
     ['train.labels', 'new Uint8Array(2)', /train\.labels is 2 bytes, expected a Uint8Array of 3/],
     ['train.labels', 'Uint8Array.of(0, 1, 2)', /train\.labels\[2\] is 2, expected 0 to 1/],
     ['normalization', '{ mean: [0, 0], std: [1] }', /normalization\.mean is 0,0, expected 1 numbers/],
+    ['normalization', '{ mean: [0], std: [0] }', /normalization\.std is 0, expected numbers above 0/],
   ])('%s = %s', async (field, value, message) => {
     await expect(load(withField(field, value))).rejects.toMatchObject({
       code: 'invalid_argument',
@@ -99,11 +100,29 @@ describe('what is wrong is named', () => {
     await expect(load('export const name = "x"; export const load = () => null;')).rejects.toThrow(
       /what load gives is null, expected a dataset/,
     );
+    for (const [text, said] of [
+      ["throw new TypeError('no such disk')", 'no such disk'],
+      ['throw undefined', 'undefined'],
+    ]) {
+      const path = put(`export const name = 'x'; export const load = () => { ${text}; };`);
+      await expect(userModule(path).load({ seed: 1 })).rejects.toMatchObject({
+        code: 'corrupt_dataset',
+        message: `The data module ${path}: load failed: ${said}. Repair the module, or what it reads.`,
+      });
+    }
     const missing = join(folder, 'missing.mjs');
     await expect(userModule(missing).load({ seed: 1 })).rejects.toMatchObject({
       code: 'missing_dataset',
       message: expect.stringContaining(missing),
     });
+  });
+
+  it('but not that a load gave up because it was asked to', async () => {
+    const path = put(
+      "export const name = 'x'; export const load = ({ signal }) => signal.aborted && Promise.reject(new Error('gone'));",
+    );
+    const signal = AbortSignal.abort(new Error('stopped by the caller'));
+    await expect(userModule(path).load({ seed: 1, signal })).rejects.toThrow('stopped by the caller');
   });
 
   it.skipIf((process.features as { typescript?: unknown }).typescript)(

@@ -19,7 +19,7 @@ export function isModulePath(spec: string): boolean {
  * as the default export. What it loads is checked before anything uses it; `normalization` may be left out and is
  * then measured on the training split.
  * @throws InvalidArgumentError from `load` for a file that is no such module or gives no such data; BonsaiError
- *   `missing_dataset` where there is no such file, `unsupported` for TypeScript where Node.js cannot run it
+ *   `missing_dataset` where there is no such file, `corrupt_dataset` where its `load` throws, `unsupported` for TypeScript where Node.js cannot run it
  */
 export function userModule(path: string): DataModule {
   const file = resolve(path);
@@ -27,7 +27,19 @@ export function userModule(path: string): DataModule {
     name: path,
     async load(options) {
       const { name, load } = await importModule(file);
-      return checkedDataset(await load(options), name, file);
+      let given: unknown;
+      try {
+        given = await load(options);
+      } catch (cause) {
+        options.signal?.throwIfAborted(); // Then it gave up because it was asked to.
+        if (cause instanceof BonsaiError) throw cause;
+        throw new BonsaiError(
+          'corrupt_dataset',
+          `The data module ${file}: load failed: ${messageOf(cause)}. Repair the module, or what it reads.`,
+          { cause },
+        );
+      }
+      return checkedDataset(given, name, file);
     },
   };
 }
@@ -109,6 +121,8 @@ function checkedDataset(given: unknown, moduleName: string, file: string): Datas
     const areNumbers = Array.isArray(values) && values.every(Number.isFinite);
     const isPerChannel = areNumbers && values.length === known.shape[0];
     need(isPerChannel, `normalization.${field}`, values, `${known.shape[0]} numbers, one for each channel`);
+    const isDivisor = field === 'mean' || (values as number[]).every((value) => value > 0);
+    need(isDivisor, `normalization.${field}`, values, 'numbers above 0: pixels are divided by them');
   }
   return { name: String(name), ...known, ...splits, normalization };
 }
