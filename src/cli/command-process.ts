@@ -30,7 +30,7 @@ export interface CommandProcessOptions {
 }
 
 /** How long a command may take until it is ready: a server loads a repository. */
-export const START_LIMIT_MS = 60_000;
+export const START_LIMIT_MS = 180_000;
 
 /** How long a draining server gets before it is killed. */
 export const STOP_LIMIT_MS = 10_000;
@@ -88,7 +88,7 @@ function readyLine(
       reject(new BonsaiError('load_failed', `${name} did not start: ${reason}\n${complaint().trim()}`));
     const timer = setTimeout(() => {
       child.kill('SIGKILL');
-      fail(`not ready within ${START_LIMIT_MS / 1000} s.`);
+      fail(`not ready within ${START_LIMIT_MS / 1000} s; does other work take all CPUs?`);
     }, START_LIMIT_MS);
     child.once('exit', (code, signal) => {
       clearTimeout(timer);

@@ -17,6 +17,14 @@ it('tells a stop as a stop, whatever the work happened to be doing, and how to g
   });
 });
 
+it('says how to go on where a server did not start, which another time it may', async () => {
+  const work = () => Promise.reject(new BonsaiError('load_failed', 'The server did not start.'));
+  await expect(interruptible(new AbortController().signal, 'Start it again.', work)).rejects.toMatchObject({
+    code: 'load_failed',
+    message: 'The server did not start.\nStart it again.',
+  });
+});
+
 it('leaves results and other failures alone', async () => {
   const { signal } = new AbortController();
   expect(await interruptible(signal, '', async () => 3)).toBe(3);

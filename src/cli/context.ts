@@ -52,7 +52,8 @@ export const REPEAT_MS = 500;
  * Does a command's work. Once a signal has come, whatever the work ends with is a consequence of it (a request given
  * up, a child process that got the same signal), and is told as such.
  * @param goOn what becomes of the work done so far and how to go on; a sentence
- * @throws BonsaiError `aborted` after a signal, with the work's own error as its cause; else what the work throws
+ * @throws BonsaiError `aborted` after a signal, with the work's own error as its cause; else what the work throws, with
+ *   `goOn` behind it where a server did not start
  */
 export async function interruptible<T>(
   signal: AbortSignal,
@@ -62,7 +63,10 @@ export async function interruptible<T>(
   try {
     return await work();
   } catch (cause) {
-    if (!signal.aborted) throw cause;
-    throw new BonsaiError('aborted', `${messageOf(signal.reason)} ${goOn}`, { cause });
+    if (signal.aborted) throw new BonsaiError('aborted', `${messageOf(signal.reason)} ${goOn}`, { cause });
+    // A server that did not start for want of CPU may the next time; what was wrong with the input stays so.
+    if (cause instanceof BonsaiError && cause.code === 'load_failed')
+      throw new BonsaiError('load_failed', `${cause.message}\n${goOn}`, { cause });
+    throw cause;
   }
 }
