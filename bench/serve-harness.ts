@@ -123,6 +123,8 @@ export interface BenchServer {
   /** HOST:PORT. */
   readonly grpcAddress: string;
   readonly metricsUrl: string;
+  /** Of the live page; undefined unless `--control-port` asks for one. */
+  readonly controlUrl: string | undefined;
   readonly pid: number;
   /** From the start of the process to its being ready. */
   readonly startMs: number;
@@ -164,7 +166,12 @@ export async function startServer(
     },
   );
   if (onLog !== undefined) createInterface({ input: child.stderr! }).on('line', onLog);
-  const ready = await new Promise<{ http: string; grpc: string; metrics: string }>((resolve, reject) => {
+  const ready = await new Promise<{
+    http: string;
+    grpc: string;
+    metrics: string;
+    control?: string;
+  }>((resolve, reject) => {
     child.once('exit', (code) => reject(new Error(`the server ended with code ${code}`)));
     createInterface({ input: child.stdout! }).on('line', (line) => {
       if (line.startsWith('{"ready"')) resolve(JSON.parse(line));
@@ -174,6 +181,7 @@ export async function startServer(
     url: ready.http,
     grpcAddress: ready.grpc,
     metricsUrl: ready.metrics,
+    controlUrl: ready.control,
     pid: child.pid!,
     startMs: clock.nowMs() - beginMs,
     close: () =>
@@ -194,7 +202,12 @@ export interface BenchClient {
 }
 
 /** Sends binary requests for one task. */
-export function clientOf(url: string, task: string, network: BenchNetwork, connections: number): BenchClient {
+export function clientOf(
+  url: string,
+  task: string,
+  network: Pick<BenchNetwork, 'input' | 'shape'>,
+  connections: number,
+): BenchClient {
   const pool = new Pool(url, { connections, pipelining: 1, headersTimeout: 0, bodyTimeout: 0 });
   const control = new Pool(url, { connections: 4, headersTimeout: 0, bodyTimeout: 0 });
   const random = seededRandom(2);

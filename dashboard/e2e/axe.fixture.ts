@@ -1,3 +1,4 @@
+/// <reference lib="dom" />
 import { createRequire } from 'node:module';
 import type { Page } from 'playwright-core';
 

@@ -1,6 +1,7 @@
 import { useEffect, useRef } from 'preact/hooks';
 import uPlot from 'uplot';
 import { showCursorTime } from './cursor-time.tsx';
+import { drawNever, drawSoon } from './draw-queue.ts';
 import { clock, hourAndMinute } from './format.ts';
 import { palette } from './palette.ts';
 
@@ -87,19 +88,23 @@ export function Chart(props: ChartProps) {
     return () => {
       element.removeEventListener('wheel', onWheel);
       observer.disconnect();
+      drawNever(latest);
       u.destroy();
       plot.current = undefined;
     };
   }, []);
 
   useEffect(() => {
-    const u = plot.current;
-    if (u === undefined) return;
-    u.batch(() => {
-      u.setData(props.data as uPlot.AlignedData, false);
-      u.setScale('x', { min: props.fromMs / 1000, max: props.toMs / 1000 });
+    drawSoon(latest, () => {
+      const u = plot.current;
+      if (u === undefined) return;
+      const { data, fromMs, toMs } = latest.current;
+      u.batch(() => {
+        u.setData(data as uPlot.AlignedData, false);
+        u.setScale('x', { min: fromMs / 1000, max: toMs / 1000 });
+      });
+      showReadout();
     });
-    showReadout();
   }, [props.data, props.fromMs, props.toMs, props.themeKey]);
 
   return (

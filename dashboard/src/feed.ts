@@ -27,6 +27,7 @@ export abstract class Feed<F extends AnyFrame> {
   readonly #listeners = new Set<() => void>();
   #lastId: string | undefined;
   #oldestSeq = Number.POSITIVE_INFINITY;
+  #oldestMs = Number.POSITIVE_INFINITY;
   #firstSeq = 0;
   #wantedFromMs = 0;
   #isBackfilling = false;
@@ -49,8 +50,9 @@ export abstract class Feed<F extends AnyFrame> {
     return () => this.#listeners.delete(listener);
   }
 
+  /** Of the server, whose clock may be another one's; of this machine as long as it has told nothing. */
   get now(): number {
-    return this.frames.at(-1)?.atMs ?? 0;
+    return this.frames.at(-1)?.atMs ?? Date.now();
   }
 
   /** From anew. */
@@ -138,8 +140,10 @@ export abstract class Feed<F extends AnyFrame> {
     await this.begin(signal);
     signal.throwIfAborted();
     const page = await getHistory<F>(this.path, this.query(), undefined, signal);
-    const known = page.frames[0]?.atMs ?? Number.POSITIVE_INFINITY;
-    this.frames = [...this.frames.filter(({ atMs }) => atMs < known), ...page.frames].slice(-MAX_FRAMES);
+    const latest = ascending(page.frames);
+    const known = latest[0]?.atMs ?? Number.POSITIVE_INFINITY;
+    this.frames = [...this.frames.filter(({ atMs }) => atMs < known), ...latest].slice(-MAX_FRAMES);
+    this.#oldestMs = known;
     this.noteHistory(page.frames, false);
     this.#oldestSeq = page.frames[0]?.seq ?? Number.POSITIVE_INFINITY;
     this.#firstSeq = page.firstSeq;
@@ -149,6 +153,7 @@ export abstract class Feed<F extends AnyFrame> {
   }
 
   #add(frame: F): void {
+    while (this.frames.length > 0 && this.frames.at(-1)!.atMs >= frame.atMs) this.frames.pop();
     this.frames.push(frame);
     if (this.frames.length > MAX_FRAMES) this.frames.splice(0, this.frames.length - MAX_FRAMES);
     this.noteFrame(frame);
@@ -169,8 +174,12 @@ export abstract class Feed<F extends AnyFrame> {
       ) {
         const page = await getHistory<F>(this.path, this.query(), this.#oldestSeq, signal);
         if (signal.aborted || page.frames.length === 0) break;
-        const own = this.frames.findIndex(({ atMs }) => atMs > page.frames.at(-1)!.atMs);
-        this.frames.splice(own < 0 ? this.frames.length : own, 0, ...page.frames);
+        const older = ascending(page.frames).filter(({ atMs }) => atMs < this.#oldestMs);
+        if (older.length > 0) {
+          const own = this.frames.findIndex(({ atMs }) => atMs > older.at(-1)!.atMs);
+          this.frames.splice(own < 0 ? this.frames.length : own, 0, ...older);
+          this.#oldestMs = older[0]!.atMs;
+        }
         this.#oldestSeq = page.frames[0]!.seq;
         this.#firstSeq = page.firstSeq;
         this.noteHistory(page.frames, true);
@@ -200,4 +209,14 @@ export abstract class Feed<F extends AnyFrame> {
       for (const listener of this.#listeners) listener();
     });
   }
+}
+
+/** Without what was told of a time that came once more: somebody has set the server's clock back. */
+export function ascending<F extends AnyFrame>(frames: readonly F[]): F[] {
+  const kept: F[] = [];
+  for (const frame of frames) {
+    while (kept.length > 0 && kept.at(-1)!.atMs >= frame.atMs) kept.pop();
+    kept.push(frame);
+  }
+  return kept;
 }

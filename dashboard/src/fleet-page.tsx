@@ -45,9 +45,11 @@ export function FleetPage({ store }: { readonly store: FleetStore }) {
       <a class="skip" href="#servers-title">
         To the servers
       </a>
-      <a class="skip" href="#charts">
-        To the charts
-      </a>
+      {state !== undefined && (
+        <a class="skip" href="#charts">
+          To the charts
+        </a>
+      )}
       <Toolbar
         where={
           fleet !== undefined && (

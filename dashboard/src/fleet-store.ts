@@ -26,7 +26,9 @@ export class FleetStore extends Feed<FleetFrame> {
 
   override get now(): number {
     // Of large fleets a frame comes only every few seconds.
-    return Math.max(super.now, this.fleet?.state?.savedMs ?? 0);
+    const savedMs = this.fleet?.state?.savedMs;
+    if (savedMs === undefined) return super.now;
+    return this.frames.length === 0 ? savedMs : Math.max(super.now, savedMs);
   }
 
   protected query(): Query {

@@ -1,5 +1,8 @@
+/** 12.3, 1234, 493k, 1.12M */
 export function perSecond(value: number | null | undefined): string {
   if (value === null || value === undefined) return '–';
+  if (value >= 999_500) return `${Number((value / 1e6).toPrecision(3))}M`;
+  if (value >= 99_950) return `${(value / 1e3).toFixed(0)}k`;
   return value >= 100 ? value.toFixed(0) : value.toFixed(1);
 }
 

@@ -1,5 +1,5 @@
 import { useState } from 'preact/hooks';
-import { storeToken } from './api.ts';
+import { storedToken, storeToken } from './api.ts';
 import type { Connection } from './feed.ts';
 
 /** Asks for the token without which the server shows nothing. */
@@ -9,28 +9,35 @@ export function Locked(props: {
   const { feed } = props;
   const [token, setToken] = useState('');
   return (
-    <form
-      class="banner"
-      onSubmit={(event) => {
-        event.preventDefault();
-        storeToken(token);
-        feed.retry();
-      }}
-    >
-      <span role="alert">{feed.problem}</span>
-      {feed.connection === 'locked' && (
-        <>
-          <label for="read-token">Token</label>
-          <input
-            id="read-token"
-            type="password"
-            autocomplete="off"
-            value={token}
-            onInput={(event) => setToken(event.currentTarget.value)}
-          />
-          <button type="submit">Show</button>
-        </>
-      )}
-    </form>
+    <section aria-label="Access">
+      <form
+        class="banner"
+        onSubmit={(event) => {
+          event.preventDefault();
+          storeToken(token);
+          feed.retry();
+        }}
+      >
+        <span role="alert">{feed.connection === 'locked' ? whyLocked(feed.problem) : feed.problem}</span>
+        {feed.connection === 'locked' && (
+          <>
+            <label for="read-token">Token</label>
+            <input
+              id="read-token"
+              type="password"
+              autocomplete="off"
+              value={token}
+              onInput={(event) => setToken(event.currentTarget.value)}
+            />
+            <button type="submit">Show</button>
+          </>
+        )}
+      </form>
+    </section>
   );
+}
+
+/** Who has given a token wants to know that it was looked at. */
+function whyLocked(problem: string): string {
+  return storedToken() === '' ? problem : 'The server does not accept this token.';
 }

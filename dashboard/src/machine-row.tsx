@@ -38,7 +38,7 @@ export function MachineRow(props: {
           <dd data-value="cpu">{percent(cpu, 0)}</dd>
         </dl>
         <div class="meter" aria-hidden="true">
-          <div style={{ width: `${Math.min(100, 100 * (cpu ?? 0))}%` }} />
+          <div style={{ transform: `scaleX(${Math.min(1, cpu ?? 0)})` }} />
         </div>
         <dl class="numbers">
           <dt>Demand</dt>

@@ -7,4 +7,6 @@ import { Store } from './store.ts';
 import { storedTheme, useTheme } from './theme.ts';
 
 useTheme(storedTheme());
-render(<App store={new Store()} fleet={new FleetStore()} />, document.getElementById('app')!);
+const app = document.getElementById('app')!;
+app.replaceChildren();
+render(<App store={new Store()} fleet={new FleetStore()} />, app);

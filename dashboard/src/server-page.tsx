@@ -36,9 +36,11 @@ export function ServerPage(props: {
   const task = tasks.find((known) => known.task === changing);
   return (
     <>
-      <a class="skip" href="#charts">
-        To the charts
-      </a>
+      {overview !== undefined && (
+        <a class="skip" href="#charts">
+          To the charts
+        </a>
+      )}
       <Toolbar
         where={
           overview !== undefined && (
@@ -74,9 +76,11 @@ export function ServerPage(props: {
       {(connection === 'locked' || connection === 'refused') && <Locked feed={store} />}
       {overview === undefined ? (
         <main>
-          <p class="empty">
-            {connection === 'lost' ? 'The server cannot be reached; trying on.' : 'Asking the server…'}
-          </p>
+          {connection !== 'locked' && connection !== 'refused' && (
+            <p class="empty">
+              {connection === 'lost' ? 'The server cannot be reached; trying on.' : 'Asking the server…'}
+            </p>
+          )}
         </main>
       ) : (
         <main>
@@ -101,6 +105,7 @@ export function ServerPage(props: {
                 onChange={overview.overrides === 'none' ? undefined : () => setChanging(entry.task)}
               />
             ))}
+            {tasks.length === 0 && <p class="empty">No task is served here yet.</p>}
           </section>
           <DecisionLog lines={store.log} untilMs={window.endMs ?? Number.POSITIVE_INFINITY} />
         </main>

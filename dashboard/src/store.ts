@@ -52,7 +52,9 @@ export class Store extends Feed<Frame> {
     this.#note(frame);
   }
 
-  #note({ events = [] }: Frame): void {
+  #note({ atMs, events = [] }: Frame): void {
+    // A clock that was set back tells this time once more.
+    while (this.log.length > 0 && this.log.at(-1)!.atMs > atMs) this.log.pop();
     const last = this.log.at(-1)?.atMs ?? 0;
     for (const event of events) {
       // After a reset the latest page comes once more.
