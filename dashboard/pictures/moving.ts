@@ -81,7 +81,7 @@ await server.close();
 
 const delay = frames.map((_, i) => (i === frames.length - 1 ? LAST_FRAME_MS : FRAME_MS));
 const { size } = await sharp(frames, { join: { animated: true } })
-  .webp({ quality: 62, effort: 6, loop: 0, delay, minSize: true })
+  .webp({ quality: 62, effort: 3, loop: 0, delay })
   .toFile(film);
 await sharp(stillFrame).webp({ quality: 80 }).toFile(still);
 const failed = answers.filter(({ status }) => status !== 200).length;

@@ -30,7 +30,7 @@ await forEachView(browser, { withAxe: false }, async (page, name) => {
     ...(!isDialog && { clip: { x: 0, y: 0, width, height: Math.max(height, 300) } }),
   });
   await sharp(bytes)
-    .webp({ quality: 80 })
+    .webp({ quality: 60 })
     .toFile(join(folder, `${name}.webp`));
   process.stdout.write(`${name}\n`);
 });

@@ -42,13 +42,15 @@ export function FleetPage({ store }: { readonly store: FleetStore }) {
   const needsToken = fleet?.overrides === 'token';
   return (
     <>
-      <a class="skip" href="#servers-title">
-        To the servers
-      </a>
       {state !== undefined && (
-        <a class="skip" href="#charts">
-          To the charts
-        </a>
+        <>
+          <a class="skip" href="#servers-title">
+            To the servers
+          </a>
+          <a class="skip" href="#charts">
+            To the charts
+          </a>
+        </>
       )}
       <Toolbar
         where={
