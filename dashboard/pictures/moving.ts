@@ -5,6 +5,9 @@
  * played faster.
  * node dist/bench/dashboard/pictures/moving.js [FILM [STILL [PEAK]]], PEAK in requests per second
  */
+import { cp, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import sharp from 'sharp';
 import {
   CLIENT_CPU,
@@ -46,10 +49,10 @@ const FRAME_MS = 170;
 /** The last one, so that its end can be looked at. */
 const LAST_FRAME_MS = 2500;
 
-const server = await startServer('zoo/models', [
-  ...['--policy', 'bonsai', '--slo', '100ms', '--control-port', '0'],
-  ...['--model-control-mode', 'explicit', '--load-model', TASK],
-]);
+// A repository of this task alone: the log is below it.
+const root = await mkdtemp(join(tmpdir(), 'bonsai-film-'));
+await cp(join('zoo/models', TASK), join(root, TASK), { recursive: true });
+const server = await startServer(root, [...['--policy', 'bonsai', '--slo', '100ms', '--control-port', '0']]);
 pinTo(CLIENT_CPU);
 const client = clientOf(server.url, TASK, { input: 'image', shape: SHAPE }, 64);
 const browser = await launch();
@@ -57,8 +60,7 @@ const page = await browser.newPage({ viewport: VIEWPORT, colorScheme: 'light', r
 await page.goto(server.controlUrl!);
 await page.locator('.state.live').waitFor();
 await page.getByRole('button', { name: '1 min', exact: true }).click();
-// Below the bar, which stays on top: the task, and what was decided about it.
-await page.locator(`[data-task=${TASK}]`).evaluate((row) => scrollTo(0, (row as HTMLElement).offsetTop - 52));
+await showTask();
 await page.mouse.move(0, 0);
 
 const beginMs = clock.nowMs();
@@ -78,6 +80,7 @@ await browser.close();
 const answers = await load;
 await client.close();
 await server.close();
+await rm(root, { recursive: true, force: true });
 
 const delay = frames.map((_, i) => (i === frames.length - 1 ? LAST_FRAME_MS : FRAME_MS));
 const { size } = await sharp(frames, { join: { animated: true } })
@@ -107,4 +110,12 @@ function demandAt(second: number): number {
   const next = DEMAND.findIndex(([at]) => at > second);
   const [[fromS, from], [toS, to]] = [DEMAND[next - 1]!, DEMAND[next]!];
   return from + ((second - fromS) / (toS - fromS)) * (to - from);
+}
+
+/** Below the bar, which stays on top: the task, and what was decided about it. */
+function showTask(): Promise<void> {
+  return page.locator(`[data-task=${TASK}]`).evaluate((row) => {
+    const bar = document.querySelector('header')!.offsetHeight;
+    scrollTo(0, (row as HTMLElement).offsetTop - bar - 8);
+  });
 }
