@@ -70,9 +70,7 @@ let stillFrame: Buffer | undefined;
 for (let second = BEGIN_S; second <= END_S; second++) {
   await sleep(beginMs + 1000 * second - clock.nowMs());
   // The row is not where it was before the numbers came.
-  await page
-    .locator(`[data-task=${TASK}]`)
-    .evaluate((row) => scrollTo(0, (row as HTMLElement).offsetTop - 52));
+  await showTask();
   frames.push(await page.screenshot({ type: 'png' }));
   if (second === STILL_S) stillFrame = frames.at(-1);
 }
