@@ -100,11 +100,22 @@ describe('bonsai simulate', () => {
       join(project, 'typed.ts'),
       'const n: number = 1; export const policy = { name: "x", decide: () => n };',
     );
+    const own = (file: string, text: string) => writeFileSync(join(project, file), text);
+    own('waits.mjs', 'await new Promise(() => {}); export const policy = {};');
+    own('restless.mjs', 'export const policy = { name: "restless", periodMs: 0, decide: () => ({}) };');
+    own('silent.mjs', 'export const policy = { name: "silent", decide: () => {} };');
     const cases: [string[], RegExp, number][] = [
       [[], /--policy NAME/, 2],
       [['--policy', 'clever'], /no policy "clever".*slackfit/, 2],
       [['--policy', './none.mjs'], /no policy file \.\/none\.mjs/, 1],
       [['--policy', './broken.mjs'], /its decide is no function/, 2],
+      [['--policy', './waits.mjs'], /its top level has not ended after 10 s/, 2],
+      [['--policy', './restless.mjs'], /Policy restless must have a periodMs of at least 1/, 2],
+      [
+        ['--policy', './silent.mjs'],
+        /Policy silent must return \{ actions, reason \}.*returned undefined/,
+        2,
+      ],
       [['--compare', 'trivial,clever'], /no contestant "clever"/, 2],
       [['--policy', 'trivial', '--trace', 'burst3', '--mean', '5'], /3 tasks, but 1 means/, 2],
       [['--policy', 'trivial', '--fail', '1@2-3'], /server 1 \(of 1\)/, 2],

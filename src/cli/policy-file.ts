@@ -1,8 +1,13 @@
 import { existsSync } from 'node:fs';
 import { extname, resolve } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { BonsaiError, InvalidArgumentError, messageOf, systemCodeOf } from '../base/errors.ts';
+import { periodMsOf } from '../policy/checked-decision.ts';
 import type { Policy } from '../policy/policy.ts';
+
+/** How long the module of a policy may take until it is there. */
+const LOAD_LIMIT_MS = 10_000;
 
 const ENDINGS = ['.mjs', '.js', '.ts', '.mts'];
 
@@ -15,14 +20,21 @@ export function isPolicyFile(spec: string): boolean {
  * The policy that a module exports as `policy` (or as default). TypeScript runs where Node.js strips types (22.18 and
  * later) or a loader is installed (`node --import tsx`).
  * @throws BonsaiError `missing_file`, `unsupported` (TypeScript where it does not run)
- * @throws InvalidArgumentError for a module that cannot be loaded or exports no policy
+ * @throws InvalidArgumentError for a module that cannot be loaded, or not within 10 s, or exports no policy
  */
 export async function readPolicyFile(file: string): Promise<Policy> {
   const path = resolve(file);
   if (!existsSync(path)) throw new BonsaiError('missing_file', `There is no policy file ${file}.`);
   let module: Record<string, unknown>;
+  const limit = new AbortController();
   try {
-    module = (await import(pathToFileURL(path).href)) as Record<string, unknown>;
+    module = await Promise.race([
+      import(pathToFileURL(path).href) as Promise<Record<string, unknown>>,
+      // A module may wait for ever at its top level; a pending import alone would let the process end without a word.
+      delay(LOAD_LIMIT_MS, undefined, { signal: limit.signal }).then(() => {
+        throw new Error(`its top level has not ended after ${LOAD_LIMIT_MS / 1000} s`);
+      }),
+    ]);
   } catch (cause) {
     if (systemCodeOf(cause) === 'ERR_UNKNOWN_FILE_EXTENSION') {
       throw new BonsaiError(
@@ -35,6 +47,8 @@ export async function readPolicyFile(file: string): Promise<Policy> {
     throw new InvalidArgumentError(`The policy file ${file} cannot be loaded: ${messageOf(cause)}`, {
       cause,
     });
+  } finally {
+    limit.abort();
   }
   const policy = module.policy ?? module.default;
   const problem = problemOf(policy);
@@ -43,7 +57,9 @@ export async function readPolicyFile(file: string): Promise<Policy> {
       `${file} must export \`policy\`, an object { name, decide(state), dispatch? }: ${problem}.`,
     );
   }
-  return policy as Policy; // problemOf has looked.
+  const found = policy as Policy; // problemOf has looked.
+  periodMsOf(found);
+  return found;
 }
 
 function problemOf(policy: unknown): string | undefined {

@@ -434,6 +434,31 @@ describe('the loop', () => {
     expect(fake.loads).toEqual([]);
   });
 
+  test('a policy that returns no decision changes nothing and ends nothing, and is told of once', async () => {
+    let calls = 0;
+    const bad: Policy = {
+      name: 'bad',
+      decide: () => {
+        calls += 1;
+        return (calls % 2 === 0 ? undefined : { reason: 'No list.' }) as unknown as Decision;
+      },
+    };
+    const { of } = await run({ policy: bad, seconds: 6 });
+    expect(calls).toBe(7);
+    expect(of('error').map((line) => line.message)).toEqual([
+      expect.stringMatching(/^Policy bad failed, nothing is changed: .*its actions are undefined, no list/),
+    ]);
+    expect(fake.loads).toEqual([]);
+  });
+
+  test('a policy that would be asked without pause is refused', async () => {
+    const restless: Policy = { name: 'restless', periodMs: 0, decide: () => ({ actions: [], reason: '' }) };
+    const options = { servers: [], periodMs: undefined };
+    await expect(run({ policy: restless, seconds: 0, options })).rejects.toThrow(
+      /restless must have a periodMs/,
+    );
+  });
+
   describe('where a policy chooses what is in memory', () => {
     /** What the policy saw at each look, and the moves it made at the second of some. */
     function residing(moves: Readonly<Record<number, Decision['residency']>>) {

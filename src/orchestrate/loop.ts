@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Clock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
+import { checkedDecision, periodMsOf } from '../policy/checked-decision.ts';
 import type { Action, Decision, Policy } from '../policy/policy.ts';
 import { type Administrators, administrators } from './administrators.ts';
 import { type BoundedList, boundedList } from './bounded-list.ts';
@@ -77,7 +78,8 @@ export function decisionLog(capacity: number = loopDefaults.decisionCapacity): B
 
 /**
  * The control loop: observe, decide, act; once every period for every server, until the signal aborts.
- * A server that cannot be observed, a switch that fails and a policy that throws are logged and never end it.
+ * A server that cannot be observed, a switch that fails and a policy that throws or returns no decision are logged and never end it.
+ * @throws BonsaiError `invalid_argument` at once for a policy whose `periodMs` is no time
  */
 export async function runLoop(options: LoopOptions): Promise<void> {
   const settings = settingsOf(options);
@@ -100,7 +102,7 @@ async function control(watch: Watch, settings: Settings): Promise<void> {
   await watch.acting;
 }
 
-/** Asks the policy and records what it says; undefined if it threw, or if there is nothing to ask about yet. */
+/** Asks the policy and records what it says; undefined if it threw or said nonsense, or if there is nothing to ask about yet. */
 function decide(watch: Watch, settings: Settings): Decision | undefined {
   const { policy, logger, decisions, onDecision, administrators: told } = settings;
   const server = watch.server.name;
@@ -109,7 +111,7 @@ function decide(watch: Watch, settings: Settings): Decision | undefined {
   if (waiting.size > 0 && state.tasks.length === 0) return undefined;
   let decision: Decision;
   try {
-    decision = withPins(policy.decide(state), watch, settings);
+    decision = withPins(checkedDecision(policy.name, policy.decide(state)), watch, settings);
   } catch (error) {
     if (!watch.troubles.has('policy')) {
       watch.troubles.add('policy');
@@ -287,7 +289,7 @@ function settingsOf(options: LoopOptions): Settings {
     logger,
     administrators: options.administrators ?? administrators({ logger, clock: options.clock }),
     residency: options.residency ?? 1,
-    periodMs: options.periodMs ?? policy.periodMs ?? loopDefaults.periodMs,
+    periodMs: options.periodMs ?? periodMsOf(policy, loopDefaults.periodMs),
     decisions: options.decisions ?? decisionLog(),
     onDecision: options.onDecision,
     onLook: options.onLook,

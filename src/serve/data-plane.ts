@@ -2,6 +2,7 @@ import type { Clock } from '../base/clock.ts';
 import { BonsaiError, messageOf } from '../base/errors.ts';
 import type { Tensor } from '../base/tensor.ts';
 import type { Promised } from '../policy/admission.ts';
+import { problemOfPick } from '../policy/checked-decision.ts';
 import type {
   Dispatch,
   DispatchDecision,
@@ -959,6 +960,8 @@ function bytesOf(inputs: readonly Tensor[]): number {
 
 /** What is wrong with a policy's choice; undefined: nothing. */
 function problemOf(decision: DispatchDecision, queue: readonly Ticket[], slot: Slot): string | undefined {
+  const problem = problemOfPick(decision);
+  if (problem !== undefined) return problem;
   if (decision.kind === 'wait') return undefined;
   const ticket = queue[decision.index];
   if (ticket === undefined) return `chose request ${decision.index} of a queue of ${queue.length}`;

@@ -7,7 +7,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } 
 import { float32Tensor, floatsOf, int64Tensor } from '../base/tensor.ts';
 import { GraphBuilder, modelOf } from '../graph/build.ts';
 import { writeModel } from '../graph/onnx/write.ts';
-import { batchServiceMs, type Dispatch } from '../policy/dispatch.ts';
+import { batchServiceMs, type Dispatch, type DispatchDecision } from '../policy/dispatch.ts';
 import { digestOf } from '../repository/digest.ts';
 import { writeTask } from '../repository/store.ts';
 import { MANIFEST_SCHEMA_VERSION, type Variant } from '../repository/types.ts';
@@ -257,6 +257,19 @@ describe('several versions of a task', () => {
     server.plane.setPlan(9); // Not there.
     expect((await ask(server, 'digits')).version).toBe(3);
     expect(seen).toEqual([1, 9]);
+    for (const odd of [{ kind: 'later' }, { kind: 'run', batch: 0 }, { kind: 'run', batch: Number.NaN }]) {
+      let asked = 0;
+      server.plane.useDispatch({
+        name: 'odd',
+        pick: () => {
+          // Taken for a decision, it would be asked for ever.
+          if (++asked > 100) throw new Error('Asked too often.');
+          return { index: 0, version: 1, ...odd } as unknown as DispatchDecision;
+        },
+      });
+      expect((await ask(server, 'digits')).version).toBe(3);
+      expect(asked).toBe(1);
+    }
     server.plane.useDispatch({
       name: 'shedding',
       pick: () => ({ kind: 'shed', index: 0, reason: 'overload' }),

@@ -1,5 +1,6 @@
 import { BonsaiError } from '../base/errors.ts';
 import { admit, positionIn } from '../policy/admission.ts';
+import { checkedDecision, problemOfPick } from '../policy/checked-decision.ts';
 import {
   accepts,
   batchServiceMs,
@@ -211,7 +212,7 @@ export class SimulatedServer {
     for (const task of this.#tasks) {
       task.demand = pushed(task.demand, { atMs: nowMs, demandRps: (1000 * task.arrivals) / periodMs });
     }
-    const decision = policy.decide(this.#state(nowMs));
+    const decision = checkedDecision(policy.name, policy.decide(this.#state(nowMs)));
     for (const task of this.#tasks) {
       task.arrivals = 0;
       task.violations = 0;
@@ -298,6 +299,8 @@ export class SimulatedServer {
         plan: this.#plan,
       };
       const decision = dispatch.pick(state);
+      const problem = problemOfPick(decision);
+      if (problem !== undefined) throw this.#wrong(problem);
       if (decision.kind === 'wait') {
         if (decision.untilMs !== undefined && decision.untilMs > nowMs) lane.wakeMs = decision.untilMs;
         return;

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { BonsaiError } from '../base/errors.ts';
 import { mean } from '../base/statistics.ts';
-import type { DispatchState } from '../policy/dispatch.ts';
+import type { DispatchDecision, DispatchState } from '../policy/dispatch.ts';
 import type { Decision, Policy, PolicyState } from '../policy/policy.ts';
 import { servingDispatch } from '../policy/serving-dispatch.ts';
 import { slackFitPolicy } from '../policy/slackfit.ts';
@@ -44,6 +44,24 @@ function requestsAt(times: readonly number[], tasks: readonly number[] = times.m
 }
 
 const idle: Policy = { name: 'idle', decide: () => ({ actions: [], reason: 'Nothing.' }) };
+
+/** What a file of one's own may return from `decide`, and what is said of it. */
+const NO_DECISIONS: readonly [unknown, RegExp][] = [
+  [undefined, /Policy own must return .*: it returned undefined/],
+  [Promise.resolve({ actions: [], reason: 'Later.' }), /a promise/],
+  [{ reason: 'No list.' }, /its actions are undefined/],
+  [{ actions: [] }, /its reason is undefined/],
+  [{ actions: [undefined], reason: '' }, /an action is undefined/],
+  [{ actions: [{ kind: 'switch', task: 'digits', toVersion: 'two' }], reason: '' }, /an action is an object/],
+  [{ actions: [], residency: [{ kind: 'load', task: 'digits' }], reason: '' }, /its residency is an object/],
+];
+
+/** The same of `pick`; the last would never take anything off the queue. */
+const NO_PICKS: readonly [unknown, RegExp][] = [
+  [undefined, /returned undefined from pick/],
+  [{ kind: 'later', index: 0, version: 3 }, /the kind "later"/],
+  [{ kind: 'run', index: 0, version: 3, batch: 0 }, /a batch of 0, not 1 or more/],
+];
 
 /** A policy that decides once, at a tick. */
 function onceAt(tickMs: number, decision: Omit<Decision, 'reason'>): Policy {
@@ -461,6 +479,18 @@ describe('versions', () => {
         { ...idle, dispatch: { name: 'x', pick: () => ({ kind: 'run', index: 0, version: 3, batch: 2 }) } },
         /a batch of 2 .* 1 fit/,
       ],
+      ...NO_DECISIONS.map(([value, message]): [Policy, RegExp] => [
+        { name: 'own', decide: () => value as Decision },
+        message,
+      ]),
+      ...NO_PICKS.map(([value, message]): [Policy, RegExp] => [
+        { ...idle, dispatch: { name: 'own', pick: () => value as DispatchDecision } },
+        message,
+      ]),
+      ...[0, -5, Number.NaN, Number.POSITIVE_INFINITY].map((periodMs): [Policy, RegExp] => [
+        { ...idle, periodMs },
+        /Policy idle must have a periodMs of at least 1/,
+      ]),
     ];
     for (const [policy, message] of wrong) {
       const run = () => simulate({ scenario, workload: steady, policy });

@@ -1,4 +1,5 @@
 import { BonsaiError } from '../base/errors.ts';
+import { periodMsOf } from '../policy/checked-decision.ts';
 import type { Policy } from '../policy/policy.ts';
 import { leastCommitted } from '../policy/routing.ts';
 import { servingDispatch } from '../policy/serving-dispatch.ts';
@@ -25,7 +26,7 @@ export const simulationDefaults = {
 /**
  * Runs a workload through servers under a policy, in virtual time: events in order of time, at one time completions
  * before arrivals before the policy's ticks. The same arguments give the same run.
- * @throws BonsaiError `invalid_argument` where the policy names what is not there
+ * @throws BonsaiError `invalid_argument` where the policy names what is not there, returns no decision, or has no period
  */
 export function simulate({ scenario, workload, policy }: SimulationOptions): SimulationRun {
   const { arrivalMs, task: taskOf, multiplier, durationMs } = workload;
@@ -56,7 +57,7 @@ export function simulate({ scenario, workload, policy }: SimulationOptions): Sim
     else target.accept(request, nowMs);
   };
 
-  const periodMs = policy.periodMs ?? simulationDefaults.periodMs;
+  const periodMs = periodMsOf(policy, simulationDefaults.periodMs);
   const endMs = durationMs + simulationDefaults.drainMs;
   const outages = outageEvents(scenario);
   let next = 0;
