@@ -1,18 +1,19 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, posix } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const main = join(root, 'dist/cli/main.js');
 
+/** Every page, by its path from the root. */
 const documents = [
   ...readdirSync(root).filter((name) => name.endsWith('.md')),
-  ...readdirSync(join(root, 'docs'))
+  ...readdirSync(join(root, 'docs'), { recursive: true, encoding: 'utf8' })
     .filter((name) => name.endsWith('.md'))
-    .map((name) => `docs/${name}`),
-  ...readdirSync(join(root, 'docs/decisions')).map((name) => `docs/decisions/${name}`),
+    .map((name) => `docs/${name.replaceAll('\\', '/')}`)
+    .sort(),
 ];
 
 const helps = new Map<string, string>();
@@ -30,6 +31,15 @@ describe('documentation', () => {
     const text = readFileSync(join(root, document), 'utf8');
     const links = [...text.matchAll(/\]\((?!https?:)([^)#]+)\)/g)].map((match) => match[1]!);
     expect(links.filter((link) => !existsSync(join(root, dirname(document), link)))).toEqual([]);
+  });
+
+  it('has a map that names every page once', () => {
+    const map = readFileSync(join(root, 'docs/README.md'), 'utf8');
+    const named = [...map.matchAll(/\]\(([^)#]+\.md)\)/g)].map((match) => posix.join('docs', match[1]!));
+    const pages = documents.filter((path) => path.startsWith('docs/') && !path.startsWith('docs/decisions/'));
+    expect(named.filter((path) => path.startsWith('docs/')).sort()).toEqual(
+      pages.filter((path) => path !== 'docs/README.md'),
+    );
   });
 
   it('names source files that are there', () => {
