@@ -4,7 +4,7 @@ import { CONFIG_FILE, readText } from './config.ts';
 import { parseDurationMs } from './parse.ts';
 
 /** Keys of a task there, with what they should hold. */
-const FIELDS = {
+export const TASK_FIELDS = {
   weight: 'a number > 0',
   slo: 'a duration such as 200ms',
   'min-accuracy': 'a normalised accuracy from 0 to 1',
@@ -41,17 +41,20 @@ export async function readTaskObjectives(
       throw fail(lineOf(key), `the repository has no task "${task}". It has: ${known.join(', ') || 'none'}.`);
     }
     if (!isMap(value))
-      throw fail(lineOf(value ?? key), `"${task}" should hold ${Object.keys(FIELDS).join(', ')}.`);
+      throw fail(lineOf(value ?? key), `"${task}" should hold ${Object.keys(TASK_FIELDS).join(', ')}.`);
     let objective: TaskObjective = {};
     for (const pair of value.items) {
       const field = nameOf(pair.key);
-      if (!Object.hasOwn(FIELDS, field)) {
-        throw fail(lineOf(pair.key), `a task has no "${field}". Known: ${Object.keys(FIELDS).join(', ')}.`);
+      if (!Object.hasOwn(TASK_FIELDS, field)) {
+        throw fail(
+          lineOf(pair.key),
+          `a task has no "${field}". Known: ${Object.keys(TASK_FIELDS).join(', ')}.`,
+        );
       }
-      const name = field as keyof typeof FIELDS; // One of its own keys.
+      const name = field as keyof typeof TASK_FIELDS; // One of its own keys.
       const part = isScalar(pair.value) ? parsed(name, String(pair.value.value)) : undefined;
       if (part === undefined) {
-        throw fail(lineOf(pair.value ?? pair.key), `"${field}" of ${task} should be ${FIELDS[name]}.`);
+        throw fail(lineOf(pair.value ?? pair.key), `"${field}" of ${task} should be ${TASK_FIELDS[name]}.`);
       }
       objective = { ...objective, ...part };
     }
@@ -61,7 +64,7 @@ export async function readTaskObjectives(
 }
 
 /** Undefined for what it should not be. */
-function parsed(field: keyof typeof FIELDS, text: string): TaskObjective | undefined {
+function parsed(field: keyof typeof TASK_FIELDS, text: string): TaskObjective | undefined {
   const number = Number(text);
   switch (field) {
     case 'weight':
