@@ -72,7 +72,7 @@ export function renderExperimentReport(report: ExperimentReport): string {
       ...chapters.flatMap(chapterMarkup),
       ...section('How it was made', [definitions(setting)]),
     ],
-    STYLE,
+    CHART_STYLE,
   );
 }
 
@@ -115,7 +115,7 @@ function definitions(entries: readonly (readonly [string, string])[]): Markup {
 }
 
 /** Colours of series: Okabe and Ito's, which people with colour blindness can tell apart; lighter on a dark page. */
-const STYLE = `
+export const CHART_STYLE = `
 :root{--c0:#0072b2;--c1:#d55e00;--c2:#009e73;--c3:#a3558a;--c4:#8a6d00;--c5:#2f8fc4;--c6:#5b3fa8;--c7:#707070}
 @media (prefers-color-scheme:dark){:root{--c0:#4aa8e0;--c1:#ff8a3d;--c2:#2fcf9f;--c3:#e39ac9;--c4:#e0bd3a;--c5:#8fd0ff;--c6:#b39dff;--c7:#b5b5b5}}
 .c0{color:var(--c0)}.c1{color:var(--c1)}.c2{color:var(--c2)}.c3{color:var(--c3)}.c4{color:var(--c4)}.c5{color:var(--c5)}.c6{color:var(--c6)}.c7{color:var(--c7)}.ink{color:var(--ink)}

@@ -57,7 +57,7 @@ export function htmlPage(title: string, body: readonly Markup[], style = ''): st
     '<meta charset="utf-8"/>',
     '<meta name="viewport" content="width=device-width, initial-scale=1"/>',
     element('title', {}, [escapeText(title)]),
-    `<style>${STYLE}${style}</style>`,
+    `<style>${REPORT_STYLE}${style}</style>`,
     '</head>',
     '<body>',
     element('main', {}, body),
@@ -150,7 +150,7 @@ function legend(): Markup {
 }
 
 /** Colours keep a contrast of ≥ 4.5 : 1 for text; late and on time differ in lightness too, not only in hue. */
-const STYLE = `
+export const REPORT_STYLE = `
 :root{color-scheme:light dark;--page:#fff;--ink:#1b1f24;--soft:#57606a;--rule:#d0d7de;--grid:#eaeef2;--on-time:#1f6fb5;--late:#d1480f;--slo:#c4161c;--demand:#1a7f37;--band:#5b8fd6;--cpu:#6b4fbb}
 @media (prefers-color-scheme:dark){:root{--page:#0f1318;--ink:#e6edf3;--soft:#9da7b3;--rule:#3a424c;--grid:#20272f;--on-time:#79b8ff;--late:#ffa657;--slo:#ff7b72;--demand:#56d364;--band:#4b7fd0;--cpu:#b69cff}}
 *{box-sizing:border-box}
