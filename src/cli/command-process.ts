@@ -18,11 +18,17 @@ export interface CommandProcess {
 
 export interface CommandProcessOptions {
   readonly args: readonly string[];
+  /** The program; by default the one that this file was compiled with. */
+  readonly main?: string;
   /** CPUs that the whole process is bound to, where the system can (`taskset`); undefined: any. */
   readonly boundTo?: readonly number[];
+  /** Folder of a control group (Linux) that the process is to run in; undefined: that of this process. */
+  readonly controlGroup?: string;
   readonly cwd?: string;
   /** Whether a line of its output, which is JSON, says that it is ready. */
   readonly isReady: (value: object) => boolean;
+  /** Gets each line of its output that is JSON. */
+  readonly onOutput?: (value: object) => void;
   /** Gets what it logs, line by line. */
   readonly onLog?: (line: string) => void;
   /** How its failure is told, as in "The server". */
@@ -34,6 +40,11 @@ export const START_LIMIT_MS = 180_000;
 
 /** How long a draining server gets before it is killed. */
 export const STOP_LIMIT_MS = 10_000;
+
+const MAIN = fileURLToPath(new URL('./main.js', import.meta.url));
+
+/** Joins the group before anything else runs: what it starts with is what it finds as its CPU budget. */
+const JOIN_AND_RUN = 'echo $$ > "$0/cgroup.procs" && exec "$@"';
 
 /** Whether processes can be bound to CPUs from outside. */
 export function hasTaskset(): boolean {
@@ -47,12 +58,12 @@ export function bindThisProcess(cpus: readonly number[]): void {
 
 /** Starts a command and waits until it is ready. @throws BonsaiError `load_failed` with its complaint */
 export async function startCommandProcess(options: CommandProcessOptions): Promise<CommandProcess> {
-  const { args, boundTo, cwd, isReady, onLog, name } = options;
-  const main = fileURLToPath(new URL('./main.js', import.meta.url));
+  const { args, main = MAIN, boundTo, controlGroup, cwd, onLog } = options;
   // Measurements are not to depend on what the user has configured for a server of his own.
   const words = [process.execPath, main, '--config', devNull, ...args];
-  const command =
+  const bound =
     boundTo !== undefined && hasTaskset() ? ['taskset', '-c', boundTo.join(','), ...words] : words;
+  const command = controlGroup === undefined ? bound : ['sh', '-c', JOIN_AND_RUN, controlGroup, ...bound];
   const child = spawn(command[0]!, command.slice(1), {
     stdio: ['pipe', 'pipe', 'pipe'],
     env: { ...MALLOC_ENVIRONMENT, ...withoutOptions(process.env) },
@@ -68,7 +79,7 @@ export async function startCommandProcess(options: CommandProcessOptions): Promi
     onLog?.(line);
   });
   const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-  const ready = await readyLine(child, name, isReady, () => complaint);
+  const ready = await readyLine(child, options, () => complaint);
   return { pid: child.pid!, ready, exited, close: () => stop(child) };
 }
 
@@ -79,8 +90,7 @@ function withoutOptions(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
 
 function readyLine(
   child: ChildProcess,
-  name: string,
-  isReady: (value: object) => boolean,
+  { name, isReady, onOutput }: CommandProcessOptions,
   complaint: () => string,
 ): Promise<unknown> {
   return new Promise((resolve, reject) => {
@@ -101,7 +111,9 @@ function readyLine(
     const lines = createInterface({ input: child.stdout! });
     lines.on('line', (line) => {
       const value = line.startsWith('{') ? parsed(line) : undefined;
-      if (value === undefined || !isReady(value)) return;
+      if (value === undefined) return;
+      onOutput?.(value);
+      if (!isReady(value)) return;
       clearTimeout(timer);
       resolve(value);
     });

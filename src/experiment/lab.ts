@@ -52,8 +52,12 @@ export interface LabTask {
 export interface LabCommand {
   readonly args: readonly string[];
   readonly boundTo?: readonly number[];
+  /** Folder of a control group that it is to run in. */
+  readonly controlGroup?: string;
   readonly cwd?: string;
   readonly isReady: (value: object) => boolean;
+  /** Gets what it prints, line by line, as far as that is JSON. */
+  readonly onOutput?: (value: object) => void;
   readonly onLog?: (line: string) => void;
   readonly name: string;
 }

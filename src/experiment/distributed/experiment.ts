@@ -9,7 +9,7 @@ import { fileName, runTasks } from '../live/run-tasks.ts';
 import { overloadRates, serverScenario, THESIS_SLO_MS } from '../live/scenario.ts';
 import { servedRunMs } from '../live/serve-policy.ts';
 import { drawDistributed } from './draw.ts';
-import { type FleetServerPlan, startFleet } from './fleet.ts';
+import { type Fleet, type FleetServerPlan, startFleet } from './fleet.ts';
 
 export interface DistributedResults {
   /** Whether each server had a CPU of its own, or all shared one. */
@@ -25,16 +25,16 @@ export interface DistributedResults {
   }[];
 }
 
-const SERVERS = 3;
+export const SERVERS = 3;
 
 /** In the thesis, two servers serve each task. */
-const REPLICAS = 2;
+export const REPLICAS = 2;
 
 /** High load is as much for each server as one has in the co-allocation test; low load a third of it. */
-const LOADS = { low: 1 / 3, high: 1 } as const;
+export const LOADS = { low: 1 / 3, high: 1 } as const;
 
 /** NGINX holds two for each request, one to the client and one to a server, of 4,096 in all; where files are limited to 1,024, it has fewer. */
-const FLEET_CONNECTIONS = 480;
+export const FLEET_CONNECTIONS = 480;
 
 /** `plan` is the fleet's own planner; the thesis' policy decides for each server alone. */
 const POLICIES = ['static:largest', 'trivial', 'plan'] as const;
@@ -121,14 +121,18 @@ async function runFleet(
   });
   try {
     await sleep(scale.settleMs, undefined, { signal });
-    const before = await fleet.changes();
+    const before = changesOf(fleet.decisions);
     const run = await runTasks(
       lab,
       { name, tasks, demand, durationMs, warmUpMs, seed },
       { url: fleet.url, watched: fleet.watched, connections: FLEET_CONNECTIONS },
     );
-    return { ...run, changes: (await fleet.changes()) - before };
+    return { ...run, changes: changesOf(fleet.decisions) - before };
   } finally {
     await fleet.close();
   }
+}
+
+function changesOf(decisions: Fleet['decisions']): number {
+  return decisions.filter(({ kind }) => kind === 'done').length;
 }

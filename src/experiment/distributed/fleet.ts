@@ -5,18 +5,20 @@ import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { request } from 'undici';
 import { BonsaiError } from '../../base/errors.ts';
-import { readFleetRecord } from '../../orchestrate/fleet/record.ts';
+import type { FleetDecision } from '../../orchestrate/fleet/record.ts';
 import type { Lab, LabProcess } from '../lab.ts';
 import type { WatchedProcess } from '../live/run-live.ts';
-import { startTestedServer } from '../measuring/server.ts';
+import { startTestedServer, type TestedServer } from '../measuring/server.ts';
 
 /** Servers behind NGINX, with the orchestrator that runs them as one. */
 export interface Fleet {
   /** Of the balancer. */
   readonly url: string;
   readonly watched: readonly WatchedProcess[];
-  /** Changes of versions that are done. */
-  changes(): Promise<number>;
+  /** In the order of the plans. */
+  readonly servers: readonly TestedServer[];
+  /** All of the orchestrator so far; it goes on growing. */
+  readonly decisions: readonly FleetDecision[];
   close(): Promise<void>;
 }
 
@@ -35,6 +37,8 @@ export interface FleetServerPlan {
   readonly boundTo: readonly number[];
   /** CPUs that it may count on; less than it is bound to where it shares them. */
   readonly cpuBudget: number;
+  /** Folder of the control group that holds it to its budget; undefined: nothing does. */
+  readonly controlGroup?: string;
 }
 
 /** How long until every task answers through the balancer: servers load what they are told to. */
@@ -48,6 +52,8 @@ export async function startFleet(lab: Lab, options: FleetOptions): Promise<Fleet
   const file = join(folder, 'fleet.yaml');
   const open: LabProcess[] = [];
   const watched: WatchedProcess[] = [];
+  const servers: TestedServer[] = [];
+  const decisions: FleetDecision[] = [];
   const close = async () => {
     for (const each of open.toReversed()) await each.close();
     await quitNginx(join(folder, 'fleet.nginx', 'nginx.pid'));
@@ -55,15 +61,17 @@ export async function startFleet(lab: Lab, options: FleetOptions): Promise<Fleet
   };
   try {
     const members: string[] = [];
-    for (const { name, boundTo, cpuBudget } of options.servers) {
+    for (const { name, boundTo, cpuBudget, controlGroup } of options.servers) {
       const server = await startTestedServer(lab, {
         cpus: boundTo,
+        controlGroup,
         flags: [
           ...['--model-control-mode', 'explicit', '--slots', '1', '--slo', `${options.sloMs}ms`],
           ...['--max-connections', String(options.connections), '--log-level', 'error'],
         ],
       });
       open.push(server);
+      servers.push(server);
       watched.push({ name, pid: server.pid, cpuBudget });
       members.push(
         `  - { name: ${name}, url: "${server.url}", metrics: "${server.metricsUrl}", cpus: ${cpuBudget.toFixed(3)} }`,
@@ -88,23 +96,16 @@ export async function startFleet(lab: Lab, options: FleetOptions): Promise<Fleet
     open.push(
       await lab.start({
         name: 'The orchestrator',
-        args: ['orchestrate', file, '--json'],
+        args: ['orchestrate', file, '--json', '--control-port', 'off'],
         boundTo: lab.clientCpus,
         cwd: folder,
         isReady: () => true,
+        onOutput: (value) => decisions.push(value as FleetDecision), // It prints nothing else.
       }),
     );
     const url = `http://127.0.0.1:${port}`;
     for (const { name } of lab.tasks) await untilServed(lab, `${url}/v2/models/${name}`);
-    return {
-      url,
-      watched,
-      async changes() {
-        const record = await readFleetRecord(join(folder, 'fleet.state.json'));
-        return record?.decisions.filter(({ kind }) => kind === 'done').length ?? 0;
-      },
-      close,
-    };
+    return { url, watched, servers, decisions, close };
   } catch (thrown) {
     await close();
     throw thrown;

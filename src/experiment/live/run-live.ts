@@ -41,6 +41,8 @@ export interface LiveOptions {
   readonly connections?: number;
   readonly samplePeriodMs?: number;
   readonly startDelayMs?: number;
+  /** Called at the common start, from which the records' times count. */
+  readonly onStart?: () => void;
   readonly clock: Clock;
   readonly signal: AbortSignal;
 }
@@ -73,7 +75,10 @@ export async function runLive(options: LiveOptions): Promise<RawRun> {
       sloMs,
       clock,
       signal,
-      onStart: () => watch.start(),
+      onStart: () => {
+        options.onStart?.();
+        watch.start();
+      },
     });
   } finally {
     watch.stop();

@@ -13,6 +13,8 @@ export interface TestedServer extends LabProcess {
 
 export interface TestedServerOptions {
   readonly cpus: readonly number[];
+  /** Folder of a control group to run in. */
+  readonly controlGroup?: string;
   /** Of `bonsai serve`. */
   readonly flags?: readonly string[];
 }
@@ -20,7 +22,7 @@ export interface TestedServerOptions {
 /** Starts `bonsai serve` with the lab's tasks, bound to CPUs. @throws BonsaiError `load_failed` */
 export async function startTestedServer(
   lab: Lab,
-  { cpus, flags = [] }: TestedServerOptions,
+  { cpus, controlGroup, flags = [] }: TestedServerOptions,
 ): Promise<TestedServer> {
   const log: string[] = [];
   const started = await lab.start({
@@ -31,6 +33,7 @@ export async function startTestedServer(
       ...flags,
     ],
     boundTo: cpus,
+    controlGroup,
     isReady: (value) => 'ready' in value,
     onLog: (line) => log.push(line),
   });

@@ -1,0 +1,383 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { request } from 'undici';
+import { startCommandProcess } from '../src/cli/command-process.ts';
+import { processContext } from '../src/cli/context.ts';
+import { openExperimentLab } from '../src/cli/experiment-lab.ts';
+import { COALLOCATION_OVERLOAD } from '../src/experiment/coallocation/experiment.ts';
+import {
+  distributed,
+  FLEET_CONNECTIONS,
+  LOADS,
+  REPLICAS,
+  SERVERS,
+} from '../src/experiment/distributed/experiment.ts';
+import { startFleet } from '../src/experiment/distributed/fleet.ts';
+import type { Lab } from '../src/experiment/lab.ts';
+import { volatileDemand } from '../src/experiment/live/demand.ts';
+import { type LiveRun, liveRunOf } from '../src/experiment/live/live-run.ts';
+import { LIVE_CONNECTIONS, runLive } from '../src/experiment/live/run-live.ts';
+import { overloadRates, serverScenario, THESIS_SLO_MS } from '../src/experiment/live/scenario.ts';
+import { serveUnder } from '../src/experiment/live/serve-policy.ts';
+import type { TestedServer } from '../src/experiment/measuring/server.ts';
+import { SCALES } from '../src/experiment/scale.ts';
+import { dueTimes } from '../src/load/arrivals.ts';
+import { percentilesOf, type RequestRecord } from '../src/load/records.ts';
+import {
+  type MetricSample,
+  parsePrometheusText,
+  seriesKey,
+} from '../src/orchestrate/adapters/prometheus-text.ts';
+import type { FleetDecision } from '../src/orchestrate/fleet/record.ts';
+import { type ControlGroup, quotaGroup } from './control-group.ts';
+import { clock, say, sleep } from './serve-harness.ts';
+
+/**
+ * The thesis' distributed test (section 5.5) with CPU quotas: three servers behind a real NGINX, three tasks on two servers each,
+ * windows of the Twitter stream with a macro trend, at low and at high load; then the same demand for each CPU on one such
+ * server by its own policy. Beside each figure stands its bar. Needs root (control groups), nginx, and two CPUs: quotas that leave
+ * the clients and NGINX more than one. Run:
+ * npm run build && npx tsc -p tsconfig.json --noEmit false --outDir dist/bench
+ * node dist/bench/bench/fleet-trace.js [MINUTES, 10] --traces DIR --data cifar10=cifar10:PATH --data mnist=mnist:PATH
+ *   [--repository zoo/models] [--quota 0.2] [--overload 2] [--loads low,high] [--policy plan] [--single-policy bonsai] [--seed 1] [--warm-up 20]
+ *   [--json FILE]
+ * High load is what needs `--overload` times the CPU of all servers by the most accurate versions, low load a third of that.
+ */
+const { values: options, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    repository: { type: 'string', default: join('zoo', 'models') },
+    traces: { type: 'string' },
+    data: { type: 'string', multiple: true },
+    quota: { type: 'string', default: '0.2' },
+    overload: { type: 'string', default: String(COALLOCATION_OVERLOAD) },
+    loads: { type: 'string', default: 'low,high' },
+    policy: { type: 'string', default: 'plan' },
+    'single-policy': { type: 'string', default: 'bonsai' },
+    'warm-up': { type: 'string', default: '20' },
+    seed: { type: 'string', default: '1' },
+    json: { type: 'string' },
+  },
+});
+const durationMs = 60_000 * Number(positionals[0] ?? 10);
+const warmUpMs = 1000 * Number(options['warm-up']);
+const seed = Number(options.seed);
+const quota = Number(options.quota);
+/** Of the issue that asked for it; the thesis has 0.72 % violations. */
+const BARS = { violations: 0.001, accuracyGap: 0.005 };
+/** So long after a change began to be made, and after it was done, requests count as beside it. */
+const BESIDE_MS = 5_000;
+/** Counters of a model go with it when it is unloaded: nothing that counts in between is missed by much. */
+const COUNTER_PERIOD_MS = 500;
+
+interface FleetRun extends LiveRun {
+  readonly changes: number;
+  readonly p99Ms: { readonly all: number; readonly besideChange: number; readonly otherwise: number };
+  /** Late, refused or failed, of those due beside a change. */
+  readonly besideChange: { readonly offered: number; readonly violations: number };
+  /** Refusals and failures by server and reason, as the servers count them, and by what clients were told. */
+  readonly refusals: Readonly<Record<string, Readonly<Record<string, number>>>>;
+}
+
+async function main(): Promise<void> {
+  if (options.traces === undefined) throw new Error('--traces names the folder of recorded demand');
+  const out = await mkdtemp(join(tmpdir(), 'bonsai-fleet-trace-'));
+  const last = availableParallelism() - 1;
+  const context = processContext({ quiet: true });
+  const world = await openExperimentLab(context, {
+    repository: options.repository!,
+    traces: options.traces,
+    ...(options.data !== undefined && { data: options.data }),
+    seed,
+    cpus: [0],
+    clientCpus: [last],
+    // Of a short run only that the profiles of this machine are trusted.
+    scale: { ...SCALES.quick, timeScale: 1, settleMs: SCALES.full.settleMs, warmUpMs },
+    out,
+    work: out,
+  });
+  const groups: ControlGroup[] = [];
+  try {
+    await world.prepare();
+    for (let i = 1; i <= SERVERS; i++) groups.push(quotaGroup(`bonsai-fleet-${process.pid}-${i}`, quota));
+    const lab: Lab = {
+      ...world.of(distributed),
+      cpus: Array.from({ length: last + 1 }, (_, cpu) => cpu),
+      // Of the project's own build: this one has no live page.
+      start: (command) => startCommandProcess({ ...command, main: resolve('dist', 'cli', 'main.js') }),
+    };
+    const results: object[] = [];
+    for (const kind of options.loads!.split(',') as (keyof typeof LOADS)[])
+      results.push({ kind, ...(await compare(lab, kind, groups)) });
+    if (options.json !== undefined) {
+      const description = { durationMs, warmUpMs, seed, quota, sloMs: THESIS_SLO_MS, policy: options.policy };
+      await writeFile(options.json, `${JSON.stringify({ ...description, results })}\n`);
+    }
+  } finally {
+    for (const { remove } of groups) remove();
+    await world.close();
+    await rm(out, { recursive: true, force: true });
+  }
+}
+
+async function compare(lab: Lab, kind: keyof typeof LOADS, groups: readonly ControlGroup[]): Promise<object> {
+  const scenario = serverScenario(
+    lab.tasks.map(({ manifest }) => manifest),
+    THESIS_SLO_MS,
+  );
+  const ratesFor = (cpus: number) => overloadRates(scenario, Number(options.overload) * cpus * LOADS[kind]);
+  const fleetRates = ratesFor(SERVERS * quota);
+  say('');
+  say(
+    `${kind} load: ${lab.tasks.map(({ name }, k) => `${name} ${fleetRates[k]!.toFixed(0)}/s`).join(', ')}; ${SERVERS} servers of ${quota} CPUs`,
+  );
+  const fleet = await runFleet(lab, kind, fleetRates, groups);
+  reportFleet(fleet);
+  const single = await runSingle(lab, kind, ratesFor(quota), groups[0]!);
+  reportSingle(single, fleet);
+  return { meansRps: fleetRates, fleet: withoutDots(fleet), single: withoutDots(single) };
+}
+
+async function runFleet(
+  lab: Lab,
+  kind: string,
+  meansRps: readonly number[],
+  groups: readonly ControlGroup[],
+): Promise<FleetRun> {
+  const { tasks } = lab;
+  const demand = await volatileDemand(lab, { meansRps, durationMs, warmUpMs, seed });
+  const fleet = await startFleet(lab, {
+    policy: options.policy!,
+    servers: groups.map(({ folder }, i) => ({
+      name: `server-${i + 1}`,
+      boundTo: lab.cpus,
+      cpuBudget: quota,
+      controlGroup: folder,
+    })),
+    sloMs: THESIS_SLO_MS,
+    replicas: REPLICAS,
+    connections: 2 * LIVE_CONNECTIONS,
+  });
+  try {
+    await sleep(lab.scale.settleMs);
+    const counting = countRefusals(fleet.servers);
+    let startEpochMs = Number.NaN;
+    const raw = await runLive({
+      url: fleet.url,
+      watched: fleet.watched,
+      connections: FLEET_CONNECTIONS,
+      tasks: tasks.map(({ name: task, inputs }, k) => ({
+        task,
+        inputs,
+        dueTimesMs: dueTimes(demand[k]!, { spacing: 'poisson', seed: seed * 100 + k }),
+        seed: seed * 100 + k,
+      })),
+      sloMs: THESIS_SLO_MS,
+      onStart: () => {
+        startEpochMs = clock.epochMs();
+      },
+      clock,
+      signal: lab.signal,
+    });
+    const refusals = await counting.stop();
+    const run = liveRunOf(raw, {
+      name: `${kind}: fleet, ${options.policy}`,
+      sloMs: THESIS_SLO_MS,
+      durationMs,
+      countedFromMs: warmUpMs,
+      manifests: tasks.map(({ manifest }) => manifest),
+      isLabelled: tasks.map(({ isLabelled }) => isLabelled),
+      serverNames: fleet.watched.map(({ name }) => name),
+    });
+    const counted = raw.records.flat().filter(({ dueMs }) => dueMs >= warmUpMs);
+    const changes = changesOf(fleet.decisions, startEpochMs);
+    const isBeside = ({ dueMs }: RequestRecord) =>
+      changes.some(({ beginMs, endMs }) => dueMs >= beginMs && dueMs <= endMs + BESIDE_MS);
+    const beside = counted.filter(isBeside);
+    const p99Of = (records: readonly RequestRecord[]) =>
+      percentilesOf(records.filter(({ outcome }) => outcome === 'ok').map(({ latencyMs }) => latencyMs)).p99;
+    return {
+      ...run,
+      changes: changes.filter(({ endMs }) => endMs >= warmUpMs).length,
+      p99Ms: {
+        all: p99Of(counted),
+        besideChange: p99Of(beside),
+        otherwise: p99Of(counted.filter((record) => !isBeside(record))),
+      },
+      besideChange: { offered: beside.length, violations: beside.filter(isViolation).length },
+      refusals: {
+        ...Object.fromEntries(fleet.watched.map(({ name }, i) => [name, refusals[i]!])),
+        clients: countedBy(
+          counted.filter(({ outcome }) => outcome !== 'ok'),
+          // Without numbers, so that one reason is told once.
+          ({ outcome, status, reason = '' }) =>
+            `${outcome} ${status} ${reason.replaceAll(/[\d.]+/g, '#')}`.trim(),
+        ),
+      },
+    };
+  } finally {
+    await fleet.close();
+  }
+}
+
+/** One server of a fleet's quota under its own policy, with the same demand for its CPU. */
+async function runSingle(
+  lab: Lab,
+  kind: string,
+  meansRps: readonly number[],
+  { folder: controlGroup }: ControlGroup,
+): Promise<LiveRun> {
+  const demand = await volatileDemand(lab, { meansRps, durationMs, warmUpMs, seed });
+  return serveUnder(
+    { ...lab, start: (command) => lab.start({ ...command, controlGroup }) },
+    {
+      name: `${kind}: one server, ${options['single-policy']}`,
+      policy: options['single-policy']!,
+      tasks: lab.tasks,
+      demand,
+      durationMs,
+      warmUpMs,
+      seed,
+    },
+  );
+}
+
+const isViolation = ({ outcome, latencyMs }: RequestRecord) => outcome !== 'ok' || latencyMs > THESIS_SLO_MS;
+
+interface Span {
+  readonly beginMs: number;
+  readonly endMs: number;
+}
+
+/** From the beginning of each change to its end; one that did not end lasts. Times from the start of the run. */
+function changesOf(decisions: readonly FleetDecision[], startEpochMs: number): Span[] {
+  const open = new Map<string, number>();
+  const spans: Span[] = [];
+  for (const { kind, server, atMs } of decisions) {
+    if (kind === 'begin') open.set(server!, atMs - startEpochMs);
+    else if ((kind === 'done' || kind === 'failed') && open.has(server!)) {
+      spans.push({ beginMs: open.get(server!)!, endMs: atMs - startEpochMs });
+      open.delete(server!);
+    }
+  }
+  return [...spans, ...[...open.values()].map((beginMs) => ({ beginMs, endMs: Number.POSITIVE_INFINITY }))];
+}
+
+/** Counts what servers refuse and fail from now on, by reason. */
+function countRefusals(servers: readonly TestedServer[]) {
+  const seen = servers.map(() => new Map<string, number>());
+  const sums = servers.map((): Record<string, number> => ({}));
+  let isFirst = true;
+  const look = async () => {
+    await Promise.all(
+      servers.map(async ({ metricsUrl }, i) => {
+        // A look that fails is made up for by the next: counters go on.
+        const page = await request(`${metricsUrl}/metrics`, { reset: true })
+          .then(({ body }) => body.text())
+          .catch(() => '');
+        for (const sample of parsePrometheusText(page)) {
+          const reason = reasonOf(sample);
+          if (reason === undefined) continue;
+          const key = seriesKey(sample);
+          // A counter that is lower than before has begun again.
+          const before = seen[i]!.get(key) ?? 0;
+          const more = sample.value < before ? sample.value : sample.value - before;
+          seen[i]!.set(key, sample.value);
+          if (!isFirst && more > 0) sums[i]![reason] = (sums[i]![reason] ?? 0) + more;
+        }
+      }),
+    );
+    isFirst = false;
+  };
+  let working = look();
+  const timer = setInterval(() => {
+    working = working.then(look);
+  }, COUNTER_PERIOD_MS);
+  return {
+    async stop() {
+      clearInterval(timer);
+      await working;
+      await look();
+      return sums;
+    },
+  };
+}
+
+/** What a counter of refusals or failures counts; refusals count as failures, too, and are left out there. */
+function reasonOf({ name, labels }: MetricSample): string | undefined {
+  if (name === 'bonsai_requests_refused_total') return labels.reason;
+  if (name === 'nv_inference_request_failure' && labels.reason !== 'REJECTED')
+    return `failed ${labels.reason}`;
+  return undefined;
+}
+
+function countedBy<T>(items: readonly T[], keyOf: (item: T) => string): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const item of items) counts[keyOf(item)] = (counts[keyOf(item)] ?? 0) + 1;
+  return counts;
+}
+
+function reportFleet(run: FleetRun): void {
+  const { offered, violationRatio, normalisedAccuracy, p99Ms, besideChange, changes } = run;
+  say(`fleet, ${options.policy}: ${offered} requests in ${durationMs / 1000} s, ${changes} changes`);
+  say(
+    `  violations ${percent(violationRatio, 3)} of all offered; bar ≤ ${percent(BARS.violations)}, ${verdict(violationRatio <= BARS.violations)}; thesis 0.72 %`,
+  );
+  say(`  accuracy ${percent(normalisedAccuracy)} by versions, normalised`);
+  say(
+    `  p99 ${p99Ms.all.toFixed(0)} ms; within ${BESIDE_MS / 1000} s of a change ${p99Ms.besideChange.toFixed(0)} ms (${besideChange.offered} requests, ${besideChange.violations} violations), otherwise ${p99Ms.otherwise.toFixed(0)} ms`,
+  );
+  reportTasks(run);
+  for (const { name, utilization } of run.servers)
+    say(
+      `  ${name}: CPU ${percent(utilization ?? Number.NaN, 1)} of its quota; ${listOf(run.refusals[name]!)}`,
+    );
+  say(`  not answered, as clients saw it: ${listOf(run.refusals.clients!)}`);
+}
+
+function reportSingle(run: LiveRun, fleet: FleetRun): void {
+  say(
+    `one server, ${options['single-policy']}: ${run.offered} requests, violations ${percent(run.violationRatio, 3)}, accuracy ${percent(run.normalisedAccuracy)}, ${run.loads} loads`,
+  );
+  reportTasks(run);
+  const gap = run.normalisedAccuracy - fleet.normalisedAccuracy;
+  say(
+    `  the fleet is ${percent(-gap)} points from it; bar ≥ −${percent(BARS.accuracyGap, 1)}, ${verdict(gap <= BARS.accuracyGap)}`,
+  );
+}
+
+function reportTasks({ tasks }: LiveRun): void {
+  for (const {
+    task,
+    offered,
+    late,
+    refused,
+    failed,
+    normalisedAccuracy,
+    scoredAccuracy,
+    p99Ms,
+    shares,
+  } of tasks)
+    say(
+      `  ${task}: ${offered} offered, ${late} late, ${refused} refused, ${failed} failed; accuracy ${percent(normalisedAccuracy)}${scoredAccuracy === null ? '' : ` (${percent(scoredAccuracy)} right)`}; p99 ${p99Ms?.toFixed(0) ?? '-'} ms; ${shares.map(({ version, ratio }) => `v${version} ${percent(ratio, 0)}`).join(', ')}`,
+    );
+}
+
+function withoutDots(run: LiveRun): object {
+  return { ...run, tasks: run.tasks.map(({ dots: _, ...task }) => task) };
+}
+
+const listOf = (counts: Readonly<Record<string, number>>) =>
+  Object.entries(counts)
+    .map(([what, count]) => `${what} ${count}`)
+    .join(', ') || 'nothing refused, nothing failed';
+
+const verdict = (isMet: boolean) => (isMet ? 'met' : 'MISSED');
+
+function percent(ratio: number, digits = 2): string {
+  return `${(100 * ratio).toFixed(digits)} %`;
+}
+
+await main();
