@@ -58,6 +58,17 @@ describe("a fleet's file", () => {
     expect(file.tasks![0]).toMatchObject({ slo: 200, 'min-accuracy': 0.9, servers: ['edge-1'] });
   });
 
+  it('may have servers that speak TLS, by the certificates of one authority', () => {
+    const file = parseFleetFile(
+      WHOLE.replaceAll('url: http:', 'url: https:').replace(
+        'servers:',
+        'tls: {ca: ca.pem, name: edge.example}\nservers:',
+      ),
+      '/etc/fleet.yaml',
+    );
+    expect(file.tls).toEqual({ ca: '/etc/ca.pem', name: 'edge.example' });
+  });
+
   it.each([
     ['', '/etc/fleet.yaml:1: expected repository:, servers: and tasks:; see docs/fleet.md.'],
     ['a: [', /^\/etc\/fleet\.yaml:1: /],
@@ -92,7 +103,19 @@ describe("a fleet's file", () => {
     [WHOLE.replace('"[::1]:8081"', '127.0.0.1:8080'), /:7: two things are to listen at 127\.0\.0\.1:8080/],
     [
       WHOLE.replace('http://pi.local:9000/', 'https://pi.local'),
-      /:19: NGINX is to speak to pi\.local without TLS/,
+      /:19: pi\.local speaks TLS, and NGINX has to know whom to trust: give tls:/,
+    ],
+    [
+      WHOLE.replace('servers:', 'tls: {ca: ca.pem, name: edge.example}\nservers:'),
+      /:14: NGINX speaks TLS to all servers \(tls:\) or to none: give edge-1 an https:\/\/ URL\./,
+    ],
+    [
+      WHOLE.replace('servers:', 'tls: {ca: ca.pem, name: "a; evil"}\nservers:'),
+      /:11: tls\.name is "a; evil"; expected the name that the certificates/,
+    ],
+    [
+      WHOLE.replace('servers:', 'tls: {ca: ca.pem, name: 10.0.0.1}\nservers:'),
+      /:11: tls\.name is "10\.0\.0\.1"; expected/,
     ],
     [
       WHOLE.replace('  - url: http://pi.local:9000/', '  - name: edge-1\n    url: http://pi.local:9000/'),

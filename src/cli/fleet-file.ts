@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { isIP } from 'node:net';
 import { dirname, resolve } from 'node:path';
 import { isNode, LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
@@ -164,6 +165,15 @@ const nginxSchema = z.strictObject({
   }).optional(),
 });
 
+const tlsSchema = z.strictObject({
+  ca: text('a path'),
+  // It becomes part of NGINX' configuration, and NGINX compares no addresses.
+  name: text(
+    'the name that the certificates of all servers have, such as edge.example',
+    (value) => /^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$/.test(value) && isIP(value) === 0,
+  ).optional(),
+});
+
 export const fleetSchema = z.strictObject({
   repository: text('the path of a model repository, or s3://BUCKET/PREFIX'),
   state: text('a path').optional(),
@@ -174,6 +184,7 @@ export const fleetSchema = z.strictObject({
   }).optional(),
   period: duration.optional(),
   balancer: z.union([oneOf('none'), nginxSchema]).optional(),
+  tls: tlsSchema.optional(),
   servers: z.array(serverSchema).min(1),
   tasks: z.array(taskSchema).min(1).optional(),
 });
@@ -252,6 +263,7 @@ export function checkFleet(
     path: resolve(path),
     folder,
     repository: isS3Url(file.repository) ? file.repository : within(file.repository),
+    tls: file.tls && { ...file.tls, ca: within(file.tls.ca) },
     state: within(file.state ?? `${path.replace(/^.*\//, '').replace(/\.ya?ml$/, '')}.state.json`),
     servers: file.servers.map((server) => ({
       ...server,
@@ -310,10 +322,16 @@ function checkTogether(file: z.output<typeof fleetSchema>, fail: Fail): void {
     const { url: origin, kind } = file.servers[i]!;
     if (kind === 'v2' && file.servers[i]!.cpus === undefined)
       throw fail(['servers', i], `${own} is of kind v2, which does not tell its CPUs: give cpus.`);
-    if (file.balancer !== undefined && file.balancer !== 'none' && origin.startsWith('https:'))
+    if (file.balancer === undefined || file.balancer === 'none') continue;
+    if (origin.startsWith('https:') && file.tls?.name === undefined)
       throw fail(
         ['servers', i, 'url'],
-        `NGINX is to speak to ${own} without TLS: give an http:// URL, or balancer: none.`,
+        `${own} speaks TLS, and NGINX has to know whom to trust: give tls: with ca: and name:.`,
+      );
+    if (origin.startsWith('http:') && file.tls !== undefined)
+      throw fail(
+        ['servers', i, 'url'],
+        `NGINX speaks TLS to all servers (tls:) or to none: give ${own} an https:// URL.`,
       );
   }
   const tasks = file.tasks ?? [];

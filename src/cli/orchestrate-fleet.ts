@@ -1,8 +1,10 @@
-import { stat } from 'node:fs/promises';
+import { X509Certificate } from 'node:crypto';
+import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { BonsaiError, InvalidArgumentError } from '../base/errors.ts';
+import { BonsaiError, InvalidArgumentError, messageOf, systemReason } from '../base/errors.ts';
 import { nginxBalancer } from '../orchestrate/adapters/nginx.ts';
 import { plainV2Server } from '../orchestrate/adapters/plain-v2-server.ts';
+import type { TlsTrust } from '../orchestrate/adapters/v2-exchange.ts';
 import { v2Server } from '../orchestrate/adapters/v2-server.ts';
 import { runFleet } from '../orchestrate/fleet/fleet-loop.ts';
 import { fleetMetrics } from '../orchestrate/fleet/fleet-metrics.ts';
@@ -184,7 +186,7 @@ function rereading(
     seen = version;
     if (!isChanged) return undefined;
     const file = await readFleetFile(path);
-    for (const key of ['state', 'policy', 'utilization', 'period', 'balancer'] as const)
+    for (const key of ['state', 'policy', 'utilization', 'period', 'balancer', 'tls'] as const)
       if (JSON.stringify(file[key]) !== JSON.stringify(first[key]))
         stderrLogger().warn(
           { field: key },
@@ -218,8 +220,9 @@ export async function membersOf(
     );
   }
   const tokens = await tokensOf(file.servers);
+  const trust = file.tls && { ca: await readAuthorities(file.tls.ca, file.path), name: file.tls.name };
   const members: FleetMembers = {
-    servers: file.servers.map((server, i) => memberOf(server, tokens[i], context)),
+    servers: file.servers.map((server, i) => memberOf(server, tokens[i], context, trust)),
     tasks: await Promise.all(
       tasks.map(async (task) => ({
         manifest: await readManifest(repository, task.name),
@@ -237,22 +240,41 @@ export function tokensOf(servers: readonly FleetFileServer[]): Promise<(string |
   return Promise.all(servers.map((server) => server['token-file'] && readToken(server['token-file'])));
 }
 
+/** @throws BonsaiError `invalid_config` for a file that holds no certificate */
+async function readAuthorities(path: string, file: string): Promise<string> {
+  const fail = (problem: string, cause: unknown) =>
+    new BonsaiError('invalid_config', `${file}: tls.ca ${path} ${problem}`, { cause });
+  let pem: string;
+  try {
+    pem = await readFile(path, 'utf8');
+  } catch (cause) {
+    throw fail(`cannot be read: ${systemReason(cause)}.`, cause);
+  }
+  try {
+    new X509Certificate(pem);
+  } catch (cause) {
+    throw fail(`holds no certificate as PEM: ${messageOf(cause)}.`, cause);
+  }
+  return pem;
+}
+
 /** A server as the loop knows it. */
 export function memberOf(
   server: FleetFileServer,
   token: string | undefined,
   { clock }: Context,
+  trust?: TlsTrust,
 ): FleetServer {
   const name = serverNameOf(server);
   const { url, kind = 'bonsai', cpus } = server;
   const metricsUrl = metricsOf(server);
   return {
     name,
-    identity: JSON.stringify([kind, url, metricsUrl, token, cpus]),
+    identity: JSON.stringify([kind, url, metricsUrl, token, cpus, trust]),
     connect: () =>
       kind === 'v2'
-        ? plainV2Server({ url, clock, token, name, cpuBudget: cpus! })
-        : v2Server({ url, metricsUrl, clock, token, name, cpuBudget: cpus }),
+        ? plainV2Server({ url, clock, token, trust, name, cpuBudget: cpus! })
+        : v2Server({ url, metricsUrl, clock, token, trust, name, cpuBudget: cpus }),
     http: addressOf(url),
     grpc: server.grpc,
     cpus,
@@ -271,7 +293,7 @@ async function policyOf({
   return isPolicyFile(policy) ? readPolicyFile(join(folder, policy)) : policyByName(policy);
 }
 
-function balancerOf({ balancer, folder, path, tasks = [] }: FleetFile, { clock }: Context) {
+function balancerOf({ balancer, folder, path, tasks = [], tls }: FleetFile, { clock }: Context) {
   if (balancer === undefined || balancer === 'none') return undefined;
   const own = join(folder, balancer.folder ?? `${path.replace(/^.*\//, '').replace(/\.ya?ml$/, '')}.nginx`);
   return {
@@ -289,6 +311,7 @@ function balancerOf({ balancer, folder, path, tasks = [] }: FleetFile, { clock }
       maxBodyBytes: balancer['max-body'],
       user: balancer.user,
       keepsConnections: balancer['keep-connections'],
+      tls: tls && { caFile: tls.ca, name: tls.name! }, // Checked with the file.
       clock,
     }),
   };

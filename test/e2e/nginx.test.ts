@@ -1,8 +1,16 @@
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { chmod, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { createServer, type Server } from 'node:http';
-import { connect, createServer as createHttp2Server, type Http2Server } from 'node:http2';
+import { createServer, type Server, type ServerResponse } from 'node:http';
+import {
+  connect,
+  createServer as createHttp2Server,
+  createSecureServer as createSecureHttp2Server,
+  type Http2SecureServer,
+  type Http2Server,
+  type Http2ServerResponse,
+} from 'node:http2';
+import { createServer as createSecureServer, type Server as SecureServer } from 'node:https';
 import type { AddressInfo, Server as NetServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -17,6 +25,7 @@ import {
 } from '../../src/orchestrate/adapters/nginx.ts';
 import { TASK_HEADER } from '../../src/orchestrate/adapters/nginx-config.ts';
 import type { RoutedServer, Routing } from '../../src/orchestrate/balancer.ts';
+import { type Certificate, certificate, hasOpenssl } from './certificates.fixture.ts';
 
 const hasNginx = spawnSync('nginx', ['-v']).error === undefined;
 const why = hasNginx ? '' : ' (left out: there is no nginx here; Debian: apt-get install nginx-light)';
@@ -29,21 +38,29 @@ const EMPTY_MESSAGE = Buffer.alloc(5);
 class Upstream {
   readonly name: string;
   count = 0;
-  readonly http: Server;
-  readonly grpc: Http2Server;
+  readonly http: Server | SecureServer;
+  readonly grpc: Http2Server | Http2SecureServer;
 
-  constructor(name: string) {
+  constructor(name: string, tls?: { readonly cert: Buffer; readonly key: Buffer }) {
     this.name = name;
-    this.http = createServer((_, response) => {
+    const overHttp = (_: unknown, response: ServerResponse) => {
       this.count++;
       response.end(name);
-    });
-    this.grpc = createHttp2Server((_, response) => {
+    };
+    const overGrpc = (_: unknown, response: Http2ServerResponse) => {
       this.count++;
       response.writeHead(200, { 'content-type': 'application/grpc', 'x-name': name });
       response.addTrailers({ 'grpc-status': '0' });
       response.end(EMPTY_MESSAGE);
-    });
+    };
+    this.http = tls === undefined ? createServer(overHttp) : createSecureServer(tls, overHttp);
+    this.grpc = tls === undefined ? createHttp2Server(overGrpc) : createSecureHttp2Server(tls, overGrpc);
+  }
+
+  close(): void {
+    this.http.closeAllConnections();
+    this.http.close();
+    this.grpc.close();
   }
 
   async listen(): Promise<void> {
@@ -55,12 +72,12 @@ class Upstream {
   }
 }
 
-async function listening(server: NetServer | Http2Server): Promise<void> {
+async function listening(server: NetServer | Http2Server | Http2SecureServer): Promise<void> {
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
 }
 
-function addressOf(server: NetServer | Http2Server): string {
+function addressOf(server: NetServer | Http2Server | Http2SecureServer): string {
   return `127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
 
@@ -81,11 +98,7 @@ describe.skipIf(!hasNginx)(`the balancer NGINX${why}`, () => {
 
   beforeAll(() => Promise.all(upstreams.map((upstream) => upstream.listen())));
   afterAll(() => {
-    for (const { http, grpc } of upstreams) {
-      http.closeAllConnections();
-      http.close();
-      grpc.close();
-    }
+    for (const upstream of upstreams) upstream.close();
   });
   beforeEach(async () => {
     folder = await mkdtemp(join(tmpdir(), 'bonsai-nginx-'));
@@ -222,6 +235,60 @@ describe.skipIf(!hasNginx)(`the balancer NGINX${why}`, () => {
     expect(await balancer.isRunning()).toBe(false);
     await balancer.apply(weighted(100), never);
     expect(await get('/v2/models/digits')).toBe('a');
+  });
+
+  describe.skipIf(!hasOpenssl)('to servers that speak TLS', () => {
+    const NAME = 'edge.example';
+    const servers: Upstream[] = [];
+    afterEach(() => {
+      for (const server of servers.splice(0)) server.close();
+    });
+
+    async function speaking(name: string, { certFile, keyFile }: Certificate): Promise<Upstream> {
+      const upstream = new Upstream(name, { cert: await readFile(certFile), key: await readFile(keyFile) });
+      servers.push(upstream);
+      await upstream.listen();
+      return upstream;
+    }
+
+    const one = (upstream: Upstream): Routing => ({
+      tasks: [{ task: 'digits', servers: [upstream.routed(100)] }],
+      all: [upstream.routed(100)],
+    });
+
+    /** What a client gets over HTTP and over gRPC. */
+    const answers = async () => [
+      await (await fetch(`http://${http}/v2/models/digits`)).text(),
+      await grpcName('digits'),
+    ];
+
+    test('sends requests on to those with a certificate of the authority for the name', async () => {
+      const authority = await certificate(folder, 'authority.example');
+      const right = await speaking('right', await certificate(folder, NAME, authority));
+      balancer = make({ tls: { caFile: authority.certFile, name: NAME } });
+      await balancer.apply(one(right), never);
+      expect(await answers()).toEqual(['right', 'right']);
+    });
+
+    test('sends requests on to those whose own certificate is pinned', async () => {
+      const own = await certificate(folder, NAME);
+      const pinned = await speaking('pinned', own);
+      balancer = make({ tls: { caFile: own.certFile, name: NAME } });
+      await balancer.apply(one(pinned), never);
+      expect(await answers()).toEqual(['pinned', 'pinned']);
+    });
+
+    test('gives nothing to those with a certificate of somebody else, or for another name', async () => {
+      const authority = await certificate(folder, 'authority.example');
+      const stranger = await speaking('stranger', await certificate(folder, NAME));
+      const other = await speaking('other', await certificate(folder, 'other.example', authority));
+      balancer = make({ tls: { caFile: authority.certFile, name: NAME } });
+      for (const upstream of [stranger, other]) {
+        await balancer.apply(one(upstream), never);
+        expect(await answers()).toEqual(['{"error":"no server can answer this now"}', undefined]);
+        expect(upstream.count).toBe(0);
+      }
+    });
   });
 
   test('says what is wrong by typed errors, and keeps the configuration before', async () => {

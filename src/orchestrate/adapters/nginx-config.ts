@@ -15,6 +15,13 @@ export interface NginxConfigOptions {
   /** The account of the workers where NGINX is started by root. */
   readonly user?: string;
   readonly version: NginxVersion;
+  /** How servers are spoken to by TLS; undefined: without. */
+  readonly tls?: {
+    /** Absolute; PEM: authorities, or certificates that are signed by themselves. */
+    readonly caFile: string;
+    /** What the certificate of each server has to be for. */
+    readonly name: string;
+  };
   /** Whether clients' HTTP connections stay open between requests; by default where a reload cannot lose any. */
   readonly keepsConnections?: boolean;
   /** Answered at `GENERATION_PATH`, so that one can see when a configuration is in use. */
@@ -43,6 +50,9 @@ export const GRPC_CONNECTION_S = 2;
 
 /** Idle connections that each worker keeps to each upstream. */
 const KEEPALIVE_CONNECTIONS = 64;
+
+/** Certificates of authorities between a server's and a trusted one, at most. */
+const TLS_VERIFY_DEPTH = 4;
 
 /** By default NGINX ends a client's connection after 1,000 requests, which for gRPC means often. */
 const REQUESTS_PER_CONNECTION = 100_000;
@@ -86,6 +96,7 @@ export function nginxConfig(routing: Routing, options: NginxConfigOptions): stri
       'client_body_buffer_size 1m;',
       `keepalive_requests ${REQUESTS_PER_CONNECTION};`,
       ...retryRules('proxy'),
+      ...tlsRules('proxy', options),
       'proxy_http_version 1.1;',
       'proxy_set_header Connection "";',
       'proxy_set_header Host $http_host;',
@@ -97,6 +108,7 @@ export function nginxConfig(routing: Routing, options: NginxConfigOptions): stri
         ? []
         : [
             ...retryRules('grpc'),
+            ...tlsRules('grpc', options),
             // Streams may be silent for long.
             'grpc_read_timeout 3600s;',
             'grpc_send_timeout 3600s;',
@@ -110,13 +122,15 @@ export function nginxConfig(routing: Routing, options: NginxConfigOptions): stri
             // A regular expression: of plain names, some mean something else here (default, include, …).
             ...pools.map(({ task }) => `  ~^${task.replaceAll('.', '[.]')}$ grpc_${grpcNameOf(task)};`),
             '}',
-            ...grpcServer(options, grpc, 'grpc://$grpc_pool'),
+            ...grpcServer(options, grpc, `${schemeOf('grpc', options)}://$grpc_pool`),
           ]),
       ...Object.entries(grpcByTask).flatMap(([task, listen]) =>
         grpcServer(
           options,
           listen,
-          grpcNameOf(task) === 'nobody' ? undefined : `grpc://grpc_${grpcNameOf(task)}`,
+          grpcNameOf(task) === 'nobody'
+            ? undefined
+            : `${schemeOf('grpc', options)}://grpc_${grpcNameOf(task)}`,
         ),
       ),
     ]),
@@ -133,6 +147,23 @@ function retryRules(module: 'proxy' | 'grpc'): string[] {
     // A request that computed for longer than this is not computed again.
     `${module}_next_upstream_timeout 5s;`,
   ];
+}
+
+/** NGINX believes no certificate unless it is told whom to trust, and does not look at it unless it is told to. */
+function tlsRules(module: 'proxy' | 'grpc', { tls }: NginxConfigOptions): string[] {
+  if (tls === undefined) return [];
+  return [
+    `${module}_ssl_verify on;`,
+    `${module}_ssl_verify_depth ${TLS_VERIFY_DEPTH};`,
+    `${module}_ssl_trusted_certificate ${tls.caFile};`,
+    `${module}_ssl_name ${tls.name};`,
+    `${module}_ssl_server_name on;`,
+    `${module}_ssl_protocols TLSv1.2 TLSv1.3;`,
+  ];
+}
+
+function schemeOf(protocol: 'http' | 'grpc', { tls }: NginxConfigOptions): string {
+  return tls === undefined ? protocol : `${protocol}s`;
 }
 
 /** Servers with equal numbers of open requests per weight take turns by weight. State is common to all workers. */
@@ -172,6 +203,7 @@ function httpServer(
   pools: readonly { readonly task: string; readonly name: string }[],
 ): string[] {
   const { http, generation } = options;
+  const scheme = schemeOf('http', options);
   return [
     'server {',
     ...indented([
@@ -190,10 +222,10 @@ function httpServer(
       '  return 404 \'{"error":"models are loaded and unloaded by the orchestrator, not through the balancer"}\';',
       '}',
       ...pools.flatMap(({ task, name }) => [
-        `location = /v2/models/${task} { proxy_pass http://http_${name}; }`,
-        `location ^~ /v2/models/${task}/ { proxy_pass http://http_${name}; }`,
+        `location = /v2/models/${task} { proxy_pass ${scheme}://http_${name}; }`,
+        `location ^~ /v2/models/${task}/ { proxy_pass ${scheme}://http_${name}; }`,
       ]),
-      'location / { proxy_pass http://http_all; }',
+      `location / { proxy_pass ${scheme}://http_all; }`,
     ]),
     '}',
   ];

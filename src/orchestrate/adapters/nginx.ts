@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { chmod, mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { request } from 'undici';
@@ -21,7 +21,7 @@ import {
 } from './nginx-config.ts';
 
 export interface NginxOptions
-  extends Pick<NginxConfigOptions, 'http' | 'grpc' | 'grpcByTask' | 'keepsConnections'> {
+  extends Pick<NginxConfigOptions, 'http' | 'grpc' | 'grpcByTask' | 'keepsConnections' | 'tls'> {
   /** Where configuration, log and process number lie; made where it is missing. Of one balancer alone. */
   readonly folder: string;
   /** The program; by default `nginx` on the path. */
@@ -81,6 +81,10 @@ export function nginxBalancer(options: NginxOptions): NginxBalancer {
       version ??= await versionOf(program);
       generation += 1;
       await prepare(folder);
+      const { tls } = options;
+      const caFile = join(folder, 'servers-ca.pem');
+      // A copy: its path is one that may be written into the configuration.
+      if (tls !== undefined) await written(folder, () => copyFile(tls.caFile, caFile));
       const text = nginxConfig(routing, {
         folder,
         http: options.http,
@@ -90,6 +94,7 @@ export function nginxBalancer(options: NginxOptions): NginxBalancer {
         maxBodyBytes: options.maxBodyBytes ?? nginxDefaults.maxBodyBytes,
         user: options.user,
         keepsConnections: options.keepsConnections,
+        tls: tls && { ...tls, caFile },
         version,
         generation,
       });

@@ -3,7 +3,7 @@ import type { Clock } from '../../base/clock.ts';
 import { BonsaiError } from '../../base/errors.ts';
 import type { Scrape } from '../observe.ts';
 import type { ServerAdapter } from '../server-adapter.ts';
-import { exchange, expectOk } from './v2-exchange.ts';
+import { connectOptionsOf, exchange, expectOk, type TlsTrust } from './v2-exchange.ts';
 import { OBSERVE_TIMEOUT_MS } from './v2-server.ts';
 
 export interface PlainV2ServerOptions {
@@ -12,6 +12,7 @@ export interface PlainV2ServerOptions {
   readonly clock: Clock;
   readonly token?: string;
   readonly cpuBudget: number;
+  readonly trust?: TlsTrust;
   readonly name?: string;
 }
 
@@ -21,7 +22,10 @@ export interface PlainV2ServerOptions {
  * list none); requests are balanced to it, and nothing on it is changed. Its share of demand and its CPU stay unknown.
  */
 export function plainV2Server(options: PlainV2ServerOptions): ServerAdapter {
-  const pool = new Pool(new URL(options.url).origin, { connections: 4 });
+  const pool = new Pool(new URL(options.url).origin, {
+    connections: 4,
+    ...(options.trust && { connect: connectOptionsOf(options.trust) }),
+  });
   const name = options.name ?? options.url;
   return {
     name,

@@ -4,6 +4,18 @@ import { BonsaiError, messageOf } from '../../base/errors.ts';
 /** Metrics of some hundred models are under 1 MB; more than this is no metrics page. */
 export const MAX_RESPONSE_BYTES = 16 * 1024 * 1024;
 
+/** Which certificates of a server are believed; by default those of the system's authorities for the host of its URL. */
+export interface TlsTrust {
+  /** PEM: authorities, or a server's own certificate that is signed by itself. */
+  readonly ca: string;
+  /** The name that its certificate has to have, where that is not the host of its URL. */
+  readonly name?: string;
+}
+
+export function connectOptionsOf({ ca, name }: TlsTrust): { ca: string; servername?: string } {
+  return { ca, ...(name !== undefined && { servername: name }) };
+}
+
 export interface Request {
   readonly method: 'GET' | 'POST';
   readonly path: string;

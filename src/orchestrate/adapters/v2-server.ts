@@ -5,7 +5,16 @@ import type { Scrape } from '../observe.ts';
 import type { ServerAdapter } from '../server-adapter.ts';
 import type { CpuReader } from './process-cpu.ts';
 import { type MetricSample, parsePrometheusText, seriesKey } from './prometheus-text.ts';
-import { type Answer, errorText, exchange, expectOk, type Request, refusedToken } from './v2-exchange.ts';
+import {
+  type Answer,
+  connectOptionsOf,
+  errorText,
+  exchange,
+  expectOk,
+  type Request,
+  refusedToken,
+  type TlsTrust,
+} from './v2-exchange.ts';
 
 export interface V2ServerOptions {
   /** Where the Open Inference Protocol is spoken, as `http://127.0.0.1:8000`. */
@@ -21,6 +30,7 @@ export interface V2ServerOptions {
   readonly cpuBudget?: number;
   /** For a server at a loopback address, whose certificate names another. Default false. */
   readonly trustsAnyCertificate?: boolean;
+  readonly trust?: TlsTrust;
   readonly name?: string;
   readonly observeTimeoutMs?: number;
   readonly loadTimeoutMs?: number;
@@ -49,6 +59,7 @@ export function v2Server(options: V2ServerOptions): ServerAdapter {
   const pooling = {
     connections: CONNECTIONS,
     ...(options.trustsAnyCertificate && { connect: { rejectUnauthorized: false } }),
+    ...(options.trust && { connect: connectOptionsOf(options.trust) }),
   };
   const api = new Pool(new URL(options.url).origin, pooling);
   const metrics = new Pool(new URL(options.metricsUrl).origin, pooling);
