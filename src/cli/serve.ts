@@ -1,3 +1,4 @@
+import { totalmem } from 'node:os';
 import { Command, Option } from 'commander';
 import { InvalidArgumentError, messageOf } from '../base/errors.ts';
 import { administrators } from '../orchestrate/administrators.ts';
@@ -18,6 +19,7 @@ import {
   DEFAULT_HTTP_PORT,
   DEFAULT_METRICS_PORT,
 } from '../serve/listen.ts';
+import type { ModelMeshOptions } from '../serve/model-mesh.ts';
 import type { InitialVersions, ModelControl } from '../serve/model-registry.ts';
 import { DEFAULT_POLL_MS, inlineBelowDefaults, type ServerOptions, startServer } from '../serve/server.ts';
 import { addCacheOptions, type CacheOptions } from './cache-options.ts';
@@ -28,7 +30,7 @@ import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { stderrLogger } from './logger.ts';
 import { noticeWebhookOption, webhookOf } from './notices.ts';
 import { openRepository } from './open-repository.ts';
-import { parseCpus, parseDurationMs, parseInteger, parseNumber } from './parse.ts';
+import { parseBytes, parseCpus, parseDurationMs, parseInteger, parseNumber } from './parse.ts';
 import { isPolicyFile, readPolicyFile } from './policy-file.ts';
 import {
   addSafetyOptions,
@@ -63,6 +65,8 @@ interface ServeOptions extends SafetyOptions, CacheOptions, CloudOptions {
   readonly modelControlMode?: ModelControl;
   readonly loadModel?: readonly string[];
   readonly repositoryPollSecs: number;
+  readonly modelmeshModels?: string;
+  readonly modelmeshCapacity?: number;
   readonly strictReadiness?: boolean;
   readonly requestLog?: boolean;
   readonly logLevel: 'debug' | 'info' | 'warn' | 'error';
@@ -196,6 +200,16 @@ export function serveCommand(): Command {
         .argParser(parseNumber(0.1, 86_400))
         .default(DEFAULT_POLL_MS / 1000),
     )
+    .option(
+      '--modelmesh-models <dir>',
+      "offer ModelMesh's service mmesh.ModelRuntime over gRPC; the folder into which its puller puts models",
+    )
+    .addOption(
+      new Option(
+        '--modelmesh-capacity <size>',
+        'memory for models that ModelMesh loads, such as 2GB (default: --max-memory, else half of what the system gives)',
+      ).argParser(parseBytes),
+    )
     .option('--strict-readiness', 'not ready as long as any version that should serve does not')
     .option('--request-log', 'write a line for each REST request to the log')
     .addOption(new Option('--log-level <level>').choices(['debug', 'info', 'warn', 'error']).default('info'))
@@ -276,6 +290,7 @@ ${EXIT_CODE_HELP}`,
         },
         ...credentials,
         ...loading,
+        modelMesh: modelMeshOf(options),
         isReadinessStrict: options.strictReadiness,
         logsRequests: options.requestLog,
         review: cloud?.review,
@@ -329,6 +344,22 @@ ${EXIT_CODE_HELP}`,
         letParentGo?.();
       }
     });
+}
+
+/** @throws InvalidArgumentError for options that do not go together */
+function modelMeshOf(options: ServeOptions): ModelMeshOptions | undefined {
+  const { modelmeshModels: folder, modelmeshCapacity, maxMemory } = options;
+  if (folder === undefined) {
+    if (modelmeshCapacity === undefined) return undefined;
+    throw new InvalidArgumentError('--modelmesh-capacity needs --modelmesh-models.');
+  }
+  if (options.grpcPort === 'off' || (options.modelControlMode ?? 'explicit') !== 'explicit')
+    throw new InvalidArgumentError(
+      '--modelmesh-models needs gRPC, and a server whose models clients load: no --grpc-port off, no --model-control-mode but explicit.',
+    );
+  // Of a process without a limit of its own, a number beyond any machine.
+  const givenBytes = Math.min(process.constrainedMemory() || Number.POSITIVE_INFINITY, totalmem());
+  return { folder, capacityBytes: modelmeshCapacity ?? maxMemory ?? Math.floor(givenBytes / 2) };
 }
 
 async function policyOf(spec: string, { timeScale }: ServeOptions): Promise<Policy> {

@@ -28,6 +28,7 @@ import {
 import { Loader } from './loader.ts';
 import { guardMemory } from './memory-guard.ts';
 import { createMetrics } from './metrics.ts';
+import { ModelMesh, type ModelMeshOptions } from './model-mesh.ts';
 import { type InitialVersions, type ModelControl, ModelRegistry } from './model-registry.ts';
 import { warmPath } from './path-warm-up.ts';
 import { pinProcess } from './pinning.ts';
@@ -67,6 +68,8 @@ export interface ServerOptions {
   readonly adminToken?: string;
   /** Undefined: plain HTTP. */
   readonly tls?: TlsIdentity;
+  /** Offers ModelMesh's service `mmesh.ModelRuntime` over gRPC; needs `modelControl` explicit. */
+  readonly modelMesh?: ModelMeshOptions;
   /** Default `explicit`. */
   readonly modelControl?: ModelControl;
   /** What is loaded at the start; undefined: every task of the repository. */
@@ -188,6 +191,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   let isReady = false;
   const context = {
     models,
+    mesh: options.modelMesh && new ModelMesh(models, slots, options.modelMesh),
     plane: options.review === undefined ? plane : reviewedPlane(plane, options.review, clock),
     limits,
     slots,

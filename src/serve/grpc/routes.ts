@@ -39,6 +39,19 @@ import {
   ServerReadyRequestSchema,
   ServerReadyResponseSchema,
 } from './inference_pb.ts';
+import { meshOf, runtimeStatus, sizeAnswer } from './model-runtime.ts';
+import {
+  LoadModelRequestSchema,
+  LoadModelResponseSchema,
+  ModelSizeRequestSchema,
+  ModelSizeResponseSchema,
+  PredictModelSizeRequestSchema,
+  PredictModelSizeResponseSchema,
+  RuntimeStatusRequestSchema,
+  RuntimeStatusResponseSchema,
+  UnloadModelRequestSchema,
+  UnloadModelResponseSchema,
+} from './model-runtime_pb.ts';
 import { loadFromRepository, repositoryIndex, unloadFromRepository } from './repository.ts';
 import type { GrpcContext } from './server.ts';
 import { statisticsResponse } from './statistics.ts';
@@ -57,6 +70,7 @@ export type Route =
   | { readonly kind: 'stream_infer' | 'watch' };
 
 const INFERENCE = '/inference.GRPCInferenceService/';
+const MESH = '/mmesh.ModelRuntime/';
 const HEALTH = '/grpc.health.v1.Health/';
 
 /** Methods of the protocol that are not offered, and what to do instead. */
@@ -156,6 +170,43 @@ const ROUTES: ReadonlyMap<string, Route> = new Map<string, Route>([
         await unloadFromRepository(models, request);
         return {};
       },
+    ),
+  ],
+  [
+    `${MESH}loadModel`,
+    unary(
+      'admin',
+      LoadModelRequestSchema,
+      LoadModelResponseSchema,
+      async ({ modelId, modelPath }, { mesh }) => sizeAnswer(await meshOf(mesh).load(modelId, modelPath)),
+    ),
+  ],
+  [
+    `${MESH}unloadModel`,
+    unary('admin', UnloadModelRequestSchema, UnloadModelResponseSchema, async ({ modelId }, { mesh }) => {
+      await meshOf(mesh).unload(modelId);
+      return {};
+    }),
+  ],
+  [
+    `${MESH}predictModelSize`,
+    unary(
+      'admin',
+      PredictModelSizeRequestSchema,
+      PredictModelSizeResponseSchema,
+      async ({ modelPath }, { mesh }) => sizeAnswer(await meshOf(mesh).predict(modelPath)),
+    ),
+  ],
+  [
+    `${MESH}modelSize`,
+    unary('admin', ModelSizeRequestSchema, ModelSizeResponseSchema, ({ modelId }, { mesh }) =>
+      sizeAnswer(meshOf(mesh).sizeOf(modelId)),
+    ),
+  ],
+  [
+    `${MESH}runtimeStatus`,
+    unary('admin', RuntimeStatusRequestSchema, RuntimeStatusResponseSchema, (_, { mesh, isReady }) =>
+      runtimeStatus(meshOf(mesh), isReady()),
     ),
   ],
   [

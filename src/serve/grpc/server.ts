@@ -12,6 +12,7 @@ import type { Clock } from '../../base/clock.ts';
 import type { Target } from '../../repository/types.ts';
 import type { RequestPlane } from '../data-plane.ts';
 import type { Limits } from '../limits.ts';
+import type { ModelMesh } from '../model-mesh.ts';
 import type { ModelRegistry } from '../model-registry.ts';
 import type { Access } from '../safety/tokens.ts';
 import { Call, refuse, refuseHttp } from './call.ts';
@@ -28,6 +29,8 @@ export interface GrpcContext {
   readonly plane: RequestPlane;
   readonly limits: Limits;
   readonly slots: number;
+  /** Models that ModelMesh loads; undefined: its service is not offered. */
+  readonly mesh?: ModelMesh;
   /** What this server runs on. */
   readonly target: Target;
   readonly logger: Logger;
