@@ -191,9 +191,10 @@ describe.skipIf(!hasNginx)(`a fleet behind NGINX${why}`, () => {
     );
     const port = (name: string) => 8000 + 10 * (Number(name.at(-1)) - 1);
     const before = await Promise.all(weights.map(({ name }) => requestsOf(port(name))));
-    const client = grpcClient(`127.0.0.1:${ports.get(8081)}`);
-    for (let i = 0; i < 200; i++) await client.infer();
-    client.close();
+    const clients = [grpcClient(`127.0.0.1:${ports.get(8081)}`), grpcClient(`127.0.0.1:${ports.get(8081)}`)];
+    // One after the other: so each server's share is decided by weights alone, not by who answers sooner.
+    for (let i = 0; i < 200; i++) await clients[i % clients.length]!.infer();
+    for (const client of clients) client.close();
     const after = await Promise.all(weights.map(({ name }) => requestsOf(port(name))));
     const total = weights.reduce((sum, { weight }) => sum + weight, 0);
     for (const [i, { weight }] of weights.entries()) {
