@@ -344,7 +344,7 @@ function reportSingle(run: LiveRun, fleet: FleetRun): void {
   reportTasks(run);
   const gap = run.normalisedAccuracy - fleet.normalisedAccuracy;
   say(
-    `  the fleet is ${percent(-gap)} points from it; bar ≥ −${percent(BARS.accuracyGap, 1)}, ${verdict(gap <= BARS.accuracyGap)}`,
+    `  accuracy of the fleet less that of the one server: ${(-100 * gap).toFixed(2)} points; bar ≥ −${(100 * BARS.accuracyGap).toFixed(1)}, ${verdict(gap <= BARS.accuracyGap)}`,
   );
 }
 
