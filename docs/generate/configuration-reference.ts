@@ -92,6 +92,10 @@ const FLEET_FIELDS: Readonly<Record<string, readonly [fallback: string, meaning:
     code(fleetFileDefaults.policy),
     '`plan`: the planner chooses versions. A name of [a policy](../policies.md) (or a file): that policy chooses the version on each server, the planner still where tasks run',
   ],
+  tls: [
+    'the system’s authorities, the host of each URL',
+    'for servers with `https://` URLs: `ca`, a PEM file with the authorities or the certificates that are believed, and `name`, which these have to be for ([more](../fleet.md#tls-to-the-servers))',
+  ],
   utilization: ['`0.7`', 'the share of each server’s CPU that a plan fills; the rest is for bursts'],
   period: [code(`${fleetFileDefaults.periodMs / 1000}s`), 'from one look at all servers to the next'],
   balancer: [
