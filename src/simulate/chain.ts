@@ -24,18 +24,22 @@ export const chainDefaults = {
   exponent: 2.2,
 } as const;
 
+/** More than any family has; policies that look at all pairs of versions would take hours. */
+const MAX_CHAIN_VERSIONS = 256;
+
 /** The fingerprint of the machine that simulated profiles speak of. */
 export const SIMULATED_TARGET = 'simulated';
 
 /**
  * The variants of a geometric chain, version 1 the most accurate.
- * @throws InvalidArgumentError for fewer than one version, or numbers out of range
+ * @throws InvalidArgumentError for no version or more than 256, or numbers out of range
  */
 export function geometricChain(options: ChainOptions = {}): Variant[] {
   const { versions, slowestRps, fastestRps, lowestAccuracy, exponent } = { ...chainDefaults, ...options };
   const isPossible =
     Number.isInteger(versions) &&
     versions >= 1 &&
+    versions <= MAX_CHAIN_VERSIONS &&
     slowestRps > 0 &&
     fastestRps >= slowestRps &&
     lowestAccuracy >= 0 &&
@@ -43,7 +47,7 @@ export function geometricChain(options: ChainOptions = {}): Variant[] {
     exponent > 0;
   if (!isPossible) {
     throw new InvalidArgumentError(
-      `A chain needs ≥ 1 versions, 0 < slowest ≤ fastest throughput, lowest accuracy in [0, 1] and exponent > 0; ` +
+      `A chain needs 1 to ${MAX_CHAIN_VERSIONS} versions, 0 < slowest ≤ fastest throughput, lowest accuracy in [0, 1] and exponent > 0; ` +
         `got ${[versions, slowestRps, fastestRps, lowestAccuracy, exponent].join(', ')}.`,
     );
   }
