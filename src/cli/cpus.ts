@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { cpus } from 'node:os';
+import { availableParallelism, cpus } from 'node:os';
 import { InvalidArgumentError } from '../base/errors.ts';
 import { parseCpus } from './parse.ts';
 
@@ -25,6 +25,23 @@ export function checkCpus(wanted: readonly number[], existing: readonly number[]
   throw new InvalidArgumentError(
     `--cpus names ${absent.length === 1 ? 'CPU' : 'CPUs'} ${rangesOf(absent)}, which this machine does not have; ` +
       `it has ${rangesOf(existing)}.`,
+  );
+}
+
+/**
+ * @param cpus those named for the server; undefined: all that this process may use
+ * @throws InvalidArgumentError if the quota is more than that
+ */
+export function checkCpuQuota(
+  quota: number,
+  cpus: readonly number[] | undefined,
+  usable: number = availableParallelism(),
+): void {
+  const most = cpus?.length ?? usable;
+  if (quota <= most) return;
+  const whose = cpus === undefined ? 'that this process may use' : 'that --cpus names';
+  throw new InvalidArgumentError(
+    `--cpu-quota ${quota} is more than the ${most} ${most === 1 ? 'CPU' : 'CPUs'} ${whose}: no more time can be used than there is.`,
   );
 }
 

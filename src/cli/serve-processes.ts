@@ -12,6 +12,9 @@ export interface ProcessesOptions {
   readonly json?: boolean;
 }
 
+const CPU_QUOTA_REFUSED =
+  '--cpu-quota holds one process, and --one-model-per-process has one for each version, of which each would take the quota for itself. Leave it out, or bound them together from outside (systemd-run -p CPUQuota=50%).';
+
 /** Options of a server that the proxy has no counterpart of, by their flags. */
 const NOT_OFFERED = [
   ['policy', '--policy'],
@@ -29,6 +32,7 @@ export async function serveProcesses(
   context: Context,
   logger: Logger,
 ): Promise<void> {
+  if (options.cpuQuota !== undefined) throw new InvalidArgumentError(CPU_QUOTA_REFUSED);
   const refused: string[] = NOT_OFFERED.filter(([name]) => options[name] !== undefined).map(
     ([, flag]) => flag,
   );

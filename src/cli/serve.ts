@@ -25,12 +25,19 @@ import { DEFAULT_POLL_MS, inlineBelowDefaults, type ServerOptions, startServer }
 import { addCacheOptions, type CacheOptions } from './cache-options.ts';
 import { addCloudOptions, type CloudOptions, openCloudSide } from './cloud-options.ts';
 import { processContext } from './context.ts';
-import { checkCpus } from './cpus.ts';
+import { checkCpuQuota, checkCpus } from './cpus.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { stderrLogger } from './logger.ts';
 import { noticeWebhookOption, webhookOf } from './notices.ts';
 import { openRepository } from './open-repository.ts';
-import { parseBytes, parseCpus, parseDurationMs, parseInteger, parseNumber } from './parse.ts';
+import {
+  parseBytes,
+  parseCpus,
+  parseDurationMs,
+  parseInteger,
+  parseNumber,
+  parseNumberWithin,
+} from './parse.ts';
 import { isPolicyFile, readPolicyFile } from './policy-file.ts';
 import {
   addSafetyOptions,
@@ -50,6 +57,7 @@ interface ServeOptions extends SafetyOptions, CacheOptions, CloudOptions {
   readonly metricsPort: number;
   readonly controlPort?: number | 'off';
   readonly cpus?: number[];
+  readonly cpuQuota?: number;
   readonly slots?: number;
   readonly threads: number;
   readonly inlineBelow?: number;
@@ -113,6 +121,18 @@ export function serveCommand(): Command {
         '--cpus <list>',
         'the CPUs to use, such as 0 or 0-1; by default those that affinity and cgroup quota allow',
       ).argParser(parseCpus),
+    )
+    .addOption(
+      new Option(
+        '--cpu-quota <n>',
+        "CPUs' worth of time that the whole server is held to, such as 0.5: inferences rest in between",
+      ).argParser(
+        parseNumberWithin(
+          (value) => value > 0 && Number.isFinite(value),
+          'a number of CPUs above 0 such as 0.5',
+          'A server without CPU time answers nothing.',
+        ),
+      ),
     )
     .addOption(
       new Option('--threads <n>', 'threads of one inference').argParser(parseInteger(1, 256)).default(1),
@@ -226,6 +246,7 @@ export function serveCommand(): Command {
 Examples:
   $ bonsai serve models --cpus 0
   $ bonsai serve models --cpus 0 --policy bonsai --slo 400ms
+  $ bonsai serve models --cpu-quota 0.5
   $ curl -s http://127.0.0.1:8000/v2/models/mnist
   $ bonsai serve models --cpus 0-3 --threads 2 --max-memory 1000000000
   $ bonsai serve s3://edge-models/fleet --model-control-mode poll --cache-limit 500MB
@@ -238,6 +259,8 @@ ${EXIT_CODE_HELP}`,
       const context = processContext(options);
       const logger = stderrLogger(options.logLevel);
       if (options.cpus !== undefined) checkCpus(options.cpus);
+      if (options.cpuQuota !== undefined) checkCpuQuota(options.cpuQuota, options.cpus);
+      const budgetCores = budgetOf(options);
       if (options.oneModelPerProcess) {
         if (isS3Url(repository))
           throw new InvalidArgumentError(
@@ -279,7 +302,8 @@ ${EXIT_CODE_HELP}`,
         slots: options.slots,
         threads: options.threads,
         inlineBelowMs: options.inlineBelow,
-        cpuBudgetCores: budgetOf(options.cpus),
+        cpuBudgetCores: budgetCores,
+        cpuQuotaCores: options.cpuQuota === undefined ? undefined : budgetCores,
         initialVersions: await initialVersions(store, options.initial),
         limits: {
           maxQueueLength: options.maxQueue,
@@ -371,11 +395,10 @@ function residencyOf(taskCount: number): number {
   return Math.max(1, Math.floor((DEFAULT_LIMITS.maxResidentVersions - 1) / Math.max(1, taskCount)));
 }
 
-/** CPUs given: those named, or all that this process may use; never more than its quota. */
-function budgetOf(cpus: readonly number[] | undefined): number {
-  return cpus === undefined
-    ? availableCores()
-    : Math.min(cpus.length, availableCores(undefined, cpus.length));
+/** CPUs given: those named, or all that this process may use; never more than a quota, be it ours or the system's. */
+function budgetOf({ cpus, cpuQuota = Number.POSITIVE_INFINITY }: ServeOptions): number {
+  const cores = cpus === undefined ? availableCores() : availableCores(undefined, cpus.length);
+  return Math.min(cores, cpuQuota);
 }
 
 /** What is loaded at the start and who decides afterwards. @throws InvalidArgumentError for options that exclude each other */

@@ -95,7 +95,7 @@ class FakeServer {
           body: triton
             ? `nv_inference_request_success{model="digits",version="${this.version}"} ${this.answered}\n` +
               `nv_inference_request_failure{model="digits",version="${this.version}",reason="OTHER"} 0\n`
-            : `process_cpu_seconds_total ${this.cpuSeconds}\nbonsai_cpu_budget_cores 1\n` +
+            : `process_cpu_seconds_total ${this.cpuSeconds}\nbonsai_cpu_budget_cores 1\nbonsai_slots 2\n` +
               `bonsai_requests_total{model="digits",outcome="ok"} ${0.75 * this.answered}\n` +
               `bonsai_requests_total{model="digits",outcome="refused"} ${0.25 * this.answered}\n` +
               (this.version === 0 ? '' : `bonsai_serving_version{model="digits"} ${this.version}\n`) +
@@ -462,12 +462,14 @@ describe('the loop', () => {
   describe('where a policy chooses what is in memory', () => {
     /** What the policy saw at each look, and the moves it made at the second of some. */
     function residing(moves: Readonly<Record<number, Decision['residency']>>) {
-      const seen: Pick<TaskState, 'resident' | 'loading' | 'residencyLimit' | 'planned'>[] = [];
+      const seen: (Pick<TaskState, 'resident' | 'loading' | 'residencyLimit' | 'planned'> & {
+        readonly slots?: number;
+      })[] = [];
       const policy: Policy = {
         name: 'residing',
-        decide: ({ tasks: [task] }) => {
+        decide: ({ tasks: [task], slots }) => {
           const { resident, loading, residencyLimit, planned } = task!;
-          seen.push({ resident, loading, residencyLimit, planned });
+          seen.push({ resident, loading, residencyLimit, planned, slots });
           return { actions: [], residency: moves[seen.length], reason: 'As the test wants.' };
         },
       };
@@ -486,6 +488,7 @@ describe('the loop', () => {
       ]);
       expect(seen[0]).toMatchObject({ resident: [4], loading: [], residencyLimit: 3 });
       expect(seen.at(-1)).toMatchObject({
+        slots: 2,
         resident: [3, 4],
         planned: [
           { version: 3, serviceMs: 30 },

@@ -28,6 +28,8 @@ export interface Scrape {
   readonly cpuSeconds?: number;
   /** Cores given to the server. */
   readonly cpuBudget: number;
+  /** Inferences that it computes at a time, where it tells. */
+  readonly slots?: number;
   /** Resident memory of the server, where it tells. */
   readonly memoryBytes?: number;
   /** Name of a policy that decides in the server itself, where it tells of one. */

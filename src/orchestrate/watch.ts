@@ -213,6 +213,7 @@ export function stateOf(watch: Watch, settings: Watching, waiting: ReadonlySet<s
     cpu: watch.cpu.items(),
     lastChangeMs: watch.lastChangeMs,
     cpuBudget: scrape?.cpuBudget ?? 1,
+    slots: scrape?.slots,
     memory: watch.memory,
   };
 }

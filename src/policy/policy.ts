@@ -36,6 +36,8 @@ export interface PolicyState {
   readonly lastChangeMs?: number;
   /** Cores given to the server. */
   readonly cpuBudget: number;
+  /** Inferences that the server computes at a time; undefined: one on each whole CPU. */
+  readonly slots?: number;
   readonly memory?: unknown;
 }
 

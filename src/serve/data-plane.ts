@@ -14,6 +14,7 @@ import type {
 import type { TaskObjective } from '../policy/policy.ts';
 import { leastCommitted, type Place } from '../policy/routing.ts';
 import { ByteBudget } from './byte-budget.ts';
+import type { CpuGovernor } from './cpu-governor.ts';
 import { BATCH_CLASS_SLO_RATIO, defaultDispatch, type SharesPlan } from './default-dispatch.ts';
 import { InvalidRequestError, NotReadyError, RefusedError, WorkerLostError } from './errors.ts';
 import { type NamedTensor, orderedInputs, rowsOf } from './input-check.ts';
@@ -124,9 +125,11 @@ interface Slot {
   busy: number;
   /** Where what was begun runs. */
   lane: Lane | undefined;
-  /** When what was begun is expected to end. */
+  /** When what was begun is expected to end, and the rest after it under a quota. */
   busyUntilMs: number;
   timer: NodeJS.Timeout | undefined;
+  /** The process has used more than its quota: the timer will fill it. */
+  isResting: boolean;
   /** `#fillSoon` will fill it. */
   isFillDue: boolean;
   /** When it last did. */
@@ -141,6 +144,7 @@ export class DataPlane {
   readonly bytes: ByteBudget;
   readonly #clock: Clock;
   readonly #limits: Limits;
+  readonly #governor: CpuGovernor | undefined;
   readonly #slots: readonly Slot[];
   /** Requests of the `batch` class, in order of arrival. */
   readonly #idleWork: Ticket[] = [];
@@ -169,11 +173,14 @@ export class DataPlane {
     readonly slots: number;
     readonly limits: Limits;
     readonly clock: Clock;
+    /** Says when jobs may start, where the process is held to a share of CPU time. */
+    readonly governor?: CpuGovernor;
     /** Told when a policy's dispatch throws or chooses what is not there; the default one takes its place for then. */
     readonly onDispatchFailure?: (reason: string) => void;
   }) {
     this.#clock = options.clock;
     this.#limits = options.limits;
+    this.#governor = options.governor;
     this.#onDispatchFailure = options.onDispatchFailure ?? (() => undefined);
     this.bytes = new ByteBudget(options.limits.maxInFlightBytes);
     this.#slots = Array.from({ length: options.slots }, (_, index) => ({
@@ -185,6 +192,7 @@ export class DataPlane {
       lane: undefined,
       busyUntilMs: 0,
       timer: undefined,
+      isResting: false,
       isFillDue: false,
       turnStartMs: 0,
       lastEndMs: undefined,
@@ -239,7 +247,7 @@ export class DataPlane {
       for (const live of model.liveVersions) {
         live.resetDispatched();
         live.relax(this.#slowdown);
-        live.setOverhead(this.#overheadMs);
+        this.#setCosts(live);
       }
     }
     this.refresh();
@@ -277,7 +285,8 @@ export class DataPlane {
 
   /** Rests once what has come by now is answered. */
   #restSoon(): void {
-    if (this.#isRestDue) return;
+    // Under a quota the slots rest, and the sockets have their time.
+    if (this.#isRestDue || this.#governor !== undefined) return;
     this.#isRestDue = true;
     setImmediate(() => {
       this.#isRestDue = false;
@@ -302,14 +311,15 @@ export class DataPlane {
     const slot = this.#leastCommitted(nowMs, version === undefined ? undefined : live);
     this.#startDue(slot);
     if (this.#waiting >= this.#limits.maxQueueLength && slot.queue.leastImportant(weight) === undefined)
-      throw queueFull(slot, nowMs);
-    slot.queue.check({ deadlineMs, serviceMs, weight }, nowMs, committedMs(slot, nowMs) - slot.queue.workMs);
+      throw queueFull(this.#committedMs(slot, nowMs));
+    slot.queue.check({ deadlineMs, serviceMs, weight }, nowMs, this.#begunMs(slot, nowMs));
   }
 
   /** To be called when versions or their lanes have changed: looks at them anew and starts whatever can start. */
   refresh(): void {
     for (const slot of this.#slots) this.#refreshSlot(slot);
     if (this.#dispatch === defaultDispatch) this.#plan = this.#sharesPlan();
+    for (const model of this.#models) for (const live of model.liveVersions) this.#setCosts(live);
     this.#expire();
     this.#startAll();
   }
@@ -400,7 +410,7 @@ export class DataPlane {
   #queueUp(ticket: Ticket, slot: Slot, nowMs: number): void {
     let victims: readonly Ticket[];
     try {
-      victims = slot.queue.add(ticket, nowMs, committedMs(slot, nowMs) - slot.queue.workMs);
+      victims = slot.queue.add(ticket, nowMs, this.#begunMs(slot, nowMs));
     } catch (thrown) {
       ticket.release();
       throw thrown;
@@ -419,7 +429,7 @@ export class DataPlane {
     this.#startDue(slot);
     if (this.#waiting < this.#limits.maxQueueLength) return;
     const victim = slot.queue.leastImportant(weight);
-    if (victim === undefined) throw queueFull(slot, nowMs);
+    if (victim === undefined) throw queueFull(this.#committedMs(slot, nowMs));
     slot.queue.remove(victim);
     this.#giveUpFor(victim);
   }
@@ -459,7 +469,7 @@ export class DataPlane {
     if (this.#slots.length === 1) return first!;
     const places = this.#slots.map((slot): Place & { slot: Slot } => ({
       slot,
-      committedMs: committedMs(slot, nowMs),
+      committedMs: this.#committedMs(slot, nowMs),
       residentVersions: live === undefined || live.lane(slot.index) !== undefined ? 1 : 0,
     }));
     return leastCommitted(places)!.slot;
@@ -496,15 +506,17 @@ export class DataPlane {
     while (slot.busy < SLOT_DEPTH && this.#mayStart(slot) && this.#startNext(slot));
   }
 
-  #mayStart({ busy, lane, busyUntilMs }: Slot): boolean {
-    if (busy === 0) return true;
+  #mayStart({ busy, lane, busyUntilMs, isResting }: Slot): boolean {
+    if (busy === 0) return !isResting;
+    // Under a quota each job is paid for before the next one starts.
+    if (this.#governor !== undefined) return false;
     return lane?.isInline !== true && busyUntilMs - this.#clock.nowMs() < AHEAD_BELOW_MS;
   }
 
   /** Lets the dispatch choose what comes next. @returns whether anything changed, so that it is worth asking again */
   #startNext(slot: Slot): boolean {
     const queue = this.#candidates(slot);
-    if (queue.length === 0) return false;
+    if (queue.length === 0 || this.#mustRest(slot)) return false;
     const nowMs = Math.max(this.#clock.nowMs(), slot.busy === 0 ? 0 : slot.busyUntilMs);
     this.#narrow(queue[0]!, slot, nowMs);
     const decision = this.#decide(slot, queue, nowMs);
@@ -586,10 +598,23 @@ export class DataPlane {
     return defaultDispatch.pick({ ...state, plan: this.#sharesPlan() });
   }
 
+  /** Lets the slot rest where the process has used more CPU time than it may. */
+  #mustRest(slot: Slot): boolean {
+    const restMs = this.#governor?.restMs() ?? 0;
+    if (restMs === 0) return false;
+    slot.isResting = true;
+    this.#askAgain(slot, this.#clock.nowMs() + restMs);
+    return true;
+  }
+
   #askAgain(slot: Slot, untilMs: number | undefined): void {
     clearTimeout(slot.timer);
     if (untilMs === undefined) return;
-    slot.timer = setTimeout(() => this.#fill(slot), Math.max(1, untilMs - this.#clock.nowMs()));
+    const again = () => {
+      slot.isResting = false;
+      this.#fill(slot);
+    };
+    slot.timer = setTimeout(again, Math.max(1, untilMs - this.#clock.nowMs()));
   }
 
   /** @returns false if the slot has to be free first, since it would compute on two threads at a time */
@@ -616,7 +641,7 @@ export class DataPlane {
     lane.run(inputs).then(
       (result) => {
         this.#finish(tickets, slot, live);
-        this.#learnOverhead(slot, tickets.length, result.computeMs);
+        this.#learnOverhead(slot, tickets.length, result.computeMs, live.threads);
         // In a thread of its own the next job first: its computing overlaps with answering.
         if (!lane.isInline) this.#fill(slot);
         this.#answer(tickets, rows, live, result);
@@ -636,13 +661,35 @@ export class DataPlane {
   }
 
   /** From the end of one job to the end of the next, where nothing was waited for: the inference and the overhead. */
-  #learnOverhead(slot: Slot, requests: number, computeMs: number): void {
+  #learnOverhead(slot: Slot, requests: number, computeMs: number, threads: number): void {
+    if (this.#governor !== undefined) {
+      this.#governor.end({ computeMs, threads, requests });
+      this.#overheadMs = this.#governor.overheadMs;
+      return;
+    }
     const nowMs = this.#clock.nowMs();
     if (slot.lastEndMs !== undefined) {
       const overheadMs = Math.max(0, nowMs - slot.lastEndMs - computeMs) / requests;
       this.#overheadMs += OVERHEAD_SMOOTHING * (Math.min(overheadMs, MAX_OVERHEAD_MS) - this.#overheadMs);
     }
     slot.lastEndMs = slot.busy > 0 || slot.queue.length > 0 ? nowMs : undefined;
+  }
+
+  /** Tells a version what requests cost beside computing: overhead, and the rests that a quota asks for. */
+  #setCosts(live: LiveVersion): void {
+    const overheadPace = this.#governor?.overheadPace ?? 1;
+    live.setOverhead(overheadPace * this.#overheadMs, this.#governor?.paceOf(live.threads));
+  }
+
+  /** Work that a slot has begun, from now on, or the rest that it has to take. */
+  #begunMs({ busyUntilMs }: Slot, nowMs: number): number {
+    const restUntilMs = this.#governor?.restUntilMs ?? 0;
+    return Math.max(0, busyUntilMs - nowMs, restUntilMs - nowMs);
+  }
+
+  /** Work of a slot, begun and waiting, from now on. */
+  #committedMs(slot: Slot, nowMs: number): number {
+    return this.#begunMs(slot, nowMs) + slot.queue.workMs;
   }
 
   #finish(tickets: readonly Ticket[], slot: Slot, live: LiveVersion): void {
@@ -659,7 +706,7 @@ export class DataPlane {
     const epochMs = this.#clock.epochMs();
     const { computeMs } = result;
     live.observe(rows, computeMs);
-    live.setOverhead(this.#overheadMs);
+    this.#setCosts(live);
     this.#slowdown += OVERHEAD_SMOOTHING * ((live.slowdown ?? this.#slowdown) - this.#slowdown);
     const isCounted = !tickets.every(({ request }) => request.isUncounted);
     if (isCounted) countExecution(live.statistics, rows, computeMs);
@@ -780,7 +827,7 @@ export class DataPlane {
       case 'deadline':
       case 'overload': {
         model.countRefusal(reason === 'deadline' ? 'expired' : 'overload');
-        const waitMs = Math.min(...this.#slots.map((slot) => committedMs(slot, nowMs)));
+        const waitMs = Math.min(...this.#slots.map((slot) => this.#committedMs(slot, nowMs)));
         this.#fail(ticket, refused(`Request timeout expired${tooSlow(ticket)}`, waitMs), 'REJECTED');
         return;
       }
@@ -815,6 +862,7 @@ export class DataPlane {
     if (number === undefined) {
       number = this.#models.push(model) - 1;
       this.#numbers.set(model, number);
+      for (const live of model.liveVersions) this.#setCosts(live);
       for (const slot of this.#slots) this.#refreshSlot(slot);
       if (this.#dispatch === defaultDispatch) this.#plan = this.#sharesPlan();
     }
@@ -865,11 +913,6 @@ export class DataPlane {
 const IDLE_GRACE_MS = 1;
 
 const nothing = () => undefined;
-
-/** Work of a slot, begun and waiting, from now on. */
-function committedMs({ queue, busyUntilMs }: Slot, nowMs: number): number {
-  return Math.max(0, busyUntilMs - nowMs) + queue.workMs;
-}
 
 /** Until when a slot computes without the thread that has the sockets. */
 function freeOfSocketsMs({ busy, busyUntilMs, lane }: Slot): number {
@@ -975,8 +1018,8 @@ function shuttingDown(): BonsaiError {
   return new BonsaiError('shutting_down', 'The server is stopping; send the request to another one.');
 }
 
-function queueFull(slot: Slot, nowMs: number): RefusedError {
-  return new RefusedError('queue_full', 'Exceeds maximum queue size', committedMs(slot, nowMs));
+function queueFull(waitMs: number): RefusedError {
+  return new RefusedError('queue_full', 'Exceeds maximum queue size', waitMs);
 }
 
 /** Counts a request that was not taken in, by why. */

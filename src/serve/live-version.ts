@@ -85,6 +85,7 @@ export class LiveVersion {
   /** Of one inference by itself. */
   #computeMs: number;
   #overheadMs = 0;
+  #pace = 1;
   /** The same when it was warmed. */
   readonly #warmMs: number;
   readonly #isWarmed: boolean;
@@ -189,16 +190,24 @@ export class LiveVersion {
 
   /** Expected time of a request of so many examples, from its dispatch until the next one can begin. */
   serviceMs(rows = 1): number {
-    const computing = { serviceMs: this.#computeMs, batchSharedRatio: this.#expectedSharedRatio };
+    const computing = {
+      serviceMs: this.#pace * this.#computeMs,
+      batchSharedRatio: this.#expectedSharedRatio,
+    };
     return batchServiceMs(computing, rows) + this.#overheadMs;
   }
 
-  /** What a request costs its slot beside the inference, as measured over all versions. */
-  setOverhead(overheadMs: number): void {
+  /**
+   * What a request costs its slot beside the inference, as measured over all versions.
+   * @param pace how many times as long as it computes an inference holds its slot, >= 1; 1 without a CPU quota
+   */
+  setOverhead(overheadMs: number, pace = 1): void {
     this.#overheadMs = overheadMs;
-    this.#resident.serviceMs = this.#computeMs + overheadMs;
+    this.#pace = pace;
+    const heldMs = pace * this.#computeMs;
+    this.#resident.serviceMs = heldMs + overheadMs;
     // s(b) = c · (α + (1 − α) b) + o · b, as s · (α' + (1 − α') b) with s = c + o: α' = α · c / s.
-    const computed = this.#resident.serviceMs > 0 ? this.#computeMs / this.#resident.serviceMs : 0;
+    const computed = this.#resident.serviceMs > 0 ? heldMs / this.#resident.serviceMs : 0;
     this.#resident.batchSharedRatio = this.#expectedSharedRatio * computed;
   }
 
@@ -235,7 +244,7 @@ export class LiveVersion {
     this.#isMeasured = true;
     this.#isUsed = true;
     this.#computeMs += weight * (Math.min(computeMs, limitMs) - this.#computeMs);
-    this.setOverhead(this.#overheadMs);
+    this.setOverhead(this.#overheadMs, this.#pace);
     if (this.#isBatchable && this.#resident.maxBatch === 1 && --this.#jobsUntilRetry <= 0)
       this.#resident.maxBatch = this.maxJointRows;
   }
@@ -322,7 +331,7 @@ export class LiveVersion {
     const ratio = before + Math.max(SERVICE_TIME_SMOOTHING, 1 / counted) * (observed - before);
     this.#sharedRatio = ratio;
     this.#expectedSharedRatio = Math.max(0, ratio);
-    this.setOverhead(this.#overheadMs);
+    this.setOverhead(this.#overheadMs, this.#pace);
     // Saved of b single ones: 1 − s(b) / (b s(1)) = α (b − 1) / b.
     const isSaving = (ratio * (MAX_MERGED_ROWS - 1)) / MAX_MERGED_ROWS >= MIN_BATCH_SAVING;
     if (this.#mergedJobs < BATCH_TRIAL_JOBS || isSaving) return;

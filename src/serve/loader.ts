@@ -54,6 +54,9 @@ export class Loader {
   /** By path, the oldest first. */
   readonly #optimizedFiles = new Map<string, OptimizedFile>();
   #isPrivileged: boolean;
+  /** Threads that boot or load, with the CPU time that each had when it began, and when it was last looked at. */
+  readonly #counted = new Map<WorkerHandle, { readonly sinceMs: number; untilMs: number }>();
+  #endedCpuMs = 0;
   #cacheFolder: Promise<string> | undefined;
   #isClosed = false;
 
@@ -70,12 +73,22 @@ export class Loader {
     return this.#isPrivileged;
   }
 
+  /** CPU time that threads have used to boot and to load, as far as the system tells. */
+  get cpuMs(): number {
+    let sumMs = this.#endedCpuMs;
+    for (const [worker, span] of this.#counted) {
+      span.untilMs = worker.cpuMs ?? span.untilMs; // It may have ended.
+      sumMs += span.untilMs - span.sinceMs;
+    }
+    return sumMs;
+  }
+
   /**
    * Boots threads for the loads to come; called when a load is done, so as not to compete with it.
    */
   refill(): void {
     while (!this.#isClosed && this.#spares.length < this.#spareCount) {
-      this.#spares.push(WorkerHandle.start({ lowPriority: this.#isPrivileged }));
+      this.#spares.push(this.#start(this.#isPrivileged));
     }
   }
 
@@ -115,7 +128,11 @@ export class Loader {
     if (!this.#isPrivileged) {
       const { path, declared } = await this.#optimized(stored);
       const lane = await this.#takeWorker(isUrgent);
-      return { lane, report: await lane.load({ ...request, modelPath: path, isOptimized: true, declared }) };
+      const report = await this.#counting(
+        lane,
+        lane.load({ ...request, modelPath: path, isOptimized: true, declared }),
+      );
+      return { lane, report };
     }
     const lane = await this.#takeWorker(isUrgent);
     const endWatch = watchForStarvation(
@@ -124,7 +141,10 @@ export class Loader {
     );
     try {
       const keepOptimizedAt = keepsOptimized ? await this.#optimizedPath(stored) : undefined;
-      const report = await lane.load({ ...request, isOptimized: false, keepOptimizedAt });
+      const report = await this.#counting(
+        lane,
+        lane.load({ ...request, isOptimized: false, keepOptimizedAt }),
+      );
       if (lane.raisePriority()) return { lane, report };
     } finally {
       endWatch();
@@ -150,6 +170,25 @@ export class Loader {
     if (this.#cacheFolder !== undefined) await rm(await this.#cacheFolder, { recursive: true, force: true });
   }
 
+  #start(lowPriority: boolean): WorkerHandle {
+    const worker = WorkerHandle.start({ lowPriority });
+    this.#counting(worker, worker.booted).catch(() => undefined); // Whoever takes it sees the error.
+    return worker;
+  }
+
+  /** Counts the CPU time of a thread while it does this. */
+  async #counting<T>(worker: WorkerHandle, work: Promise<T>): Promise<T> {
+    const sinceMs = worker.cpuMs ?? 0; // One that boots is not known yet.
+    const span = { sinceMs, untilMs: sinceMs };
+    this.#counted.set(worker, span);
+    try {
+      return await work;
+    } finally {
+      this.#counted.delete(worker);
+      this.#endedCpuMs += (worker.cpuMs ?? span.untilMs) - sinceMs;
+    }
+  }
+
   async #takeWorker(isUrgent: boolean): Promise<WorkerHandle> {
     for (let spare = this.#spares.shift(); spare !== undefined; spare = this.#spares.shift()) {
       try {
@@ -161,7 +200,7 @@ export class Loader {
         this.#logger.warn({ reason: messageOf(thrown) }, 'a spare inference thread was lost');
       }
     }
-    const fresh = WorkerHandle.start({ lowPriority: this.#isPrivileged && !isUrgent });
+    const fresh = this.#start(this.#isPrivileged && !isUrgent);
     await fresh.booted;
     return fresh;
   }
@@ -170,15 +209,18 @@ export class Loader {
     const path = await this.#optimizedPath(stored);
     const known = this.#optimizedFiles.get(path);
     if (known !== undefined) return known;
-    const throwAway = WorkerHandle.start({ lowPriority: true });
+    const throwAway = this.#start(true);
     await throwAway.booted;
-    const declared = await throwAway.optimize({
-      modelPath: stored.modelPath,
-      digest: stored.variant?.digest ?? stored.digest,
-      isOptimized: false,
-      intraOpThreads: 1,
-      saveOptimizedTo: path,
-    });
+    const declared = await this.#counting(
+      throwAway,
+      throwAway.optimize({
+        modelPath: stored.modelPath,
+        digest: stored.variant?.digest ?? stored.digest,
+        isOptimized: false,
+        intraOpThreads: 1,
+        saveOptimizedTo: path,
+      }),
+    );
     const file = { path, declared };
     this.#optimizedFiles.set(path, file);
     const [oldest] = this.#optimizedFiles.keys();

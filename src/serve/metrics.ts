@@ -11,6 +11,8 @@ import { FAILURE_REASONS, type VersionStatistics } from './statistics.ts';
 export interface MetricSources {
   readonly models: ModelRegistry;
   readonly plane: DataPlane;
+  /** Inferences at a time. */
+  readonly slots: number;
   readonly cpuBudgetCores: number;
   /** Name of the policy that decides in this process, if one does. */
   readonly policy: () => string | undefined;
@@ -249,6 +251,14 @@ export function createMetrics(sources: MetricSources): Registry {
     registers,
     collect() {
       this.set(sources.cpuBudgetCores);
+    },
+  });
+  new Gauge({
+    name: 'bonsai_slots',
+    help: 'Inferences that the server computes at a time',
+    registers,
+    collect() {
+      this.set(sources.slots);
     },
   });
   new Gauge({

@@ -13,6 +13,7 @@ import { type Review, reviewedPlane } from './cloud/reviewed-plane.ts';
 import { ServerControl } from './control/server-control.ts';
 import { ServerOverrides } from './control/server-overrides.ts';
 import { slotsOf } from './cpu-budget.ts';
+import { CpuGovernor, processMeter } from './cpu-governor.ts';
 import { DataPlane } from './data-plane.ts';
 import { NothingServedError } from './errors.ts';
 import { createGrpcServer } from './grpc/server.ts';
@@ -59,6 +60,11 @@ export interface ServerOptions {
   readonly threads?: number;
   /** CPUs that count as given, possibly a fraction. Default: as many as `cpus` names, else as there are slots. */
   readonly cpuBudgetCores?: number;
+  /**
+   * CPUs' worth of time that the whole process is held to, possibly a fraction: no inference starts while more has been
+   * used. Undefined: not held.
+   */
+  readonly cpuQuotaCores?: number;
   /** Default `largest`. */
   readonly initialVersions?: InitialVersions;
   readonly limits?: Partial<Limits>;
@@ -144,14 +150,18 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const limits: Limits = { ...DEFAULT_LIMITS, ...options.limits };
   const host = options.host ?? DEFAULT_HOST;
   const threads = options.threads ?? 1;
-  const givenCores = options.cpuBudgetCores ?? options.cpus?.length;
-  const slots = options.slots ?? slotsOf(givenCores ?? threads, threads);
+  const quotaCores = options.cpuQuotaCores;
+  const givenCores = options.cpuBudgetCores ?? quotaCores ?? options.cpus?.length;
+  // Of a quota, unlike of CPUs, the fraction can be used: by one slot more, of which all rest a little.
+  const slots =
+    options.slots ??
+    slotsOf(quotaCores === undefined ? (givenCores ?? threads) : Math.ceil(quotaCores), threads);
   const budgetCores = givenCores ?? slots * threads;
   const { adminToken } = options;
   const access = new Access(
     options.tokens ?? (adminToken === undefined ? {} : { administration: [adminToken] }),
   );
-  checkOptions(access, host, slots);
+  checkOptions(access, host, slots, quotaCores);
 
   const pinned = options.cpus === undefined ? undefined : await pinProcess(options.cpus);
   if (pinned !== undefined && 'problem' in pinned) logger.warn(pinned.problem);
@@ -168,10 +178,15 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       options.inlineBelowMs ??
       (slots === 1 ? inlineBelowDefaults.oneSlotMs : inlineBelowDefaults.manySlotsMs),
   });
+  const governor =
+    quotaCores === undefined
+      ? undefined
+      : new CpuGovernor({ quotaCores, slots, clock, meter: processMeter(() => loader.cpuMs) });
   const plane = new DataPlane({
     slots,
     limits,
     clock,
+    governor,
     onDispatchFailure: (reason) =>
       logger.error({ reason }, 'the default dispatch takes over for one decision'),
   });
@@ -212,6 +227,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const registry = createMetrics({
     models,
     plane,
+    slots,
     cpuBudgetCores: budgetCores,
     policy: () => overrides.followedBy,
   });
@@ -271,8 +287,10 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     if (options.mustServe) await checkServing(models, store.name);
     if (options.modelControl === 'poll')
       stopPolling = poll(models, initial, options.pollIntervalMs ?? DEFAULT_POLL_MS, logger);
+    governor?.restart();
     if (options.warmsPath !== false)
       await warmPath({ ...context, plane }, { clock, logger, offersGrpc: grpc !== undefined });
+    governor?.restart();
     isReady = true;
     let closing: Promise<void> | undefined;
     const close = async () => {
@@ -317,7 +335,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   }
 }
 
-function checkOptions(access: Access, host: string, slots: number): void {
+function checkOptions(access: Access, host: string, slots: number, quotaCores: number | undefined): void {
   const isLoopback = host === 'localhost' || host === '::1' || /^127\./.test(host);
   if (!isLoopback && !access.guardsAdministration) {
     throw new InvalidArgumentError(
@@ -326,6 +344,8 @@ function checkOptions(access: Access, host: string, slots: number): void {
   }
   if (!Number.isInteger(slots) || slots < 1)
     throw new InvalidArgumentError(`The server needs at least one slot, got ${slots}.`);
+  if (quotaCores !== undefined && !(quotaCores > 0 && Number.isFinite(quotaCores)))
+    throw new InvalidArgumentError(`The CPU quota should be above 0, such as 0.5, got ${quotaCores}.`);
 }
 
 /** @throws NothingServedError if no version of any task could be loaded */

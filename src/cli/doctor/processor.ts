@@ -84,8 +84,8 @@ export function checkCpuBudget(
     found,
     advice:
       budget < 1
-        ? 'Less than one CPU: whoever computes is stopped for the rest of each period, which shows as late answers. Give it a whole CPU.'
-        : 'The quota is no whole number: its fraction lies idle. Give it whole CPUs, best by affinity (cpuset).',
+        ? 'Less than one CPU: whoever computes is stopped for the rest of each period, which shows as late answers. Give it a whole CPU, or let `bonsai serve --cpu-quota`, a little below, rest between inferences.'
+        : 'The quota is no whole number: its fraction lies idle. Give it whole CPUs, best by affinity (cpuset), or name the quota to `bonsai serve --cpu-quota`, which uses the fraction.',
   };
 }
 

@@ -120,6 +120,7 @@ export function v2Server(options: V2ServerOptions): ServerAdapter {
         queued: waiting.size > 0 ? waiting : byModel(samples, 'nv_inference_pending_request_count'),
         cpuSeconds,
         cpuBudget: options.cpuBudget ?? gaugeOf(samples, 'bonsai_cpu_budget_cores') ?? 1,
+        slots: gaugeOf(samples, 'bonsai_slots'),
         memoryBytes: gaugeOf(samples, 'process_resident_memory_bytes'),
         ownPolicy: samples.find((sample) => sample.name === 'bonsai_policy_info')?.labels.policy,
       } satisfies Scrape;

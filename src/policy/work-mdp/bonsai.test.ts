@@ -11,6 +11,7 @@ import type { PolicyState } from '../policy.ts';
 import { makeFrontier, makeState, makeTask } from '../variants.fixture.ts';
 import { bonsaiDispatch, bonsaiPolicy } from './bonsai.ts';
 import { fallingBack, smallestDispatch } from './fallback.ts';
+import type { WorkPlan } from './plan.ts';
 
 /** The first four minutes of burst3: bursts by every task. */
 const MINUTES = 4;
@@ -76,6 +77,21 @@ test('a task of more weight sees more accuracy', () => {
   const uneven = run({ weights: [3, 1, 1] }).summary;
   expect(uneven.tasks[0]!.meanAccuracy).toBeGreaterThan(even.tasks[0]!.meanAccuracy + 0.02);
   expect(uneven.violationRatio).toBe(0);
+});
+
+test('a server that tells its slots is planned for by them, else by its whole CPUs', () => {
+  const task = makeTask({
+    frontier: makeFrontier([0.9, 5], [0.7, 60]),
+    demandRps: 12,
+    resident: [1, 2],
+    residencyLimit: 2,
+  });
+  const planFor = (slots?: number) => {
+    const state = makeState({ tasks: [task], cpuBudget: 1.5 });
+    return bonsaiPolicy().decide({ ...state, ...(slots !== undefined && { slots }) }).plan as WorkPlan;
+  };
+  expect(planFor(2).arrivalsPerMs).toBeCloseTo(planFor().arrivalsPerMs / 2, 9);
+  expect(planFor(1)).toEqual(planFor());
 });
 
 test('memory and plan are plain data: a copy through JSON decides the same', () => {

@@ -78,7 +78,7 @@ export function decide(
 ): Decision {
   const before = memoryOf(state.memory);
   const service = learnServiceTimes(before?.service ?? EMPTY_SERVICE_MEMORY, state.tasks);
-  const slots = Math.max(1, Math.floor(state.cpuBudget));
+  const slots = state.slots ?? Math.max(1, Math.floor(state.cpuBudget));
   const server = { slots, cpuBudget: state.cpuBudget, profiles };
   const notice = noticeOf(state.tasks, service, server, constants);
   const families = state.tasks.map((task) => believedVersions(task, service, server));
