@@ -63,3 +63,15 @@ test('a refusal says how much work is ahead', () => {
     victims: queue,
   });
 });
+
+test('what is computed together with others weighs less on those behind it, and no less on itself', () => {
+  const queue = [1, 2, 3].map(() => ({ deadlineMs: 40, serviceMs: 25, workMs: 10, weight: 1 }));
+  const behind = { deadlineMs: 60, serviceMs: 25, workMs: 10, weight: 1 };
+  expect(admit(queue, behind, { nowMs: 0, busyMs: 5 }).isAdmitted).toBe(true);
+  expect(admit(queue, behind, { nowMs: 0, busyMs: 6 })).toEqual({ isAdmitted: false, waitMs: 36 });
+  // Ahead of others it makes them late by what it adds, not by what it takes alone.
+  const urgent = { deadlineMs: 30, serviceMs: 25, workMs: 10, weight: 1 };
+  const waiting = [{ deadlineMs: 35, serviceMs: 25, workMs: 25, weight: 1 }];
+  expect(admit(waiting, urgent, { nowMs: 0, busyMs: 0 }).isAdmitted).toBe(true);
+  expect(admit(waiting, { ...urgent, workMs: 25 }, { nowMs: 0, busyMs: 0 }).isAdmitted).toBe(false);
+});

@@ -4,6 +4,11 @@ export interface Promised {
   readonly deadlineMs: number;
   /** Time of its inference by the fastest version that may answer it, as far as known. */
   readonly serviceMs: number;
+  /**
+   * What it adds to the work of a queue, where that is less than `serviceMs`: among many that wait, several are computed
+   * as one job.
+   */
+  readonly workMs?: number;
   /** Importance: under overload the least important one is given up first. */
   readonly weight: number;
 }
@@ -49,6 +54,11 @@ export function admit<T extends Promised>(
   }
 }
 
+/** What a request adds to the work of its queue. */
+export function workOf({ workMs, serviceMs }: Pick<Promised, 'workMs' | 'serviceMs'>): number {
+  return workMs ?? serviceMs;
+}
+
 /** Where a deadline belongs in the order of the queue: after all that are as urgent. */
 export function positionIn(queue: readonly Pick<Promised, 'deadlineMs'>[], deadlineMs: number): number {
   let low = 0;
@@ -84,21 +94,21 @@ function isFeasible<T extends Promised>(
   victims: ReadonlySet<T>,
 ): boolean {
   let finishMs = freeMs;
-  for (let i = 0; i < position; i++) if (!victims.has(queue[i]!)) finishMs += queue[i]!.serviceMs;
-  finishMs += item.serviceMs;
-  if (finishMs > item.deadlineMs) return false;
+  for (let i = 0; i < position; i++) if (!victims.has(queue[i]!)) finishMs += workOf(queue[i]!);
+  if (finishMs + item.serviceMs > item.deadlineMs) return false;
+  finishMs += workOf(item);
   for (let i = position; i < queue.length; i++) {
     const behind = queue[i]!;
     if (victims.has(behind)) continue;
-    finishMs += behind.serviceMs;
+    finishMs += workOf(behind);
     // What is late without the new one is not late because of it.
-    if (finishMs > behind.deadlineMs && finishMs - item.serviceMs <= behind.deadlineMs) return false;
+    if (finishMs > behind.deadlineMs && finishMs - workOf(item) <= behind.deadlineMs) return false;
   }
   return true;
 }
 
 function aheadMs(queue: readonly Promised[], position: number): number {
   let sum = 0;
-  for (let i = 0; i < position; i++) sum += queue[i]!.serviceMs;
+  for (let i = 0; i < position; i++) sum += workOf(queue[i]!);
   return sum;
 }

@@ -86,6 +86,12 @@ export const INLINE_TURN_MS = 4;
  */
 export const REFUSAL_REST_MS = 5;
 
+/**
+ * libuv accepts one connection in each turn of the event loop (since 1.45). While more come, turns are kept short for at
+ * most so long before the next inference: else the hundredth of a burst of clients would wait for a hundred inferences.
+ */
+export const ACCEPTING_MS = 8;
+
 /** Requests whose time has passed are looked for when the first of them is due, but no more often than this. */
 export const EXPIRY_SWEEP_MS = 10;
 
@@ -166,6 +172,8 @@ export class DataPlane {
   #whenIdle: (() => void) | undefined;
   #isDraining = false;
   #isRestDue = false;
+  /** A connection was accepted in this turn of the event loop, so another one may wait. */
+  #isAccepting = false;
   /** Never changes: to wait for it is to rest. */
   readonly #restCell = new Int32Array(new SharedArrayBuffer(4));
 
@@ -283,6 +291,11 @@ export class DataPlane {
     }
   }
 
+  /** To be called when a connection was accepted. */
+  noteConnection(): void {
+    this.#isAccepting = true;
+  }
+
   /** Rests once what has come by now is answered. */
   #restSoon(): void {
     // Under a quota the slots rest, and the sockets have their time.
@@ -290,6 +303,7 @@ export class DataPlane {
     this.#isRestDue = true;
     setImmediate(() => {
       this.#isRestDue = false;
+      if (this.#takeAccepting()) return;
       const untilMs = Math.min(...this.#slots.map(freeOfSocketsMs));
       const restMs = Math.min(REFUSAL_REST_MS, untilMs - this.#clock.nowMs());
       if (restMs > 1) Atomics.wait(this.#restCell, 0, 0, restMs);
@@ -306,13 +320,14 @@ export class DataPlane {
     const live = model.resolve(version);
     checkWishes(model, head, version === undefined ? undefined : live);
     const nowMs = this.#clock.nowMs();
-    const serviceMs = fastestMs(head, model, live, minAccuracy, 1);
-    const deadlineMs = this.#deadlineOf(head, nowMs, serviceMs);
     const slot = this.#leastCommitted(nowMs, version === undefined ? undefined : live);
+    const waiting = waitingOf(slot, this.#numberOf(model));
+    const { serviceMs, workMs } = fastestOf(head, model, live, minAccuracy, { rows: 1, waiting });
+    const deadlineMs = this.#deadlineOf(head, nowMs, serviceMs);
     this.#startDue(slot);
     if (this.#waiting >= this.#limits.maxQueueLength && slot.queue.leastImportant(weight) === undefined)
       throw queueFull(this.#committedMs(slot, nowMs));
-    slot.queue.check({ deadlineMs, serviceMs, weight }, nowMs, this.#begunMs(slot, nowMs));
+    slot.queue.check({ deadlineMs, serviceMs, workMs, weight }, nowMs, this.#begunMs(slot, nowMs));
   }
 
   /** To be called when versions or their lanes have changed: looks at them anew and starts whatever can start. */
@@ -360,13 +375,14 @@ export class DataPlane {
     const task = this.#numberOf(model);
     const objective = this.#objectives.get(model.name);
     const minAccuracy = relative(request.minAccuracy, model) ?? objective?.minAccuracy;
-    const serviceMs = fastestMs(request, model, live, minAccuracy, rows);
     const nowMs = this.#clock.nowMs();
+    const slot = this.#leastCommitted(nowMs, request.version === undefined ? undefined : live);
+    const waiting = waitingOf(slot, task);
+    const { serviceMs, workMs } = fastestOf(request, model, live, minAccuracy, { rows, waiting });
     const isBatchClass = request.priority === 'batch';
     const deadlineMs = isBatchClass ? Number.POSITIVE_INFINITY : this.#deadlineOf(request, nowMs, serviceMs);
     const isTrial = !isBatchClass && this.#isTrial(request, serviceMs);
     const weight = request.weight ?? objective?.weight ?? 1;
-    const slot = this.#leastCommitted(nowMs, request.version === undefined ? undefined : live);
     if (isBatchClass) this.#checkBatchClass(model, serviceMs, rows);
     this.#makeRoom(weight, slot, nowMs);
     const release = request.isCharged === true ? nothing : this.bytes.reserve(bytesOf(inputs));
@@ -381,6 +397,7 @@ export class DataPlane {
         arrivalMs: nowMs,
         deadlineMs,
         serviceMs,
+        workMs,
         minAccuracy,
         version: request.version,
         prefer: isTrial ? 'latency' : request.prefer,
@@ -483,11 +500,25 @@ export class DataPlane {
   #fillSoon(slot: Slot): void {
     if (slot.isFillDue) return;
     slot.isFillDue = true;
-    setImmediate(() => {
+    const beganMs = this.#clock.nowMs();
+    const fill = () => {
+      const nowMs = this.#clock.nowMs();
+      if (nowMs - beganMs < ACCEPTING_MS && this.#takeAccepting()) {
+        setImmediate(fill);
+        return;
+      }
       slot.isFillDue = false;
-      slot.turnStartMs = this.#clock.nowMs();
+      slot.turnStartMs = nowMs;
       this.#fill(slot);
-    });
+    };
+    setImmediate(fill);
+  }
+
+  /** Whether a connection was accepted since it was last asked. */
+  #takeAccepting(): boolean {
+    const isAccepting = this.#isAccepting;
+    this.#isAccepting = false;
+    return isAccepting;
   }
 
   /** Where the queue is full of what came together, what can start does so now. */
@@ -932,21 +963,31 @@ function canRun({ bound, task, request }: Ticket, slot: Slot): boolean {
   return slot.tasks[task]!.versions.length > 0 || !request.model.isReady;
 }
 
-/** The time by the fastest version that the client accepts. */
-function fastestMs(
+/** The time by the fastest version that the client accepts, alone and as one of many that wait. */
+function fastestOf(
   request: InferHead,
   model: ServedModel,
   asked: LiveVersion,
   minAccuracy: number | undefined,
-  rows: number,
-): number {
-  if (request.version !== undefined) return asked.serviceMs(rows);
-  let fastest = Number.POSITIVE_INFINITY;
-  for (const live of model.liveVersions) {
-    if (minAccuracy !== undefined && live.resident.accuracy < minAccuracy) continue;
-    fastest = Math.min(fastest, live.serviceMs(rows));
+  { rows, waiting }: { readonly rows: number; readonly waiting: number },
+): { readonly serviceMs: number; readonly workMs: number } {
+  const isAcceptable = ({ resident }: LiveVersion) =>
+    minAccuracy === undefined || resident.accuracy >= minAccuracy;
+  const acceptable = request.version === undefined ? model.liveVersions.filter(isAcceptable) : [];
+  let serviceMs = Number.POSITIVE_INFINITY;
+  let workMs = Number.POSITIVE_INFINITY;
+  for (const live of acceptable.length > 0 ? acceptable : [asked]) {
+    serviceMs = Math.min(serviceMs, live.serviceMs(rows));
+    workMs = Math.min(workMs, rows === 1 ? live.workMs(waiting + 1) : live.serviceMs(rows));
   }
-  return Number.isFinite(fastest) ? fastest : asked.serviceMs(rows);
+  return { serviceMs, workMs };
+}
+
+/** Requests of a task that wait for a slot. */
+function waitingOf({ queue }: Slot, task: number): number {
+  let count = 0;
+  for (const ticket of queue.items) if (ticket.task === task) count++;
+  return count;
 }
 
 /** An accuracy as the dispatch has it: over that of the task's best version, less a tolerance for rounding. */

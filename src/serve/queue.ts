@@ -1,4 +1,4 @@
-import { admit, leastImportant, type Promised, positionIn } from '../policy/admission.ts';
+import { admit, leastImportant, type Promised, positionIn, workOf } from '../policy/admission.ts';
 import { RefusedError } from './errors.ts';
 
 /**
@@ -45,13 +45,13 @@ export class DeadlineQueue<T extends Promised> {
   /** Puts in, or back, whatever the deadlines. */
   restore(item: T): void {
     this.#items.splice(positionIn(this.#items, item.deadlineMs), 0, item);
-    this.#workMs += item.serviceMs;
+    this.#workMs += workOf(item);
   }
 
   removeAt(index: number): T {
     const [item] = this.#items.splice(index, 1);
     // Sums of floating-point numbers drift; an empty queue has no work.
-    this.#workMs = this.#items.length === 0 ? 0 : this.#workMs - item!.serviceMs;
+    this.#workMs = this.#items.length === 0 ? 0 : this.#workMs - workOf(item!);
     return item!;
   }
 

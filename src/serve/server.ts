@@ -223,6 +223,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   };
   const rest = createRestServer(context);
   const grpc = options.grpcPort === undefined ? undefined : createGrpcServer(context);
+  for (const listener of [rest, grpc?.server]) listener?.on('connection', () => plane.noteConnection());
   const overrides = new ServerOverrides(models, plane);
   const registry = createMetrics({
     models,

@@ -120,9 +120,9 @@ export class QueueProgram {
     for (let i = head; i < queue.length; i++) {
       const request = queue[i]!;
       if (request.priority === 'batch') break;
-      const smallest = smallestIfAny(this.#viewOf(state, plan, request.task), request);
-      if (smallest === undefined) continue;
-      workMs += smallest.meanMs;
+      const leastMs = leastWorkMs(this.#viewOf(state, plan, request.task), request);
+      if (leastMs === undefined) continue;
+      workMs += leastMs;
       if (nowMs + workMs > request.deadlineMs) return true;
     }
     return false;
@@ -183,11 +183,11 @@ export class QueueProgram {
     for (let i = from; i < queue.length; i++) {
       const request = queue[i]!;
       if (request.priority === 'batch') break;
-      const smallest = smallestIfAny(this.#viewOf(state, plan, request.task), request);
-      if (smallest === undefined) continue;
-      workMs += smallest.meanMs;
+      const leastMs = leastWorkMs(this.#viewOf(state, plan, request.task), request);
+      if (leastMs === undefined) continue;
+      workMs += leastMs;
       roomMs = Math.min(roomMs, request.deadlineMs - nowMs - guardMs - workMs);
-      costPerMs = Math.max(costPerMs, (lateCost * request.weight) / smallest.meanMs);
+      costPerMs = Math.max(costPerMs, (lateCost * request.weight) / leastMs);
     }
     const value = this.#value;
     if (workMs === 0) {
@@ -263,8 +263,8 @@ export class QueueProgram {
     return best === undefined ? { kind: 'wait' } : { kind: 'run', index, version: best.resident.version };
   }
 
-  #viewOf({ tasks }: DispatchState, plan: WorkPlan, index: number): TaskView {
-    this.#views[index] ??= taskView(tasks[index]!, plan, index);
+  #viewOf({ tasks, queue }: DispatchState, plan: WorkPlan, index: number): TaskView {
+    this.#views[index] ??= taskView(tasks[index]!, plan, index, queue);
     return this.#views[index];
   }
 }
@@ -281,9 +281,18 @@ interface VersionView {
   readonly deviationMs: number;
   /** Largest batch that may pay; 1: none does. */
   readonly batchable: number;
+  /** Mean time of a request among those that wait now: computed together with others of its task where that pays. */
+  readonly workMs: number;
 }
 
-function taskView(task: DispatchTask, plan: WorkPlan, index: number): TaskView {
+function taskView(
+  task: DispatchTask,
+  plan: WorkPlan,
+  index: number,
+  queue: readonly QueuedRequest[],
+): TaskView {
+  let waiting = 0;
+  for (const request of queue) if (request.task === index && request.priority !== 'batch') waiting++;
   const planned =
     plan.tasks[index]?.task === task.task
       ? plan.tasks[index]
@@ -292,12 +301,16 @@ function taskView(task: DispatchTask, plan: WorkPlan, index: number): TaskView {
     versions: task.versions.map((resident): VersionView => {
       const learned = planned?.versions.find(({ version }) => version === resident.version) ?? planned;
       const shares = (resident.batchSharedRatio ?? 0) >= queueProgramDefaults.minBatchSharedRatio;
+      const ratio = learned?.ratio ?? 1;
+      const batchable = shares ? (resident.maxBatch ?? 1) : 1;
+      const batch = Math.max(1, Math.min(batchable, waiting));
       return {
         resident,
         accuracy: resident.accuracy,
-        meanMs: resident.serviceMs * (learned?.ratio ?? 1),
+        meanMs: resident.serviceMs * ratio,
         deviationMs: resident.serviceMs * (learned?.deviation ?? 0),
-        batchable: shares ? (resident.maxBatch ?? 1) : 1,
+        batchable,
+        workMs: (batchServiceMs(resident, batch) / batch) * ratio,
       };
     }),
   };
@@ -310,6 +323,15 @@ function smallestIfAny({ versions }: TaskView, request: QueuedRequest): VersionV
     if (smallest === undefined || version.meanMs < smallest.meanMs) smallest = version;
   }
   return smallest;
+}
+
+/** The least that a request among those that wait takes of the slot; undefined: no version may answer it. */
+function leastWorkMs({ versions }: TaskView, request: QueuedRequest): number | undefined {
+  let leastMs: number | undefined;
+  for (const { resident, workMs } of versions) {
+    if (accepts(request, resident) && (leastMs === undefined || workMs < leastMs)) leastMs = workMs;
+  }
+  return leastMs;
 }
 
 /** @param request one that some version of the view may answer */
