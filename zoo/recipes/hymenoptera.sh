@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains the bases of zoo/models/hymenoptera (ants and bees, 244 training images), grows the family and measures it on CPU 0. Needs the image
+# Trains the bases of a family for ants and bees (244 training images), grows it and measures it on CPU 0. Needs the image
 # folders, what cifar100-family.sh leaves (cifar100-resnet.onnx and cifar100-densenet.onnx, where the bases start from), and a ResNet-32 of others
 # for CIFAR-100 that expects normalised pixels: fine-tuned to ants and bees it is the teacher of all. Run from the project's root after `npm ci`,
 # in a repository that has mnist. Seed 1. About 40 minutes on one core of an AMD EPYC.
