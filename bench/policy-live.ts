@@ -37,7 +37,8 @@ import { CLIENT_CPU, clock, cpuSecondsOf, pinTo, say, sleep, startServer } from 
  * node dist/bench/bench/policy-live.js --trace TRACE.csv --data cifar10=cifar10:PATH --data cifar100=cifar100:PATH --data mnist=mnist:PATH
  *   [--repository DIR] [--copy NEW=OLD] [--duration 600] [--warm-up 20] [--overload 2] [--seed 1] [--json FILE] [--out DIR]
  *   [--dry: what simulator and oracle expect, without a server] [--policies trivial,bonsai] [--swing 0.5]
- * The repository is zoo/models by default. Its profiles should be of this machine (`bonsai profile DIR --task NAME --cpus 0 --again`), for they scale the demand and are what is predicted from.
+ * The repository is zoo/models by default. Its profiles should be of this machine (`bonsai profile DIR --task NAME --cpus 0
+ * --again`), for they scale the demand and are what is predicted from.
  */
 const { values: options } = parseArgs({
   options: {

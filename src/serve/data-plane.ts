@@ -20,7 +20,7 @@ import { InvalidRequestError, NotReadyError, RefusedError, WorkerLostError } fro
 import { type NamedTensor, orderedInputs, rowsOf } from './input-check.ts';
 import type { Lane, RunResult } from './lane.ts';
 import type { Limits } from './limits.ts';
-import { type LiveVersion, MAX_OVERHEAD_MS, OVERHEAD_SMOOTHING } from './live-version.ts';
+import { type LiveVersion, MAX_MERGED_ROWS, MAX_OVERHEAD_MS, OVERHEAD_SMOOTHING } from './live-version.ts';
 import { DeadlineQueue } from './queue.ts';
 import type { ServedModel } from './served-model.ts';
 import { countExecution, countFailure, countSuccess, type FailureReason } from './statistics.ts';
@@ -983,10 +983,13 @@ function fastestOf(
   return { serviceMs, workMs };
 }
 
-/** Requests of a task that wait for a slot. */
+/** Requests of a task that wait for a slot, counted as far as a joint job takes them. */
 function waitingOf({ queue }: Slot, task: number): number {
   let count = 0;
-  for (const ticket of queue.items) if (ticket.task === task) count++;
+  for (const ticket of queue.items) {
+    if (ticket.task === task) count++;
+    if (count === MAX_MERGED_ROWS) break;
+  }
   return count;
 }
 

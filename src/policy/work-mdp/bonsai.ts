@@ -5,7 +5,7 @@ import { slackFitDispatch } from '../slackfit.ts';
 import { fallingBack, smallestDispatch } from './fallback.ts';
 import { type WorkPlan, workPlanOf } from './plan.ts';
 import { QueueProgram, type QueueProgramOptions } from './queue-program.ts';
-import { decide, ProfileCache, type WorkMdpConstants, workMdpDefaults } from './slow-loop.ts';
+import { decide, VariantCache, type WorkMdpConstants, workMdpDefaults } from './slow-loop.ts';
 import { WorkSolver } from './value-function.ts';
 
 export interface BonsaiOptions extends Partial<WorkMdpConstants>, Partial<QueueProgramOptions> {
@@ -15,12 +15,12 @@ export interface BonsaiOptions extends Partial<WorkMdpConstants>, Partial<QueueP
 export function bonsaiPolicy(options: BonsaiOptions = {}): Policy {
   const constants = { ...workMdpDefaults, ...options };
   const solver = new WorkSolver();
-  const profiles = new ProfileCache(options.fingerprint);
+  const variants = new VariantCache(options.fingerprint);
   return {
     name: 'bonsai',
     metric: 'inverseThroughput',
     periodMs: constants.periodMs,
-    decide: (state) => decide(state, constants, solver, profiles),
+    decide: (state) => decide(state, constants, solver, variants),
     dispatch: bonsaiDispatch(options),
   };
 }

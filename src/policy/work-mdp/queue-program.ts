@@ -291,8 +291,11 @@ function taskView(
   index: number,
   queue: readonly QueuedRequest[],
 ): TaskView {
+  const largest = task.versions.reduce((most, { maxBatch = 1 }) => Math.max(most, maxBatch), 1);
   let waiting = 0;
-  for (const request of queue) if (request.task === index && request.priority !== 'batch') waiting++;
+  for (let i = 0; i < queue.length && waiting < largest; i++) {
+    if (queue[i]!.task === index && queue[i]!.priority !== 'batch') waiting++;
+  }
   const planned =
     plan.tasks[index]?.task === task.task
       ? plan.tasks[index]

@@ -74,12 +74,12 @@ export function decide(
   state: PolicyState,
   constants: WorkMdpConstants,
   solver: WorkSolver,
-  profiles: ProfileCache,
+  variants: VariantCache,
 ): Decision {
   const before = memoryOf(state.memory);
   const service = learnServiceTimes(before?.service ?? EMPTY_SERVICE_MEMORY, state.tasks);
   const slots = state.slots ?? Math.max(1, Math.floor(state.cpuBudget));
-  const server = { slots, cpuBudget: state.cpuBudget, profiles };
+  const server = { slots, cpuBudget: state.cpuBudget, variants };
   const notice = noticeOf(state.tasks, service, server, constants);
   const families = state.tasks.map((task) => believedVersions(task, service, server));
   const troubledUntilMs = troubleOf(state, constants, families, slots, before);
@@ -141,23 +141,23 @@ export function decide(
 }
 
 /**
- * The profile of each variant for a target. Variants do not change, so what was found once is kept; a decision of fifty
- * tasks asks for six hundred.
+ * What was found out about each variant for a target: its profile, and what is believed of it. Variants do not change, so
+ * it is kept; a decision of fifty tasks asks for six hundred.
  */
-export class ProfileCache {
+export class VariantCache {
   readonly #fingerprint: string | undefined;
-  readonly #found = new WeakMap<Variant, Profile | null>();
+  readonly #profiles = new WeakMap<Variant, Profile | null>();
   readonly #believed = new WeakMap<Variant, BelievedVersion>();
 
   constructor(fingerprint?: string) {
     this.#fingerprint = fingerprint;
   }
 
-  get(variant: Variant): Profile | undefined {
-    let profile = this.#found.get(variant);
+  profile(variant: Variant): Profile | undefined {
+    let profile = this.#profiles.get(variant);
     if (profile === undefined) {
       profile = profileOf(variant, this.#fingerprint) ?? null;
-      this.#found.set(variant, profile);
+      this.#profiles.set(variant, profile);
     }
     return profile ?? undefined;
   }
@@ -186,7 +186,7 @@ function isAsBelieved(before: BelievedVersion, now: BelievedVersion): boolean {
 interface Server {
   readonly slots: number;
   readonly cpuBudget: number;
-  readonly profiles: ProfileCache;
+  readonly variants: VariantCache;
 }
 
 /** Which versions of a task a problem may use: indices into `BelievedTask.versions`. */
@@ -251,9 +251,9 @@ function believedVersions(task: TaskState, service: ServiceMemory, server: Serve
       deviationMs: told * deviation,
       ratio,
       deviation,
-      loadMs: server.profiles.get(variant)?.loadMs,
+      loadMs: server.variants.profile(variant)?.loadMs,
     };
-    believed.push(server.profiles.believed(variant, now));
+    believed.push(server.variants.believed(variant, now));
   }
   return believed;
 }
@@ -288,8 +288,8 @@ function noticeOf(
 }
 
 /** Time of one inference on one of the server's slots by the profile, whose throughput used all CPUs of its target. */
-function slotServiceMs(variant: Variant, { slots, cpuBudget, profiles }: Server): number | undefined {
-  const profile = profiles.get(variant);
+function slotServiceMs(variant: Variant, { slots, cpuBudget, variants }: Server): number | undefined {
+  const profile = variants.profile(variant);
   if (profile === undefined || !(profile.throughputRps.median > 0)) return undefined;
   return ((1000 * profile.target.cpus) / profile.throughputRps.median) * (slots / cpuBudget);
 }
