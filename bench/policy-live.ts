@@ -34,10 +34,10 @@ import { CLIENT_CPU, clock, cpuSecondsOf, pinTo, say, sleep, startServer } from 
  * accurate versions would need twice the CPU; each policy by `bonsai serve --policy` on the same arrivals, with real
  * images. Beside each figure stands its bar; what was recorded is given to the oracle and to the simulator. Run:
  * npm run build && npx tsc -p tsconfig.json --noEmit false --outDir dist/bench
- * node dist/bench/bench/policy-live.js --trace TRACE.csv --data cifar10=cifar10:PATH --data cifar100=cifar100:PATH --data mnist=mnist:PATH
+ * node dist/bench/bench/policy-live.js --trace TRACE.csv --data cifar10=cifar10:PATH --data cifar100=cifar100:PATH --data hymenoptera=images:PATH,size=48
  *   [--repository DIR] [--copy NEW=OLD] [--duration 600] [--warm-up 20] [--overload 2] [--seed 1] [--json FILE] [--out DIR]
  *   [--dry: what simulator and oracle expect, without a server] [--policies trivial,bonsai] [--swing 0.5]
- * The repository is zoo/models by default. Its profiles should be of this machine (`bonsai profile DIR --task NAME --cpus 0
+ * Those tasks of the repository (zoo/models by default) are asked that `--data` names. Its profiles should be of this machine (`bonsai profile DIR --task NAME --cpus 0
  * --again`), for they scale the demand and are what is predicted from.
  */
 const { values: options } = parseArgs({
@@ -140,7 +140,9 @@ async function prepare(root: string): Promise<LiveTask[]> {
   const source = options.repository!;
   const specs = new Map(options.data!.map((text) => pair(text)));
   const copies = (options.copy ?? []).map((text) => pair(text));
-  const names = await listTasks(source);
+  const names = (await listTasks(source)).filter((name) => specs.has(name));
+  if (names.length === 0)
+    throw new Error(`--data TASK=SPEC names the tasks of ${source} to ask, and their images`);
   const wanted: (readonly [name: string, of: string])[] = [
     ...names.map((name) => [name, name] as const),
     ...copies,
@@ -160,7 +162,8 @@ async function prepare(root: string): Promise<LiveTask[]> {
     );
     await writeTask(root, manifest, models);
     const spec = specs.get(of);
-    if (spec === undefined) throw new Error(`--data ${of}=SPEC says where the images of ${of} are`);
+    if (spec === undefined)
+      throw new Error(`--data ${of}=SPEC says where the images of ${of}, which is copied, are`);
     if (!inputs.has(of)) {
       const dataset = await dataModule(spec).load({ seed, signal: context.signal });
       inputs.set(of, await labelledInputs(dataset, dataset.test, manifest));

@@ -27,6 +27,7 @@ import { addCloudOptions, type CloudOptions, openCloudSide } from './cloud-optio
 import { processContext } from './context.ts';
 import { checkCpuQuota, checkCpus } from './cpus.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
+
 import { stderrLogger } from './logger.ts';
 import { noticeWebhookOption, webhookOf } from './notices.ts';
 import { openRepository } from './open-repository.ts';
@@ -49,6 +50,7 @@ import {
 import type { ReadyLine } from './server-process.ts';
 import { suggest, wholeNames } from './suggestions.ts';
 import { readTaskObjectives } from './task-objectives.ts';
+import { adaptV8 } from './v8-settings.ts';
 
 interface ServeOptions extends SafetyOptions, CacheOptions, CloudOptions {
   readonly host: string;
@@ -256,6 +258,7 @@ SIGTERM or Ctrl-C drains: requests taken in are answered, then the server ends.
 ${EXIT_CODE_HELP}`,
     )
     .action(async (repository: string, options: ServeOptions, self: Command) => {
+      adaptV8();
       const context = processContext(options);
       const logger = stderrLogger(options.logLevel);
       if (options.cpus !== undefined) checkCpus(options.cpus);

@@ -16,11 +16,13 @@ import { leastCommitted, type Place } from '../policy/routing.ts';
 import { ByteBudget } from './byte-budget.ts';
 import type { CpuGovernor } from './cpu-governor.ts';
 import { BATCH_CLASS_SLO_RATIO, defaultDispatch, type SharesPlan } from './default-dispatch.ts';
+import { countOf, endedBell, sleepUntilRung } from './ended-bell.ts';
 import { InvalidRequestError, NotReadyError, RefusedError, WorkerLostError } from './errors.ts';
 import { type NamedTensor, orderedInputs, rowsOf } from './input-check.ts';
 import type { Lane, RunResult } from './lane.ts';
 import type { Limits } from './limits.ts';
 import { type LiveVersion, MAX_MERGED_ROWS, MAX_OVERHEAD_MS, OVERHEAD_SMOOTHING } from './live-version.ts';
+import { Pressure } from './pressure.ts';
 import { DeadlineQueue } from './queue.ts';
 import type { ServedModel } from './served-model.ts';
 import { countExecution, countFailure, countSuccess, type FailureReason } from './statistics.ts';
@@ -91,6 +93,12 @@ export const REFUSAL_REST_MS = 5;
  * most so long before the next inference: else the hundredth of a burst of clients would wait for a hundred inferences.
  */
 export const ACCEPTING_MS = 8;
+
+/**
+ * It does not rest until no connection has come for so long: clients that come together find each other's requests before
+ * theirs, and what a rest adds to that no deadline knows of, since the time of a request counts from when it is read.
+ */
+export const REST_AFTER_CONNECTIONS_MS = 100;
 
 /** Requests whose time has passed are looked for when the first of them is due, but no more often than this. */
 export const EXPIRY_SWEEP_MS = 10;
@@ -166,6 +174,7 @@ export class DataPlane {
   #objectives: ReadonlyMap<string, TaskObjective> = new Map();
   /** What a request costs its slot beside the inference: sockets, decoding, choosing, answering. */
   #overheadMs = 0;
+  readonly #pressure = new Pressure();
   /** How much longer inferences take than when their versions were warmed, over all that are computed. */
   #slowdown = 1;
   #waiting = 0;
@@ -174,8 +183,7 @@ export class DataPlane {
   #isRestDue = false;
   /** A connection was accepted in this turn of the event loop, so another one may wait. */
   #isAccepting = false;
-  /** Never changes: to wait for it is to rest. */
-  readonly #restCell = new Int32Array(new SharedArrayBuffer(4));
+  #lastConnectionMs = Number.NEGATIVE_INFINITY;
 
   constructor(options: {
     readonly slots: number;
@@ -294,6 +302,7 @@ export class DataPlane {
   /** To be called when a connection was accepted. */
   noteConnection(): void {
     this.#isAccepting = true;
+    this.#lastConnectionMs = this.#clock.nowMs();
   }
 
   /** Rests once what has come by now is answered. */
@@ -303,10 +312,9 @@ export class DataPlane {
     this.#isRestDue = true;
     setImmediate(() => {
       this.#isRestDue = false;
-      if (this.#takeAccepting()) return;
-      const untilMs = Math.min(...this.#slots.map(freeOfSocketsMs));
-      const restMs = Math.min(REFUSAL_REST_MS, untilMs - this.#clock.nowMs());
-      if (restMs > 1) Atomics.wait(this.#restCell, 0, 0, restMs);
+      if (this.#clock.nowMs() - this.#lastConnectionMs < REST_AFTER_CONNECTIONS_MS) return;
+      const rung = countOf(endedBell);
+      if (this.#slots.every(leavesSockets)) sleepUntilRung(endedBell, rung, REFUSAL_REST_MS);
     });
   }
 
@@ -706,10 +714,17 @@ export class DataPlane {
     slot.lastEndMs = slot.busy > 0 || slot.queue.length > 0 ? nowMs : undefined;
   }
 
+  #learnPressure(live: LiveVersion, rows: number, computeMs: number): void {
+    if (live.slowdown === undefined) return;
+    if (!this.#pressure.learn(live.computeMs(rows), computeMs)) return;
+    for (const model of this.#models) for (const other of model.liveVersions) this.#setCosts(other);
+  }
+
   /** Tells a version what requests cost beside computing: overhead, and the rests that a quota asks for. */
   #setCosts(live: LiveVersion): void {
     const overheadPace = this.#governor?.overheadPace ?? 1;
-    live.setOverhead(overheadPace * this.#overheadMs, this.#governor?.paceOf(live.threads));
+    const pace = this.#pressure.margin * (this.#governor?.paceOf(live.threads) ?? 1);
+    live.setOverhead(overheadPace * this.#overheadMs, pace);
   }
 
   /** Work that a slot has begun, from now on, or the rest that it has to take. */
@@ -736,6 +751,7 @@ export class DataPlane {
     const nowMs = this.#clock.nowMs();
     const epochMs = this.#clock.epochMs();
     const { computeMs } = result;
+    this.#learnPressure(live, rows, computeMs);
     live.observe(rows, computeMs);
     this.#setCosts(live);
     this.#slowdown += OVERHEAD_SMOOTHING * ((live.slowdown ?? this.#slowdown) - this.#slowdown);
@@ -946,8 +962,9 @@ const IDLE_GRACE_MS = 1;
 const nothing = () => undefined;
 
 /** Until when a slot computes without the thread that has the sockets. */
-function freeOfSocketsMs({ busy, busyUntilMs, lane }: Slot): number {
-  return busy === 0 || lane?.isInline === true ? 0 : busyUntilMs;
+/** It computes in a thread of its own, and nothing that has ended there waits to be looked at. */
+function leavesSockets({ busy, lane }: Slot): boolean {
+  return busy > 0 && lane?.isInline === false && !lane.hasAnswer;
 }
 
 function versionOf(model: ServedModel, version: number): LiveVersion | undefined {

@@ -33,5 +33,5 @@ if (parentPort !== null) {
   const isLowPriority = workerData.lowPriority === true && lowerPriority(threadId);
   parentPort.postMessage({ kind: 'started', threadId, isLowPriority } satisfies FromWorker);
   const { answerRequests } = await import('./inference-worker.ts');
-  await answerRequests(parentPort);
+  await answerRequests(parentPort, workerData.endedBell);
 }

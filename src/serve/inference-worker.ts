@@ -8,6 +8,7 @@ import { elementCount, floatsOf, isNumeric, type Tensor } from '../base/tensor.t
 import { type PreparedRun, PreparedSession } from '../engine/prepared-session.ts';
 import { checkDigest } from '../repository/digest.ts';
 import type { TensorSpec } from '../repository/types.ts';
+import { type EndedBell, ring } from './ended-bell.ts';
 import { PreparedRuns, WARMUP_RUNS } from './prepared-runs.ts';
 import {
   CARRIAGE,
@@ -34,12 +35,12 @@ import type {
  * What an inference thread does: it waits for one network to load, warms it, and then answers requests from its ring
  * until it is told to stop. A thread reads its own clock: nobody can hand it one.
  */
-export async function answerRequests(port: MessagePort): Promise<void> {
+export async function answerRequests(port: MessagePort, bell: EndedBell): Promise<void> {
   const command = await new Promise<ToWorker>((resolve) => {
     port.once('message', resolve);
     port.postMessage({ kind: 'booted' } satisfies FromWorker);
   });
-  if (command.kind === 'load') await serve(port, command);
+  if (command.kind === 'load') await serve(port, command, bell);
   port.close();
 }
 
@@ -58,7 +59,7 @@ export const BATCH_PROBE_MAX_MS = 20;
 /** Larger files are not opened a second time for batches: twice their memory would be needed for a while. */
 export const MAX_REOPENED_BYTES = 16 * 1024 * 1024;
 
-async function serve(port: MessagePort, command: LoadCommand): Promise<void> {
+async function serve(port: MessagePort, command: LoadCommand, bell: EndedBell): Promise<void> {
   let session: PreparedSession;
   let report: LoadReport;
   try {
@@ -92,7 +93,7 @@ async function serve(port: MessagePort, command: LoadCommand): Promise<void> {
     return;
   }
   port.postMessage({ kind: 'loaded', report } satisfies FromWorker);
-  await answerUntilStopped(port, command.port, session, report);
+  await answerUntilStopped({ port, parcels: command.port, bell }, session, report);
   await session.release();
   command.port?.close();
 }
@@ -167,9 +168,15 @@ function checkedModel({ modelPath, digest, isOptimized }: LoadCommand): string |
   return bytes;
 }
 
+/** Ways to the socket thread. */
+interface Wires {
+  readonly port: MessagePort;
+  readonly parcels: MessagePort | undefined;
+  readonly bell: EndedBell;
+}
+
 async function answerUntilStopped(
-  port: MessagePort,
-  parcels: MessagePort | undefined,
+  { port, parcels, bell }: Wires,
   session: PreparedSession,
   report: LoadReport,
 ): Promise<void> {
@@ -205,6 +212,7 @@ async function answerUntilStopped(
     Atomics.store(control, CONTROL.completed, sequence + 1);
     // The socket thread clears the doorbell before it reads `completed`, so an answer is never overlooked.
     if (Atomics.exchange(control, CONTROL.doorbell, 1) === 0) port.postMessage(0 satisfies FromWorker);
+    ring(bell);
   }
 }
 

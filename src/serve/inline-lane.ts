@@ -17,6 +17,7 @@ export const MAX_INLINE_BYTES = 4 * 1024 * 1024;
  */
 export class InlineLane implements Lane {
   readonly isInline = true;
+  readonly hasAnswer = false;
   readonly #session: PreparedSession;
   readonly #clock: Clock;
   readonly #runs: PreparedRuns;

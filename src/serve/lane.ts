@@ -11,6 +11,8 @@ export interface RunResult {
 export interface Lane {
   /** It computes in the thread that has the sockets. */
   readonly isInline: boolean;
+  /** An answer is there that nobody has taken yet. */
+  readonly hasAnswer: boolean;
   /** It ended without having been closed, and runs nothing any more. */
   readonly isLost: boolean;
   /** Called once when that happens. */

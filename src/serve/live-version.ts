@@ -5,6 +5,7 @@ import type { StoredVersion } from '../repository/store.ts';
 import type { TensorSpec } from '../repository/types.ts';
 import type { Lane } from './lane.ts';
 import type { LoadedNetwork, Loader } from './loader.ts';
+import { MAX_SURPRISE } from './pressure.ts';
 import { newStatistics, type VersionStatistics } from './statistics.ts';
 
 /** Threads of one version that may be lost in a row, without an answer in between, before the version is given up. */
@@ -18,9 +19,6 @@ export const OVERHEAD_SMOOTHING = 0.02;
 
 /** A pause longer than this is none of the request's making. */
 export const MAX_OVERHEAD_MS = 20;
-
-/** An inference that takes so many times what was expected was held up by something else: it counts as this at most. */
-export const MAX_SURPRISE = 3;
 
 /** Share by which what is expected of a version that was not used for a second nears what the others suggest. */
 export const UNUSED_RELAXATION = 0.1;
@@ -188,13 +186,14 @@ export class LiveVersion {
     return this.stored.variant?.accuracy.test;
   }
 
+  /** Expected time of an inference over so many examples, where nothing else presses on the CPUs. */
+  computeMs(rows: number): number {
+    return batchServiceMs({ serviceMs: this.#computeMs, batchSharedRatio: this.#expectedSharedRatio }, rows);
+  }
+
   /** Expected time of a request of so many examples, from its dispatch until the next one can begin. */
   serviceMs(rows = 1): number {
-    const computing = {
-      serviceMs: this.#pace * this.#computeMs,
-      batchSharedRatio: this.#expectedSharedRatio,
-    };
-    return batchServiceMs(computing, rows) + this.#overheadMs;
+    return this.#pace * this.computeMs(rows) + this.#overheadMs;
   }
 
   /**
@@ -209,7 +208,8 @@ export class LiveVersion {
 
   /**
    * What a request costs its slot beside the inference, as measured over all versions.
-   * @param pace how many times as long as it computes an inference holds its slot, >= 1; 1 without a CPU quota
+   * @param pace how many times as long as an inference is expected to compute it holds its slot, >= 1: rests under a CPU
+   *   quota, and what else presses on the CPUs
    */
   setOverhead(overheadMs: number, pace = 1): void {
     this.#overheadMs = overheadMs;

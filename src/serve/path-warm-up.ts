@@ -5,6 +5,7 @@ import { messageOf } from '../base/errors.ts';
 import { isNumeric } from '../base/tensor.ts';
 import type { TensorSpec } from '../repository/types.ts';
 import type { DataPlane, RequestPlane } from './data-plane.ts';
+import { RefusedError } from './errors.ts';
 import { warmGrpc } from './grpc/path-warm-up.ts';
 import type { GrpcContext } from './grpc/server.ts';
 import type { LiveVersion } from './live-version.ts';
@@ -24,6 +25,12 @@ export interface WarmTarget {
  * it must not delay a start by more than that is worth.
  */
 export const PATH_WARM_UP_MS = 100;
+
+/**
+ * As much for refusals. Overload begins at once, and its first second is when answers come late: what refused at once took ten
+ * times as long as later, of the CPU that the inferences needed.
+ */
+export const REFUSAL_WARM_UP_MS = 80;
 
 /** Slower networks would fill the time with inferences. */
 export const MAX_WARM_SERVICE_MS = 10;
@@ -47,14 +54,33 @@ export async function warmPath(
     access: new Access({ inference: [token] }),
     isReady: () => true,
   };
-  for (const warm of offersGrpc ? [warmRest, warmGrpc] : [warmRest]) {
-    const untilMs = clock.nowMs() + PATH_WARM_UP_MS;
-    try {
-      await warm(own, target, token, () => clock.nowMs() < untilMs);
-    } catch (thrown) {
-      logger.warn({ reason: messageOf(thrown) }, 'the first requests will be slow: warming up failed');
+  const warmFor = async (
+    durationMs: number,
+    warm: typeof warmRest | typeof warmGrpc,
+    plane: RequestPlane,
+  ) => {
+    const untilMs = clock.nowMs() + durationMs;
+    await warm({ ...own, plane }, target, token, () => clock.nowMs() < untilMs);
+  };
+  try {
+    for (const warm of offersGrpc ? [warmRest, warmGrpc] : [warmRest]) {
+      await warmFor(PATH_WARM_UP_MS, warm, own.plane);
+      await warmFor(REFUSAL_WARM_UP_MS, warm, refusing(own.plane));
     }
+  } catch (thrown) {
+    logger.warn({ reason: messageOf(thrown) }, 'the first requests will be slow: warming up failed');
   }
+}
+
+/** As under overload. */
+function refusing(plane: RequestPlane): RequestPlane {
+  return {
+    ...plane,
+    hasWaiting: true,
+    checkAdmission: () => {
+      throw new RefusedError('queue_full', 'Only for warming up.', 1);
+    },
+  };
 }
 
 /** The same queue and slots, but without a trace in the statistics. */

@@ -4,6 +4,7 @@ import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from '
 import { BonsaiError } from '../base/errors.ts';
 import type { Tensor } from '../base/tensor.ts';
 import { workerUrl } from '../base/worker-url.ts';
+import { endedBell } from './ended-bell.ts';
 import { WorkerLostError } from './errors.ts';
 import { joined, type Lane, type RunResult } from './lane.ts';
 import { CARRIAGE, CONTROL, putMerged, RING_SLOTS, type RingView, takeTensors, viewOf } from './ring.ts';
@@ -57,7 +58,7 @@ export class WorkerHandle implements Lane {
 
   private constructor(lowPriority: boolean) {
     this.#worker = new Worker(workerUrl(import.meta.url, 'inference-thread'), {
-      workerData: { lowPriority },
+      workerData: { lowPriority, endedBell },
       name: 'bonsai-inference',
     });
     this.#worker.on('message', (message: FromWorker) => {
@@ -82,6 +83,12 @@ export class WorkerHandle implements Lane {
   hurry(): void {
     this.#isHurried = true;
     this.raisePriority();
+  }
+
+  get hasAnswer(): boolean {
+    return (
+      this.#view !== undefined && Atomics.load(this.#view.control, CONTROL.completed) !== this.#completed
+    );
   }
 
   get isLowPriority(): boolean {

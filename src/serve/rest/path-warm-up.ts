@@ -6,6 +6,9 @@ import { datatypeOf } from '../datatypes.ts';
 import type { WarmTarget } from '../path-warm-up.ts';
 import { createRestServer, type RestContext } from './server.ts';
 
+/** One request of so many comes on a connection of its own, so that letting connections in is warmed as well. */
+const NEW_CONNECTION_EVERY = 4;
+
 /** Sends requests through a REST server of its own until it is told to stop. @throws what the connection fails with */
 export async function warmRest(
   context: RestContext,
@@ -21,11 +24,17 @@ export async function warmRest(
   const agent = new Agent({ keepAlive: true });
   const { port } = server.address() as AddressInfo; // It listens on TCP.
   const { body, jsonLength } = binaryRequest(target);
-  const once = () =>
+  const once = (connection: Agent | false) =>
     new Promise<void>((resolve, reject) => {
       const sent = request(
         {
-          ...{ agent, port, host: '127.0.0.1', method: 'POST', path: `/v2/models/${target.model}/infer` },
+          ...{
+            agent: connection,
+            port,
+            host: '127.0.0.1',
+            method: 'POST',
+            path: `/v2/models/${target.model}/infer`,
+          },
           headers: {
             Authorization: `Bearer ${token}`,
             'Content-Length': body.byteLength,
@@ -38,7 +47,7 @@ export async function warmRest(
       sent.end(body);
     });
   try {
-    while (mayGoOn()) await once();
+    for (let i = 0; mayGoOn(); i++) await once(i % NEW_CONNECTION_EVERY === 0 ? false : agent);
   } finally {
     agent.destroy();
     await new Promise((resolve) => server.close(resolve));
