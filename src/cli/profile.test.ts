@@ -14,7 +14,8 @@ import { GraphBuilder, modelOf } from '../graph/build.ts';
 import { writeModel } from '../graph/onnx/write.ts';
 import { whileContested } from '../load/contest.ts';
 import { digestOf } from '../repository/digest.ts';
-import { readManifest, updateProfiles, writeTask } from '../repository/store.ts';
+import { updateProfiles } from '../repository/profiles.ts';
+import { readManifest, writeTask } from '../repository/store.ts';
 import {
   MANIFEST_SCHEMA_VERSION,
   type Profile,

@@ -12,7 +12,8 @@ import {
 } from '../port/profile/profile-parts.ts';
 import { keptShare } from '../port/profile/relative-throughput.ts';
 import { repeatDefaults } from '../port/profile/throughput.ts';
-import { listTasks, modelPathOf, readManifest, readTask, updateProfiles } from '../repository/store.ts';
+import { updateProfiles } from '../repository/profiles.ts';
+import { listTasks, modelPathOf, readManifest, readTask } from '../repository/store.ts';
 import type { ContestedThroughput, Profile, TaskManifest, Variant } from '../repository/types.ts';
 import { type Context, interruptible, processContext } from './context.ts';
 import { checkCpus } from './cpus.ts';

@@ -5,13 +5,13 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { digestOf } from './digest.ts';
 import { DIGEST_FIELD } from './manifest.ts';
 import { isTaskName } from './names.ts';
+import { updateProfiles } from './profiles.ts';
 import {
   listFolders,
   listTasks,
   modelPathOf,
   readManifest,
   readTask,
-  updateProfiles,
   verifyVariant,
   writeTask,
 } from './store.ts';

@@ -3,12 +3,12 @@ import { dirname, join } from 'node:path';
 import { BonsaiError, InvalidArgumentError, messageOf, systemCodeOf } from '../base/errors.ts';
 import { linkAtomically, writeAtomically } from './atomic.ts';
 import { checkDigest, digestOf } from './digest.ts';
-import { CorruptRepositoryError, ModelNotFoundError, VersionNotFoundError } from './errors.ts';
+import { CorruptRepositoryError, ModelNotFoundError } from './errors.ts';
 import { manifestText, type ParsedManifest, parseManifest } from './manifest.ts';
 import type { Warmup } from './model-config.ts';
 import { checkTaskName, checkVersion, isTaskName, parseVersion } from './names.ts';
 import { LABELS_FILE, tritonConfigOf } from './triton-config.ts';
-import type { Profile, TaskManifest, Variant } from './types.ts';
+import type { TaskManifest, Variant } from './types.ts';
 
 /** A task as it lies in the repository. */
 export interface StoredTask {
@@ -280,29 +280,6 @@ async function readManifestFile(root: string, task: string): Promise<ParsedManif
   return parsed;
 }
 
-/** Replaces or adds profiles, by version; the networks are left alone. @returns the manifest as written */
-export async function updateProfiles(
-  root: string,
-  task: string,
-  profiles: ReadonlyMap<number, Profile>,
-): Promise<TaskManifest> {
-  const manifest = await readManifest(root, task);
-  const known = manifest.variants.map((variant) => variant.version);
-  for (const version of profiles.keys()) {
-    if (!known.includes(version)) throw new VersionNotFoundError(task, version, known);
-  }
-  const updated: TaskManifest = {
-    ...manifest,
-    variants: manifest.variants.map((variant) => {
-      const profile = profiles.get(variant.version);
-      if (profile === undefined) return variant;
-      return { ...variant, profiles: { ...variant.profiles, [profile.target.fingerprint]: profile } };
-    }),
-  };
-  await writeAtomically(join(root, task, MANIFEST_FILE), manifestText(updated));
-  return updated;
-}
-
 /**
  * Reads a variant's network and checks that it is the one the manifest means.
  * @returns the bytes of `model.onnx`
@@ -312,6 +289,11 @@ export async function verifyVariant(root: string, task: string, variant: Variant
   const bytes = await readModel(modelPathOf(root, task, variant.version), task, variant.version);
   checkDigest(bytes, variant.digest, modelPathOf(root, task, variant.version));
   return bytes;
+}
+
+/** Where a task's description lies. */
+export function manifestPathOf(root: string, task: string): string {
+  return join(root, checkTaskName(task), MANIFEST_FILE);
 }
 
 /** Where a version's network lies. Checks both parts, so no name can lead out of the repository. */

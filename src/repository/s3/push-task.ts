@@ -1,18 +1,24 @@
 import { InvalidArgumentError } from '../../base/errors.ts';
-import { DIGEST_FIELD, manifestText } from '../manifest.ts';
+import { manifestText, parseManifest } from '../manifest.ts';
+import { withNewerProfiles } from '../profiles.ts';
 import { descriptionFiles, readTask, verifyVariant } from '../store.ts';
 import type { TaskManifest } from '../types.ts';
-import { withClaim } from './claim.ts';
 import { manifestKey, networkKey, networksPrefix, tritonKey, tritonNetworkKey } from './layout.ts';
 import type { ObjectStore, ReadObject } from './object-store.ts';
+import { type Patience, patiently } from './patience.ts';
+import { isText, publishManifest, readPublished, textOf } from './publish-manifest.ts';
 import { s3Text } from './s3-url.ts';
-import { StoreError } from './store-error.ts';
 
 export interface PushOptions {
   /** Also puts copies where Triton looks for them; the store makes them. */
   readonly hasTritonLayout?: boolean;
   /** Removes networks that the new family does not name, once they are older than `UNUSED_GRACE_MS`. */
   readonly removesUnused?: boolean;
+  /**
+   * Given: profiles that the bucket has of the same networks stay where they are newer or of another target, also those
+   * that come while this push is under way. By default the folder's description replaces that of the bucket.
+   */
+  readonly keepsProfiles?: Patience;
   /** Milliseconds since the Unix epoch; for what is old. */
   readonly nowMs: number;
   readonly signal?: AbortSignal;
@@ -52,8 +58,7 @@ export async function pushTask(
       `${task} has no bonsai.json, so its networks have no digests to publish them under. Only tasks that Bonsai made can be pushed.`,
     );
   if (problems.length > 0) throw problems[0]!.error;
-  const text = manifestText(manifest);
-  const before = asRead(await store.read(manifestKey(task), { signal }));
+  const before = await readPublished(store, task, signal);
   let uploadedNetworks = 0;
   let uploadedBytes = 0;
   for (const variant of manifest.variants) {
@@ -65,11 +70,7 @@ export async function pushTask(
     uploadedNetworks++;
     uploadedBytes += variant.sizeBytes;
   }
-  const isNew = !isSame(before, text);
-  if (isNew) {
-    onStep(`${task}: publishing ${manifest.variants.length} versions`);
-    await publish(store, task, text, before, signal);
-  }
+  const isNew = await publish(store, manifest, before, options);
   if (options.hasTritonLayout) await copyForTriton(store, manifest, signal);
   return {
     task,
@@ -80,63 +81,54 @@ export async function pushTask(
   };
 }
 
-type Before = ReadObject | undefined;
-
+/** @returns whether the bucket had another description */
 async function publish(
   store: ObjectStore,
+  manifest: TaskManifest,
+  before: ReadObject | undefined,
+  { keepsProfiles, signal, onStep }: PushOptions,
+): Promise<boolean> {
+  const { task } = manifest;
+  const publishOver = async (there: ReadObject | undefined, text: string) => {
+    if (isText(there, text)) return false;
+    onStep?.(`${task}: publishing ${manifest.variants.length} versions`);
+    await publishManifest(store, task, text, there, signal);
+    return true;
+  };
+  if (keepsProfiles === undefined) return publishOver(before, manifestText(manifest));
+  const family = familyIn(store, task, before);
+  const outcome = await patiently(async () => {
+    const now = await readPublished(store, task, signal);
+    // Somebody who measured is no rival; somebody who published another family is.
+    if (familyIn(store, task, now) !== family) return 'rival';
+    const theirs = manifestIn(store, task, now);
+    const whole = theirs === undefined ? manifest : withNewerProfiles(manifest, theirs);
+    return publishOver(now, manifestText(whole));
+  }, keepsProfiles);
+  if (outcome !== 'rival') return outcome;
+  await publishManifest(store, task, manifestText(manifest), before, signal); // Is refused, and says by whom.
+  return true;
+}
+
+/** The digests of a family's networks as a text that compares; undefined where there is none. */
+function familyIn(store: ObjectStore, task: string, published: ReadObject | undefined): string | undefined {
+  return manifestIn(store, task, published)
+    ?.variants.map(({ digest }) => digest)
+    .join();
+}
+
+/** Undefined also for one that is damaged, which is to be replaced. */
+function manifestIn(
+  store: ObjectStore,
   task: string,
-  text: string,
-  before: Before,
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  const key = manifestKey(task);
-  const bytes = new TextEncoder().encode(text);
-  await withClaim(
-    store,
-    task,
-    signal,
-    async () => {
-      try {
-        await store.write(key, bytes, {
-          condition: before === undefined ? 'absent' : { etag: before.etag },
-          signal,
-        });
-      } catch (thrown) {
-        if (!(thrown instanceof StoreError) || thrown.problem !== 'conflict') throw thrown;
-        const now = asRead(await store.read(key, { signal }));
-        // The answer to a write that happened may be lost; its repetition then finds what it wrote itself.
-        if (isSame(now, text)) return;
-        throw new StoreError('conflict', conflictText(store, key, now), { cause: thrown });
-      }
-    },
-    async () => {
-      // Without conditions of the store's, the claim keeps others away, and this comparison those that came before it.
-      const now = asRead(await store.read(key, { signal }));
-      if (now?.etag !== before?.etag) throw new StoreError('conflict', conflictText(store, key, now));
-    },
-  );
-}
-
-function conflictText(store: ObjectStore, key: string, now: Before): string {
-  const what = now === undefined ? 'removed it' : `published the family with digest ${digestIn(now)}`;
-  return `${s3Text(store.url, key)}: somebody else ${what} while this push was under way, so that yours is not published. Look at it (bonsai repo show), then push again if yours is to replace it.`;
-}
-
-function digestIn({ bytes }: ReadObject): string {
+  published: ReadObject | undefined,
+): TaskManifest | undefined {
+  if (published === undefined) return undefined;
   try {
-    return String((JSON.parse(new TextDecoder().decode(bytes)) as Record<string, unknown>)[DIGEST_FIELD]);
+    return parseManifest(textOf(published), s3Text(store.url, manifestKey(task))).manifest;
   } catch {
-    return '(damaged)';
+    return undefined;
   }
-}
-
-function isSame(object: Before, text: string): boolean {
-  return object !== undefined && new TextDecoder().decode(object.bytes) === text;
-}
-
-/** Without an ETag to compare with, no store says `unchanged`. */
-function asRead(read: ReadObject | 'unchanged' | undefined): Before {
-  return read === 'unchanged' ? undefined : read;
 }
 
 async function copyForTriton(
