@@ -18,6 +18,53 @@ export function existingCpus(): number[] {
   }
 }
 
+/** Where Linux says what this process is bound to, by itself or as a container. */
+const STATUS_FILE = '/proc/self/status';
+
+/** The CPUs that this process may use, ascending. */
+export function usableCpus(): number[] {
+  try {
+    const [, list] = /^Cpus_allowed_list:\s*(\S+)$/m.exec(readFileSync(STATUS_FILE, 'utf8')) ?? [];
+    const allowed = parseCpus(list ?? '');
+    return existingCpus().filter((cpu) => allowed.includes(cpu));
+  } catch {
+    return existingCpus();
+  }
+}
+
+/** CPUs of a worker that measures: those of its server, and those of who sends the requests. */
+export interface MeasuringCpus {
+  readonly server: readonly number[];
+  /** Absent where there are none left: then it runs where there is room. */
+  readonly client?: readonly number[];
+}
+
+/**
+ * CPUs for workers that measure at the same time, none of them in two workers: for each server as many as are named, those
+ * that are named first; what is left, evenly for those that send the requests.
+ * @param named what one server gets
+ * @throws InvalidArgumentError where servers would have to share CPUs, which measures something else
+ */
+export function allotCpus(
+  named: readonly number[],
+  count: number,
+  usable: readonly number[] = usableCpus(),
+): MeasuringCpus[] {
+  const order = [...usable].sort((a, b) => Number(named.includes(b)) - Number(named.includes(a)) || a - b);
+  const each = named.length;
+  if (count * each > order.length)
+    throw new InvalidArgumentError(
+      `${count} ${count === 1 ? 'server' : 'servers'} of ${each} ${each === 1 ? 'CPU' : 'CPUs'} need ${count * each}; this process may use ${order.length} (${rangesOf(usable)}). ` +
+        `On shared CPUs, other figures would be measured: --workers ${Math.max(1, Math.floor(order.length / each))} at most, or fewer --cpus.`,
+    );
+  const left = order.slice(count * each);
+  const share = Math.floor(left.length / count);
+  return Array.from({ length: count }, (_, i) => ({
+    server: order.slice(i * each, (i + 1) * each),
+    ...(share > 0 && { client: left.slice(i * share, (i + 1) * share) }),
+  }));
+}
+
 /** @throws InvalidArgumentError if the machine has not all of these CPUs, naming those that it has */
 export function checkCpus(wanted: readonly number[], existing: readonly number[] = existingCpus()): void {
   const absent = wanted.filter((cpu) => !existing.includes(cpu));

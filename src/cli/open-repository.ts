@@ -1,6 +1,8 @@
+import { hostname } from 'node:os';
 import type { Logger } from 'pino';
-import { seededRandom } from '../base/random.ts';
+import { type Random, seededRandom } from '../base/random.ts';
 import type { ObjectStore } from '../repository/s3/object-store.ts';
+import type { Patience } from '../repository/s3/patience.ts';
 import type { RepositoryMirror } from '../repository/s3/repository-mirror.ts';
 import { isS3Url, parseS3Url } from '../repository/s3/s3-url.ts';
 import { StoreError } from '../repository/s3/store-error.ts';
@@ -43,7 +45,7 @@ export async function openRepository(
     metricsText: () => mirror.metricsText(),
     watch(intervalMs) {
       // Chance keeps nodes apart that were started by the same command: each needs its own.
-      const random = seededRandom(process.pid).fork(String(context.clock.epochMs()));
+      const random = ownRandom(context);
       watching = mirror.watch(intervalMs, random, tell, signal);
     },
     async close() {
@@ -77,6 +79,16 @@ export async function openBucket(spec: string): Promise<ObjectStore> {
   process.env.AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED ??= 'true';
   const { openObjectStore } = await import('../repository/s3/aws-object-store.ts');
   return openObjectStore(url);
+}
+
+/** How results of long work are put into a bucket that others write to as well. */
+export function bucketPatience(context: Context): Patience {
+  return { random: ownRandom(context), signal: context.signal, onWait: context.progress.say };
+}
+
+/** Another one in each process: those of containers have the same number, and those of one Job begin at the same time. */
+function ownRandom({ clock }: Context): Random {
+  return seededRandom(process.pid).fork(`${hostname()} ${clock.epochMs()}`);
 }
 
 async function openMirror(

@@ -1,5 +1,7 @@
+import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { BonsaiError, InvalidArgumentError } from '../base/errors.ts';
+import type { TargetDescription } from '../engine/target.ts';
 import type { Contestant } from '../load/contest.ts';
 import type { LabelledInputs } from '../load/labelled-inputs.ts';
 import { latencyDefaults, profileLatency } from '../port/profile/latency.ts';
@@ -12,21 +14,33 @@ import {
 } from '../port/profile/profile-parts.ts';
 import { keptShare } from '../port/profile/relative-throughput.ts';
 import { repeatDefaults } from '../port/profile/throughput.ts';
-import { updateProfiles } from '../repository/profiles.ts';
-import { listTasks, modelPathOf, readManifest, readTask } from '../repository/store.ts';
+import type { MeasuredProfile } from '../repository/profiles.ts';
+import { listTasks, modelPathOf, readTask } from '../repository/store.ts';
 import type { ContestedThroughput, Profile, TaskManifest, Variant } from '../repository/types.ts';
+import { bindThisProcess, hasTaskset } from './command-process.ts';
 import { type Context, interruptible, processContext } from './context.ts';
-import { checkCpus } from './cpus.ts';
+import { allotCpus, checkCpus, type MeasuringCpus, usableCpus } from './cpus.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { labelledInputs } from './inputs.ts';
 import { dataOption, jsonOption, loadData, readToken, seedOption, workOption } from './options.ts';
 import { parseCpus, parseDurationMs, parseInteger } from './parse.ts';
 import { type MeasuredThroughput, openServerBench, type ServerBench, type Subject } from './profile-bench.ts';
+import { openProfileRepository, type ProfileRepository, readFamily } from './profile-repository.ts';
 import { percentText, profileTables, targetText } from './profile-table.ts';
 import { fetchTask } from './remote-task.ts';
 import { seededInputs } from './seeded-inputs.ts';
+import {
+  addWorkerOptions,
+  endWithParent,
+  isStartedWorker,
+  partOf,
+  runWorkers,
+  type Share,
+  type WorkerOptions,
+  workerName,
+} from './workers.ts';
 
-interface ProfileOptions {
+interface ProfileOptions extends WorkerOptions {
   readonly task?: string;
   readonly data?: string;
   readonly cpus: number[];
@@ -65,9 +79,13 @@ export function cpusOption(): Option {
 export function profileCommand(): Command {
   const data = dataOption().makeOptionMandatory(false);
   data.description += ' (default: made-up inputs)';
-  return new Command('profile')
+  const command = new Command('profile')
     .description('Measure every variant on a target: latency, maximal throughput, load time, memory.')
-    .argument('[repository]', 'the model repository; profiles are written into it', DEFAULT_REPOSITORY)
+    .argument(
+      '[repository]',
+      'the model repository, a folder or s3://BUCKET/PREFIX; profiles are written into it',
+      DEFAULT_REPOSITORY,
+    )
     .option('--task <name>', 'only this task (default: the only one)')
     .addOption(data)
     .addOption(cpusOption())
@@ -114,6 +132,8 @@ Examples:
   $ bonsai profile models --data mnist --cpus 0
   $ bonsai profile models --task cifar10 --contest bees:2 --contest-share 25,50
   $ bonsai profile models --target http://edge-box:8000 --token-file token
+  $ bonsai profile models --task cifar10 --workers 4      four versions at a time, each on CPUs of its own
+  $ bonsai profile s3://edge-models/fleet --task cifar10 --workers 4 --worker-index 0
 
 Throughput is measured through the server's own protocol: requests under way are doubled until throughput
 stops rising; then the measurement is repeated until three in a row agree within 15 %, at most nine times.
@@ -122,43 +142,124 @@ ${EXIT_CODE_HELP}`,
     )
     .action(async (repository: string, options: ProfileOptions) => {
       const context = processContext(options);
-      // A server that runs elsewhere has CPUs of its own.
-      if (options.target === undefined) checkCpus(options.cpus);
-      const token = options.tokenFile === undefined ? undefined : await readToken(options.tokenFile);
-      const manifest = await readManifest(repository, options.task ?? (await onlyTask(repository)));
-      const inputs = await inputsFor(context, manifest, options);
-      await interruptible(
-        context.signal,
-        'The profiles of finished variants are kept: start it again to measure the others.',
-        async () => {
-          const bench = await openServerBench(context, {
-            url: options.target,
-            token,
-            repository,
-            cpus: options.cpus,
-            targetName: options.targetName,
-            seed: options.seed,
-            windowMs: options.window,
-            repeats: options.repeats,
-          });
-          try {
-            await profileFamily({ context, options, repository, manifest, inputs, bench });
-          } finally {
-            await bench.close();
-          }
-        },
+      const part = partOf(options, context);
+      if (isStartedWorker()) endWithParent();
+      if (part.kind !== 'whole' && options.target !== undefined)
+        throw new InvalidArgumentError(
+          '--workers measure on servers of their own, and --target is one for all: give one of them.',
+        );
+      await interruptible(context.signal, GO_ON, () =>
+        part.kind === 'together'
+          ? profileTogether(context, repository, options, part.count)
+          : profileHere(context, repository, options, part.kind === 'share' ? part.share : undefined),
       );
     });
+  return addWorkerOptions(command, 'versions');
 }
 
-export async function onlyTask(repository: string): Promise<string> {
-  const tasks = await listTasks(repository);
-  if (tasks.length === 1) return tasks[0]!;
-  throw new InvalidArgumentError(
-    tasks.length === 0
-      ? `There is no task in the repository ${repository}.`
-      : `The repository ${repository} has the tasks ${tasks.join(', ')}: name one with --task.`,
+const GO_ON = 'The profiles of finished variants are kept: start it again to measure the others.';
+
+/** Measures the versions of a share, or all, and tells what came of it. */
+async function profileHere(
+  context: Context,
+  spec: string,
+  options: ProfileOptions,
+  share: Share | undefined,
+): Promise<void> {
+  const cpus = cpusFor(options, share);
+  const token = options.tokenFile === undefined ? undefined : await readToken(options.tokenFile);
+  const opened = await openProfileRepository(context, spec, {
+    task: options.task,
+    beside: options.contest?.task,
+    workDirectory: join(options.work, 'profile', String(share?.index ?? 'all')),
+  });
+  const { folder, manifest } = opened;
+  const variants = manifest.variants.filter((_, i) => share === undefined || i % share.count === share.index);
+  if (share !== undefined && variants.length === 0) {
+    const text = `Nothing to do for ${workerName(share)}: ${manifest.task} has ${manifest.variants.length} versions.`;
+    context.result({ ...manifest, worker: share, profiled: [], skipped: [] }, text);
+    return;
+  }
+  const inputs = await inputsFor(context, manifest, options);
+  const bench = await openServerBench(context, {
+    url: options.target,
+    token,
+    repository: folder,
+    cpus,
+    targetName: options.targetName,
+    seed: options.seed,
+    windowMs: options.window,
+    repeats: options.repeats,
+  });
+  try {
+    const { record } = opened;
+    const profiled = await profileFamily({
+      ...{ context, options, repository: folder, record, manifest, variants, inputs, bench },
+    });
+    tell(context, { ...profiled, ...(share && { worker: share }) });
+  } finally {
+    await bench.close();
+  }
+}
+
+/** The CPUs of the server that is started here. @throws InvalidArgumentError for such as are not there */
+function cpusFor(options: ProfileOptions, share: Share | undefined): readonly number[] {
+  // A server that runs elsewhere has CPUs of its own.
+  if (options.target !== undefined) return options.cpus;
+  if (share === undefined || isStartedWorker()) {
+    checkCpus(options.cpus);
+    return options.cpus;
+  }
+  // A pod has its own CPUs, whatever their numbers.
+  const [{ server, client }] = allotCpus(options.cpus, 1) as [MeasuringCpus];
+  if (client !== undefined) bindThisProcess(client);
+  return server;
+}
+
+/** All shares at once on this machine, and what they measured as one result. */
+async function profileTogether(
+  context: Context,
+  spec: string,
+  options: ProfileOptions,
+  count: number,
+): Promise<void> {
+  const { progress } = context;
+  const allotted = allotCpus(options.cpus, count);
+  if (!hasTaskset())
+    throw new BonsaiError(
+      'unsupported',
+      'Workers that measure have to be bound to CPUs of their own, and there is no taskset here (Debian: util-linux). Leave out --workers.',
+    );
+  for (const [i, { server, client }] of allotted.entries())
+    progress.say(
+      `${workerName({ index: i, count })}: server on CPU ${server.join(',')}, requests from ${client === undefined ? 'wherever there is room' : `CPU ${client.join(',')}`}`,
+    );
+  if (allotted[0]!.client === undefined)
+    progress.say(
+      `There are not CPUs enough for those that send the requests: they take some from the servers, whose figures will be too low. Better: --workers ${Math.max(1, Math.floor(usableCpus().length / (options.cpus.length + 1)))}.`,
+    );
+  const results = await runWorkers(
+    context,
+    allotted.map(({ server, client }) => ({ more: ['--cpus', server.join(',')], boundTo: client })),
   );
+  const workers = results as readonly (Profiled | Omit<Profiled, 'target'>)[]; // Our own command printed them.
+  const found = workers.find((result): result is Profiled => 'target' in result);
+  // Each worker knows the family as it was when it wrote its last profile.
+  const manifest = await readFamily(context, spec, options.task);
+  const all = (key: 'profiled' | 'skipped') => workers.flatMap((result) => result[key]).sort((a, b) => a - b);
+  const joined = { ...manifest, target: found!.target, profiled: all('profiled'), skipped: all('skipped') };
+  tell(context, joined); // The first worker has a version at least.
+}
+
+/** A family with what was measured of it, as it is printed under `--json`. */
+interface Profiled extends TaskManifest {
+  readonly target: TargetDescription;
+  readonly profiled: readonly number[];
+  readonly skipped: readonly number[];
+}
+
+function tell(context: Context, result: Profiled): void {
+  context.result(result, profileTables(result, result.target));
 }
 
 /** Another model, its version perhaps left to be chosen. */
@@ -203,15 +304,19 @@ async function inputsFor(
 interface Profiling {
   readonly context: Context;
   readonly options: ProfileOptions;
+  /** A folder with the networks. */
   readonly repository: string;
+  readonly record: ProfileRepository['record'];
   readonly manifest: TaskManifest;
+  /** Those to measure. */
+  readonly variants: readonly Variant[];
   readonly inputs: LabelledInputs;
   readonly bench: ServerBench;
 }
 
 /** Measures what is missing of each variant, and writes its profile before it goes on to the next. */
-async function profileFamily(profiling: Profiling): Promise<void> {
-  const { context, options, repository, manifest, bench } = profiling;
+async function profileFamily(profiling: Profiling): Promise<Profiled> {
+  const { context, options, record, manifest, variants, bench } = profiling;
   const { target, isOwn } = bench;
   if (options.targetName !== undefined && target.name === undefined)
     context.progress.say('The server describes its target itself; --target-name is not used.');
@@ -222,7 +327,7 @@ async function profileFamily(profiling: Profiling): Promise<void> {
     load: isOwn || manifest.variants.length > 1,
     ...(contest && { contest: { by: contest.by, shares: options.contestShare } }),
   };
-  const plan = manifest.variants.map((variant) => ({
+  const plan = variants.map((variant) => ({
     variant,
     parts: missingParts(options.again ? undefined : variant.profiles[target.fingerprint], wanted),
   }));
@@ -234,14 +339,18 @@ async function profileFamily(profiling: Profiling): Promise<void> {
     const bar = context.progress.task(`Profiling ${manifest.task}`, total);
     let done = 0;
     for (const { variant, parts } of due) {
-      const profile = await profileVariant(profiling, variant, parts, contest, {
+      const measured = await profileVariant(profiling, variant, parts, contest, {
         notices,
         begin: (part) => {
           bar.update(done, `version ${variant.version}: ${nameOf(part)}`);
           done += weightOf([part]);
         },
       });
-      profiled = await updateProfiles(repository, manifest.task, new Map([[variant.version, profile]]));
+      profiled = await record(measured);
+      if (!profiled.variants.some(({ digest }) => digest === variant.digest))
+        notices.push(
+          `The network that was version ${variant.version} is not in the family any more: its profile is not kept.`,
+        );
     }
     bar.done(`${due.length} variants on ${targetText(target)}`);
   }
@@ -251,10 +360,7 @@ async function profileFamily(profiling: Profiling): Promise<void> {
       `Known on this target already, not measured: ${skipped.length === 1 ? 'version' : 'versions'} ${skipped.join(', ')} (--again measures anew).`,
     );
   for (const notice of notices) context.progress.say(notice);
-  context.result(
-    { ...profiled, target, profiled: due.map(({ variant }) => variant.version), skipped },
-    profileTables(profiled, target),
-  );
+  return { ...profiled, target, profiled: due.map(({ variant }) => variant.version), skipped };
 }
 
 /** Rough seconds of each measurement, for the time left. */
@@ -314,14 +420,13 @@ async function profileVariant(
   parts: readonly ProfilePart[],
   contest: Contest | undefined,
   report: { readonly notices: string[]; readonly begin: (part: ProfilePart) => void },
-): Promise<Profile> {
+): Promise<MeasuredProfile> {
   const { context, options, repository, manifest, inputs, bench } = profiling;
   const { signal } = context;
   const { task } = manifest;
   const { version } = variant;
   const path = modelPathOf(repository, task, version);
   const subject = { task, version, inputs };
-  const known: Profile | undefined = variant.profiles[bench.target.fingerprint];
   const measured: { -readonly [Key in keyof Profile]?: Profile[Key] } = {};
   const contested: ContestedThroughput[] = [];
   for (const part of parts) {
@@ -361,15 +466,20 @@ async function profileVariant(
         part satisfies never;
     }
   }
-  const profile = {
-    ...known,
-    ...measured,
-    target: bench.target,
-    measuredAt: new Date(context.clock.epochMs()).toISOString(),
-    ...(contested.length > 0 && { contested: mergeContested(known?.contested ?? [], contested) }),
+  const measuredAt = new Date(context.clock.epochMs()).toISOString();
+  return {
+    digest: variant.digest,
+    fingerprint: bench.target.fingerprint,
+    // Every part that was not known has been measured.
+    merge: (known) =>
+      ({
+        ...known,
+        ...measured,
+        target: bench.target,
+        measuredAt,
+        ...(contested.length > 0 && { contested: mergeContested(known?.contested ?? [], contested) }),
+      }) as Profile,
   };
-  // Every part that was not known has been measured.
-  return profile as Profile;
 }
 
 /**

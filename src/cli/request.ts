@@ -18,7 +18,8 @@ import type { TaskManifest, Variant } from '../repository/types.ts';
 import { processContext } from './context.ts';
 import { EXIT, EXIT_CODE_HELP } from './exit-codes.ts';
 import { jsonOption } from './options.ts';
-import { cpusOption, onlyTask } from './profile.ts';
+import { cpusOption } from './profile.ts';
+import { onlyTask } from './profile-repository.ts';
 
 interface RequestOptions {
   readonly task?: string;
