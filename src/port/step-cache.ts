@@ -1,14 +1,16 @@
 import { createHash } from 'node:crypto';
-import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { makeFolder } from '../base/make-folder.ts';
 import { canonicalJson } from '../repository/digest.ts';
 import { readSealed, writeSealed } from './sealed-file.ts';
 
 /**
  * Results of finished steps in a folder, one sealed file each, named by the step and a digest of all that its result
  * depends on. A file that is missing, damaged or of another version counts as absent: the step is done again.
+ * @param shared where other machines leave theirs; what is not in the folder is taken from there
  */
-export function openStepCache(directory: string): StepCache {
+export function openStepCache(directory: string, shared?: SharedSteps): StepCache {
   const path = (key: string, extension: string) => join(directory, `${key}.${extension}`);
   return {
     key: (step, inputs) =>
@@ -18,12 +20,20 @@ export function openStepCache(directory: string): StepCache {
         path(key, 'step'),
         ({ result }) => result as never, // Written under this key by `save`, whose type is the same.
         (result) => ({ result, parts: [] }),
+        shared,
+      ),
+    scratch: (key) =>
+      slotOf(
+        path(key, 'step'),
+        ({ result }) => result as never, // As above.
+        (result) => ({ result, parts: [] }),
       ),
     model: (key) =>
       slotOf(
         path(key, 'step'),
         ({ payload }) => payload,
         (bytes) => ({ result: 'network', parts: [bytes] }),
+        shared,
       ),
     drop: (key) => rm(path(key, 'step'), { force: true }),
     checkpointPath: (key) => path(key, 'checkpoint'),
@@ -35,12 +45,21 @@ export interface StepCache {
   /** A name for a step's result: a digest over the step and all that its result depends on. */
   key(step: string, inputs: unknown): string;
   json<T>(key: string): Slot<T>;
+  /** For what a step has before it is done: of this folder alone. */
+  scratch<T>(key: string): Slot<T>;
   model(key: string): Slot<Uint8Array>;
   /** Removes a result that is of no use any more. */
   drop(key: string): Promise<void>;
   /** Where the step may keep what it needs to go on after an interruption. */
   checkpointPath(key: string): string;
   dropCheckpoint(key: string): Promise<void>;
+}
+
+/** A place that several machines see, such as a bucket; files in it are whole or not there. */
+export interface SharedSteps {
+  /** The file of a step that somebody has finished; undefined where nobody has. */
+  read(name: string): Promise<Uint8Array | undefined>;
+  write(name: string, bytes: Uint8Array): Promise<void>;
 }
 
 export interface Slot<T> {
@@ -72,9 +91,20 @@ function slotOf<T>(
   path: string,
   read: (file: { result: unknown; payload: Uint8Array }) => T,
   write: (result: T) => { result: unknown; parts: readonly Uint8Array[] },
+  shared?: SharedSteps,
 ): Slot<T> {
-  const open = async () => {
+  const found = async () => {
     const file = await readSealed(path);
+    if (file.kind === 'intact' || shared === undefined) return file;
+    const bytes = await shared.read(basename(path));
+    if (bytes === undefined) return file;
+    await makeFolder(dirname(path));
+    await writeFile(arriving(path), bytes);
+    await rename(arriving(path), path);
+    return readSealed(path);
+  };
+  const open = async () => {
+    const file = await found();
     if (file.kind !== 'intact') return undefined;
     const { header, payload } = file;
     if (typeof header !== 'object' || header === null || !('result' in header)) return undefined;
@@ -84,9 +114,18 @@ function slotOf<T>(
   return {
     open,
     load: async () => (await open())?.result,
-    save: (step, tookMs) => {
+    async save(step, tookMs) {
       const { result, parts } = write(step);
-      return writeSealed(path, { result, ...(tookMs !== undefined && { tookMs }) }, parts);
+      const header = { result, ...(tookMs !== undefined && { tookMs }) };
+      if (shared === undefined) return writeSealed(path, header, parts);
+      // The others have it first: what lies here would not be brought to them another time.
+      await writeSealed(arriving(path), header, parts);
+      await shared.write(basename(path), await readFile(arriving(path)));
+      await rename(arriving(path), path);
     },
   };
+}
+
+function arriving(path: string): string {
+  return `${path}.${process.pid}.shared`;
 }

@@ -16,13 +16,14 @@ import { evaluate } from '../evaluate/evaluate.ts';
 import { gatherCriterion, gatherMeans } from '../importance/gather.ts';
 import { compareLatency } from '../profile/compare-latency.ts';
 import { profileLatency } from '../profile/latency.ts';
-import { digestOf, openStepCache } from '../step-cache.ts';
+import { digestOf, openStepCache, type Slot } from '../step-cache.ts';
 import { trainNetwork } from '../train/train.ts';
 import { backboneOf, normalizesItself, openBase, withNamesOf } from './bases.ts';
 import { fasterTwin, growBranch } from './branch.ts';
 import { familyOf, foundOf } from './family.ts';
 import { growToGoal } from './grow-to-goal.ts';
 import { type Branch, checkRatios, describeBranch, nameOfCriterion, planBranches } from './plan.ts';
+import { sharesOf } from './shares.ts';
 import {
   type Candidate,
   digestOfDataset,
@@ -55,14 +56,8 @@ export async function portFamily(
   options: PortOptions,
   steps: PortSteps,
 ): Promise<Family> {
-  const models: readonly Model[] = 'graph' in given ? [given] : given;
-  const plan = planBranches({
-    bases: models.length,
-    ratios: options.ratios,
-    criteria: criteriaOf(options),
-    distilled: distilledOf(options),
-    chain: options.chain ?? 'nearest',
-  });
+  const models = modelsOf(given);
+  const plan = planOf(models, options);
   const found: Candidate[] = [];
   const opened = openPort(dataset, options, steps, plan, () => found);
   const port = Object.assign(opened, await teacherOf(opened));
@@ -77,11 +72,9 @@ export async function portFamily(
   };
 
   const bases: Candidate[] = [];
-  for (const model of await preparedBases(port, models)) {
-    const subject = { name: nameOfBase(bases.length, models.length), isRequired: true };
-    const lineage = { backbone: backboneOf(model), dataset: dataset.name };
-    bases.push(await finish(port, subject, model, lineage));
-    await withinBudget(port, () => settle(bases.at(-1)!, { ...subject, isRequired: false }));
+  for await (const [base, subject] of finishedBases(port, models)) {
+    bases.push(base);
+    await withinBudget(port, () => settle(base, { ...subject, isRequired: false }));
   }
 
   for (const goal of options.goals ?? []) {
@@ -99,9 +92,109 @@ export async function portFamily(
     });
   }
 
+  await growBranches(port, plan, plan, bases, settle);
+  const family = familyOf(found, options, port.isCutShort ? 'partial' : 'complete');
+  await steps.write(family);
+  return family;
+}
+
+/** What a worker has done of a porting that several share. */
+export interface PortedShare {
+  /** Branches that were its own. */
+  readonly branches: number;
+  /** False where the budget was spent before all of them were made. */
+  readonly isComplete: boolean;
+  /** Whether all workers are through, so that `portFamily` finds all of it made. */
+  readonly isLast: boolean;
+}
+
+/**
+ * Does one of several shares of a porting (`sharesOf`): prunes, fine-tunes and scores, and leaves each finished step for
+ * `portFamily` to find, which measures, quantises and puts the family together. That family is the same, whoever made what:
+ * it goes through all of the plan, and does itself what it does not find.
+ * @param options as for `portFamily`; workers have to see each other's steps, by the same `workDirectory` or `sharedSteps`
+ * @throws as `portFamily`
+ */
+export async function portShare(
+  given: Model | readonly Model[],
+  dataset: Dataset,
+  options: PortOptions,
+  steps: Omit<PortSteps, 'write' | 'throughput'>,
+  { index, count }: { readonly index: number; readonly count: number },
+): Promise<PortedShare> {
+  const models = modelsOf(given);
+  const plan = planOf(models, options);
+  const own = sharesOf(plan, count)[index]!;
+  const found: Candidate[] = [];
+  const port = openPort(
+    dataset,
+    { ...options, goals: [], int8: false },
+    { ...steps, write: async () => {} },
+    own,
+    () => found,
+    false,
+  );
+  const marks = Array.from({ length: count }, (_, i) => shareMark(port, models, { index: i, count }));
+  if (own.length > 0 && (await marks[index]!.load()) === undefined) {
+    Object.assign(port, await teacherOf(port));
+    const bases: Candidate[] = [];
+    for await (const [base] of finishedBases(port, models)) bases.push(base);
+    found.push(...bases);
+    await growBranches(port, own, plan, bases, async (candidate) => {
+      found.push(candidate);
+      const { test } = candidate.variant.accuracy;
+      options.onNotice?.(`Made ${candidate.name}: ${percent(test)} of test examples right.`);
+    });
+  }
+  if (port.isCutShort) return { branches: own.length, isComplete: false, isLast: false };
+  await marks[index]!.save('done');
+  for (const mark of marks)
+    if ((await mark.load()) === undefined) return { branches: own.length, isComplete: true, isLast: false };
+  return { branches: own.length, isComplete: true, isLast: true };
+}
+
+/** Where a worker leaves word that it is through: of this very porting, shared by so many. */
+function shareMark(
+  { cache, datasetDigest, options }: Port,
+  models: readonly Model[],
+  share: { readonly index: number; readonly count: number },
+): Slot<string> {
+  const { ratios, chain, pruning, iterations, recipe, distillation, normalizeInput, seed } = options;
+  const digest = (model: Model | undefined) => model && digestOf(writeModel(model));
+  return cache.json<string>(
+    cache.key('share', {
+      ...{ share, dataset: datasetDigest, networks: models.map(digest), names: digest(options.namesOf) },
+      ...{ ratios, chain, pruning, iterations, normalizeInput, seed },
+      criteria: criteriaOf(options).map(nameOfCriterion),
+      recipes: ratios.map(recipe),
+      ...(distillation && { distillation: { ...distillation, teacher: digest(distillation.teacher) } }),
+    }),
+  );
+}
+
+/** The bases as members of the family, in the order in which they were given, each as soon as it is there. */
+async function* finishedBases(
+  port: Port,
+  models: readonly Model[],
+): AsyncGenerator<readonly [Candidate, Subject]> {
+  for (const [i, model] of (await preparedBases(port, models)).entries()) {
+    const subject = { name: nameOfBase(i, models.length), isRequired: true };
+    const lineage = { backbone: backboneOf(model), dataset: port.dataset.name };
+    yield [await finish(port, subject, model, lineage), subject];
+  }
+}
+
+/** Makes the variants of branches, which come after those that they are pruned from. @param plan that they are of */
+async function growBranches(
+  port: OpenPort,
+  branches: readonly Branch[],
+  plan: readonly Branch[],
+  bases: readonly Candidate[],
+  settle: (candidate: Candidate, subject: Subject) => Promise<void>,
+): Promise<void> {
   const grown = new Map<number, Candidate>();
   const widths = new Map<string, Map<string, number>>();
-  for (const branch of plan) {
+  for (const branch of branches) {
     const base = bases[branch.base]!;
     const parent = branch.parent === undefined ? base : grown.get(branch.parent);
     port.settled++;
@@ -117,7 +210,9 @@ export async function portFamily(
         known: new Set(known.keys()),
       });
       if (outcome.kind === 'useless') {
-        options.onNotice?.(uselessRatio(options, subject, outcome.isWhole ? 0 : known.get(outcome.widths)!));
+        port.options.onNotice?.(
+          uselessRatio(port.options, subject, outcome.isWhole ? 0 : known.get(outcome.widths)!),
+        );
         grown.set(branch.index, parent);
         return;
       }
@@ -126,10 +221,6 @@ export async function portFamily(
       await settle(outcome.candidate, subject);
     });
   }
-
-  const family = familyOf(found, options, port.isCutShort ? 'partial' : 'complete');
-  await steps.write(family);
-  return family;
 }
 
 /**
@@ -213,13 +304,15 @@ function openPort(
   steps: PortSteps,
   plan: readonly Branch[],
   found: () => readonly Candidate[],
+  isMeasured = true,
 ): OpenPort {
   checkRatios(options.ratios);
   const port: OpenPort = {
     dataset,
     options,
     steps,
-    cache: openStepCache(options.workDirectory),
+    isMeasured,
+    cache: openStepCache(options.workDirectory, options.sharedSteps),
     datasetDigest: digestOfDataset(dataset),
     times: stepTimes(),
     deadlineMs: options.clock.nowMs() + (options.budgetMs ?? Number.POSITIVE_INFINITY),
@@ -348,6 +441,20 @@ function percent(share: number): string {
 
 function nameOfBase(index: number, count: number): string {
   return count === 1 ? 'base' : `base ${index + 1}`;
+}
+
+function modelsOf(given: Model | readonly Model[]): readonly Model[] {
+  return 'graph' in given ? [given] : given;
+}
+
+function planOf(models: readonly Model[], options: PortOptions): readonly Branch[] {
+  return planBranches({
+    bases: models.length,
+    ratios: options.ratios,
+    criteria: criteriaOf(options),
+    distilled: distilledOf(options),
+    chain: options.chain ?? 'nearest',
+  });
 }
 
 function criteriaOf({ criteria, pruning }: PortOptions): readonly (CriterionName | Criterion)[] {

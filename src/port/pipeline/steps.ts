@@ -32,6 +32,8 @@ export interface Port {
   readonly teacher?: Model;
   /** On the clock's scale; infinite without a budget. */
   readonly deadlineMs: number;
+  /** Whether variants are timed when they are finished; not by workers of many, beside which nothing can be measured. */
+  readonly isMeasured: boolean;
   /** Tells the caller where a step stands. */
   readonly report: (
     step: PortStep,
@@ -267,7 +269,16 @@ export function settlingMs({ times, dataset }: Port, macs: number): number {
   );
 }
 
-/** Scores a trained network, writes its lineage into it, counts, times and loads it. */
+/** Of nothing; no family is made of variants that have it. */
+const NOT_MEASURED: Measurement = {
+  count: 0,
+  mean: Number.NaN,
+  median: Number.NaN,
+  min: Number.NaN,
+  max: Number.NaN,
+};
+
+/** Scores a trained network, writes its lineage into it, counts and times it. */
 export async function finish(
   port: Port,
   subject: Subject,
@@ -282,13 +293,6 @@ export async function finish(
   const model = withMetadata(trained, { [LINEAGE_KEY]: JSON.stringify({ ...lineage, accuracy }) });
   const bytes = writeModel(model);
   const digest = digestOf(bytes);
-  const latencyMs = await runStep(port, {
-    step: 'latency',
-    subject,
-    slot: cache.json<Measurement>(cache.key('latency', { network: digest, target: target.fingerprint })),
-    work: macs,
-    run: () => steps.latency(bytes, { signal }),
-  });
   const unprofiled = {
     digest,
     sizeBytes: bytes.byteLength,
@@ -298,6 +302,15 @@ export async function finish(
     lineage,
     profiles: {},
   };
+  if (!port.isMeasured)
+    return { name: subject.name, model, bytes, latencyMs: NOT_MEASURED, variant: unprofiled };
+  const latencyMs = await runStep(port, {
+    step: 'latency',
+    subject,
+    slot: cache.json<Measurement>(cache.key('latency', { network: digest, target: target.fingerprint })),
+    work: macs,
+    run: () => steps.latency(bytes, { signal }),
+  });
   const profile = await profiled(port, subject, unprofiled, bytes, latencyMs);
   const variant = { ...unprofiled, ...(profile && { profiles: { [target.fingerprint]: profile } }) };
   return { name: subject.name, model, bytes, latencyMs, variant };
@@ -347,7 +360,7 @@ async function shareRight(
 ): Promise<{ accuracy: number; count: number }> {
   const { options, steps, cache } = port;
   const { clock, signal } = options;
-  const slot = cache.json<{ done: number; right: number }>(key);
+  const slot = cache.scratch<{ done: number; right: number }>(key);
   let { done, right } = (await slot.load()) ?? { done: 0, right: 0 };
   let size = FIRST_PART;
   while (done < split.count) {

@@ -8,6 +8,7 @@ import type { CriterionName, DataCriterionName } from '../../transform/prune/imp
 import type { PruneOptions } from '../../transform/prune/prune.ts';
 import type { IterationOptions } from '../../transform/prune/schedule.ts';
 import type { Dataset, Split } from '../data/data-module.ts';
+import type { SharedSteps } from '../step-cache.ts';
 import type { TrainingRecipe } from '../train/recipe.ts';
 import type { Chain } from './plan.ts';
 
@@ -50,6 +51,8 @@ export interface PortOptions {
   readonly target: Target;
   /** Where finished steps leave their results. */
   readonly workDirectory: string;
+  /** Where finished steps of other machines are, and those of this one go. */
+  readonly sharedSteps?: SharedSteps;
   /** Dates profiles, and measures how long steps take. */
   readonly clock: Clock;
   /** Time after which no step is begun that would end later, and fine-tuning stops with a checkpoint. */
