@@ -7,7 +7,13 @@ import type { Model, ValueInfo } from '../graph/model.ts';
 import { readModel } from '../graph/onnx/read.ts';
 import type { Dataset } from '../port/data/data-module.ts';
 import { mergeVariants } from '../port/pipeline/family.ts';
-import { portFamily, portToGoal, standardSteps } from '../port/pipeline/pipeline.ts';
+import {
+  type PortedShare,
+  portFamily,
+  portShare,
+  portToGoal,
+  standardSteps,
+} from '../port/pipeline/pipeline.ts';
 import type { Chain } from '../port/pipeline/plan.ts';
 import type {
   Family,
@@ -16,6 +22,7 @@ import type {
   PortSteps,
   UnnumberedVariant,
 } from '../port/pipeline/types.ts';
+import type { SharedSteps } from '../port/step-cache.ts';
 import type { TrainingRecipe } from '../port/train/recipe.ts';
 import { digestOf } from '../repository/digest.ts';
 import { ModelNotFoundError } from '../repository/errors.ts';
@@ -36,6 +43,7 @@ import type { Context } from './context.ts';
 import { labelledInputs } from './inputs.ts';
 import { type PortView, portView } from './port-progress.ts';
 import { openThroughputBench } from './profile-bench.ts';
+import type { Share } from './workers.ts';
 
 export interface PortToRepositoryOptions {
   readonly out: string;
@@ -66,6 +74,8 @@ export interface PortToRepositoryOptions {
   readonly threads: number;
   readonly seed: number;
   readonly workDirectory: string;
+  /** Where workers on other machines leave their finished steps. */
+  readonly sharedSteps?: SharedSteps;
 }
 
 export interface PortedTask {
@@ -100,12 +110,10 @@ export async function portToRepository(
     if (family.state === 'complete') tellOfDropped(context, before?.variants ?? [], variants);
   };
   try {
-    const known = options.add ? before?.variants[0] : undefined;
-    const namesOf = known && readModel(await verifyVariant(options.out, options.task, known));
     const family = await portFamily(
       bases,
       dataset,
-      { ...(await portOptions(context, options, view)), ...(namesOf && { namesOf }) },
+      { ...(await portOptions(context, options, view)), ...(await namesToTake(before, options)) },
       { ...stepsOf(context, dataset, options), write },
     );
     view.close();
@@ -115,6 +123,34 @@ export async function portToRepository(
   } finally {
     view.close();
   }
+}
+
+/** Does the part of `portToRepository` that is one worker's; nothing is written into the repository. */
+export async function portShareOf(
+  context: Context,
+  bases: readonly Model[],
+  dataset: Dataset,
+  options: PortToRepositoryOptions,
+  share: Share,
+): Promise<PortedShare> {
+  checkTaskName(options.task);
+  const before = await manifestBefore(context, options);
+  const view = viewOf(context, options);
+  try {
+    const given = { ...(await portOptions(context, options, view)), ...(await namesToTake(before, options)) };
+    return await portShare(bases, dataset, given, stepsOf(context, dataset, options), share);
+  } finally {
+    view.close();
+  }
+}
+
+/** The network whose names a family takes that is added to another one. */
+async function namesToTake(
+  before: TaskManifest | undefined,
+  { add, out, task }: PortToRepositoryOptions,
+): Promise<Pick<PortOptions, 'namesOf'>> {
+  const known = add ? before?.variants[0] : undefined;
+  return known === undefined ? {} : { namesOf: readModel(await verifyVariant(out, task, known)) };
 }
 
 /**
@@ -232,6 +268,7 @@ async function portOptions(
     seed: options.seed,
     target: describeTarget({ cpus: options.cpus.length }),
     workDirectory: options.workDirectory,
+    sharedSteps: options.sharedSteps,
     clock: context.clock,
     budgetMs: options.budgetMs,
     frontierMetric: 'inverseThroughput',

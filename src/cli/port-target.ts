@@ -3,7 +3,7 @@ import { ModelNotFoundError } from '../repository/errors.ts';
 import { isS3Url } from '../repository/s3/s3-url.ts';
 import { mirrorFolderOf } from './cache-options.ts';
 import type { Context } from './context.ts';
-import { openBucket } from './open-repository.ts';
+import { bucketPatience, openBucket } from './open-repository.ts';
 
 /** Where `bonsai port` writes to: a folder, or a folder that is published in a bucket in the end. */
 export interface PortTarget {
@@ -44,7 +44,12 @@ export async function openPortTarget(
       // Porting takes hours; connections do not.
       const again = await openBucket(out);
       try {
-        await pushTask(again, folder, task, { nowMs: context.clock.epochMs(), signal: context.signal });
+        await pushTask(again, folder, task, {
+          nowMs: context.clock.epochMs(),
+          signal: context.signal,
+          // Others may measure what is there while this goes on.
+          keepsProfiles: bucketPatience(context),
+        });
       } finally {
         again.close();
       }

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { InvalidArgumentError } from '../base/errors.ts';
+import type { Model } from '../graph/model.ts';
 import type { Augmentation } from '../port/data/augmentation.ts';
 import type { Dataset } from '../port/data/data-module.ts';
 import { CHAINS, type Chain, checkRatios } from '../port/pipeline/plan.ts';
@@ -13,8 +14,8 @@ import { type Goal, parseGoal } from '../transform/prune/goal.ts';
 import { CRITERIA, type CriterionName } from '../transform/prune/importance/table.ts';
 import { pruneDefaults, SCOPES } from '../transform/prune/prune.ts';
 import { iterationDefaults, type PruningSchedule, SCHEDULES } from '../transform/prune/schedule.ts';
-import { interruptible, processContext } from './context.ts';
-import { checkCpus } from './cpus.ts';
+import { type Context, interruptible, processContext } from './context.ts';
+import { allotCpus, checkCpus, type MeasuringCpus } from './cpus.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { readNetwork } from './network.ts';
 import {
@@ -33,13 +34,22 @@ import {
   portJobs,
   portToRepository,
 } from './port-repository.ts';
-import { openPortTarget } from './port-target.ts';
+import { openPortTarget, type PortTarget } from './port-target.ts';
+import { threadsOfEach, trainShare, trainTogether, withSharedSteps } from './port-workers.ts';
 import { cpusOption } from './profile.ts';
 import { familyTable } from './repo.ts';
 import { parsePhases, trainDefaults } from './train.ts';
+import {
+  addWorkerOptions,
+  endWithParent,
+  isStartedWorker,
+  type Part,
+  partOf,
+  type WorkerOptions,
+} from './workers.ts';
 import { checkWritableFolder } from './writable.ts';
 
-interface PortCommandOptions {
+interface PortCommandOptions extends WorkerOptions {
   readonly data: string;
   readonly out: string;
   readonly task?: string;
@@ -67,6 +77,7 @@ interface PortCommandOptions {
   readonly keep: NonNullable<PortOptions['keep']>;
   readonly add?: boolean;
   readonly jobs?: boolean;
+  readonly join: boolean;
   readonly cpus: number[];
   readonly threads: number;
   readonly seed: number;
@@ -83,7 +94,7 @@ const DEFAULT_CLIP_NORM = 2;
 const DISTILL_MODES = ['only', 'both'] as const;
 
 export function portCommand(): Command {
-  return new Command('port')
+  const command = new Command('port')
     .description(
       'Grow trained networks into a family of smaller ones: prune, fine-tune, quantise, profile, write a repository.',
     )
@@ -208,6 +219,10 @@ export function portCommand(): Command {
     )
     .option('--add', 'keep the variants that the repository has of the task already')
     .option('--jobs', 'instead of networks: do the porting jobs that bonsai request has queued for the task')
+    .option(
+      '--no-join',
+      'with --worker-index: leave measuring and writing the family to the same command without --workers; by default the worker does it that is through last',
+    )
     .addOption(cpusOption())
     .addOption(threadsOption())
     .addOption(seedOption())
@@ -220,19 +235,27 @@ Examples:
   $ bonsai port digits.onnx --data mnist --out models
   $ bonsai port resnet20.onnx densenet.onnx --data cifar10:data --criteria l2,taylor --distill both --int8 --budget 2h --out models
   $ bonsai port --jobs --data mnist --out models
+  $ bonsai port digits.onnx --data mnist --criteria l2,taylor --workers 4 --threads 2 --out models      trains four branches at a time
 
 Finished steps are kept under --work, and long ones every few seconds: the same command goes on where it was interrupted, and repeats
 nothing. The repository is written as soon as there is a variant, and can be served while the family grows.
 ${EXIT_CODE_HELP}`,
     )
-    .action(async (files: string[], options: PortCommandOptions) => {
+    .action(async (files: string[], options: PortCommandOptions, own: Command) => {
       const context = processContext(options);
+      const part = partOf(options, context);
+      if (isStartedWorker()) endWithParent();
       const recipe = recipeOf(options);
       // What cannot work should show before minutes are spent on it.
       checkRecipe(recipe);
       checkRatios(options.ratios);
-      checkCpus(options.cpus);
+      // The CPUs of a pod have numbers of their own, and are looked up by who measures.
+      if (part.kind !== 'share') checkCpus(options.cpus);
       checkModels(files, options);
+      if (options.jobs && part.kind !== 'whole')
+        throw new InvalidArgumentError(
+          '--jobs makes one variant after the other: leave --workers away, or --jobs.',
+        );
       if (options.task !== undefined) checkTaskName(options.task);
       const workDirectory = join(options.work, 'port');
       const models = await Promise.all(files.map(readNetwork));
@@ -242,6 +265,7 @@ ${EXIT_CODE_HELP}`,
       const dataset = await loadData(context, options);
       const task = options.task ?? taskNameOf(dataset);
       const target = await openPortTarget(options.out, task, workDirectory, context);
+      const isThreadsGiven = own.getOptionValueSource('threads') !== 'default';
       const given: PortToRepositoryOptions = {
         ...options,
         out: target.folder,
@@ -252,21 +276,76 @@ ${EXIT_CODE_HELP}`,
         sloMs: options.slo,
         budgetMs: options.budget,
         workDirectory,
+        ...(part.kind === 'together' && !isThreadsGiven && { threads: threadsOfEach(part.count) }),
       };
-      const ported: PortedTask & { readonly jobs?: readonly PortJob[] } = await interruptible(
+      await interruptible(
         context.signal,
         `Finished steps are kept in ${workDirectory}: start it again, and it goes on from there.`,
-        () =>
-          options.jobs
-            ? portJobs(context, dataset, given)
-            : portToRepository(context, models, dataset, given),
-      );
-      await target.publish();
-      context.result(
-        { ...ported.manifest, isComplete: ported.isComplete, ...(ported.jobs && { jobs: ported.jobs }) },
-        `${familyTable(ported.manifest)}\n${ported.isComplete ? '' : `${UNFINISHED}\n`}Written to ${options.out}. Serve it: bonsai serve ${isS3Url(options.out) ? `'${options.out}'` : options.out}`,
+        async () => {
+          if (part.kind === 'share') {
+            await portAsWorker(context, models, dataset, given, { part, target, options });
+            return;
+          }
+          if (part.kind === 'together') await trainTogether(context, part.count, given.threads);
+          const ported: PortedTask & { readonly jobs?: readonly PortJob[] } = options.jobs
+            ? await portJobs(context, dataset, given)
+            : await withSharedSteps(context, options.out, given, 'reads', (shared) =>
+                portToRepository(context, models, dataset, shared),
+              );
+          await target.publish();
+          tell(context, options, ported);
+        },
       );
     });
+  return addWorkerOptions(command, 'branches');
+}
+
+/** Does a share, and if it was the last one, what is left for one to do: measures, and writes the family. */
+async function portAsWorker(
+  context: Context,
+  models: readonly Model[],
+  dataset: Dataset,
+  given: PortToRepositoryOptions,
+  {
+    part: { share },
+    target,
+    options,
+  }: {
+    readonly part: Extract<Part, { kind: 'share' }>;
+    readonly target: PortTarget;
+    readonly options: PortCommandOptions;
+  },
+): Promise<void> {
+  await withSharedSteps(context, options.out, given, 'reads and writes', async (shared) => {
+    const done = await trainShare(context, models, dataset, shared, share);
+    if (!done.isLast || !options.join || isStartedWorker()) {
+      const left = done.isComplete ? 'The worker that is through last writes the family.' : UNFINISHED;
+      context.result({ task: given.task, worker: share, ...done, isJoined: false }, left);
+      return;
+    }
+    context.progress.say('All workers are through: measuring what they made, and writing the family.');
+    const [{ server: cpus }] = allotCpus(options.cpus, 1) as [MeasuringCpus];
+    const ported = await portToRepository(context, models, dataset, { ...shared, cpus });
+    await target.publish();
+    tell(context, options, ported, { worker: share, ...done, isJoined: true });
+  });
+}
+
+function tell(
+  { result }: Context,
+  { out }: PortCommandOptions,
+  ported: PortedTask & { readonly jobs?: readonly PortJob[] },
+  more: object = {},
+): void {
+  result(
+    {
+      ...ported.manifest,
+      ...more,
+      isComplete: ported.isComplete,
+      ...(ported.jobs && { jobs: ported.jobs }),
+    },
+    `${familyTable(ported.manifest)}\n${ported.isComplete ? '' : `${UNFINISHED}\n`}Written to ${out}. Serve it: bonsai serve ${isS3Url(out) ? `'${out}'` : out}`,
+  );
 }
 
 const UNFINISHED = 'The budget was spent before all was done: the same command goes on.';

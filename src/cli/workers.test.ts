@@ -6,7 +6,7 @@ const context = {
   progress: { say: (line: string) => void said.push(line), task: () => ({ update() {}, done() {} }) },
 };
 const part = (options: { workers?: number; workerIndex?: number }, index?: string) =>
-  partOf(options, context, index === undefined ? {} : { JOB_COMPLETION_INDEX: index });
+  partOf(options, context, index);
 
 it('does all, all at once in several processes, or one share', () => {
   expect(part({})).toEqual({ kind: 'whole' });

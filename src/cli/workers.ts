@@ -50,13 +50,15 @@ export function addWorkerOptions(command: Command, what: string): Command {
     );
 }
 
-/** @throws InvalidArgumentError for an index that is none, or that none of so many workers has */
+/**
+ * @param variable what Kubernetes has set
+ * @throws InvalidArgumentError for an index that is none, or that none of so many workers has
+ */
 export function partOf(
   { workers, workerIndex }: WorkerOptions,
   { progress }: Pick<Context, 'progress'>,
-  environment: NodeJS.ProcessEnv = process.env,
+  variable: string | undefined = process.env.JOB_COMPLETION_INDEX,
 ): Part {
-  const variable = environment[INDEX_VARIABLE];
   if (workers === undefined) {
     if (workerIndex !== undefined)
       throw new InvalidArgumentError(

@@ -1,3 +1,4 @@
+import { InvalidArgumentError } from '../../base/errors.ts';
 import { checkTaskName, checkVersion } from '../names.ts';
 
 /**
@@ -6,6 +7,7 @@ import { checkTaskName, checkVersion } from '../names.ts';
  *     TASK/bonsai.json                what the family is; written last, and only if it still is the one that was read
  *     TASK/objects/DIGEST.onnx        each network under its SHA-256, so that none ever changes
  *     TASK/publishing/NAME            claims of publishers, for stores that know no conditional writes
+ *     TASK/steps/NAME                 finished steps of a porting that several share; of no use once the family is whole
  *
  * On demand also Triton's layout, as copies: TASK/config.pbtxt, TASK/labels.txt and TASK/VERSION/model.onnx.
  */
@@ -24,6 +26,15 @@ export function networksPrefix(task: string): string {
 
 export function claimsPrefix(task: string): string {
   return `${checkTaskName(task)}/publishing/`;
+}
+
+/** @param name of a file that workers leave for each other; it comes from a digest */
+export function stepKey(task: string, name: string): string {
+  if (!/^[a-z0-9][a-z0-9.-]*$/.test(name))
+    throw new InvalidArgumentError(
+      `"${name}" is no name of a step; expected small letters, digits, "-" and ".".`,
+    );
+  return `${checkTaskName(task)}/steps/${name}`;
 }
 
 /** A file of Triton's layout. */
