@@ -165,13 +165,18 @@ const nginxSchema = z.strictObject({
   }).optional(),
 });
 
+const CERTIFICATE_NAME = '^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$';
+
+/** It becomes part of NGINX' configuration, and NGINX compares no addresses. */
+export const certificateName = text(
+  'the name that the certificates of all servers have, such as edge.example',
+  (value) => new RegExp(CERTIFICATE_NAME).test(value) && isIP(value) === 0,
+  { pattern: CERTIFICATE_NAME, maxLength: 253 },
+);
+
 const tlsSchema = z.strictObject({
   ca: text('a path'),
-  // It becomes part of NGINX' configuration, and NGINX compares no addresses.
-  name: text(
-    'the name that the certificates of all servers have, such as edge.example',
-    (value) => /^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$/.test(value) && isIP(value) === 0,
-  ).optional(),
+  name: certificateName.optional(),
 });
 
 export const fleetSchema = z.strictObject({

@@ -37,6 +37,7 @@ export function fleetReader(options: ReaderOptions, context: Context): FleetRead
         repository: spec.repository ?? '',
         volume: spec.volume ?? {},
         tokenSecret: spec.tokenSecret ?? options.tokenSecret,
+        tlsSecret: spec.tls?.secret,
         pools,
         policy: policy === fleetFileDefaults.policy ? undefined : policyByName(policy),
         utilization: spec.utilization,
@@ -44,13 +45,15 @@ export function fleetReader(options: ReaderOptions, context: Context): FleetRead
       };
     },
     async members(fleet, tasks, pods) {
-      const { repository: within = '' } = checkFleetSpec(fleet);
+      const { repository: within = '', tls } = checkFleetSpec(fleet);
+      const scheme = tls?.secret === undefined ? 'http' : 'https';
+      const trust = tls && { ca: tls.ca, name: tls.name };
       const repository = join(options.models, within);
       const found = pods.map(({ name, pool, http, grpc, metrics }) => ({
         name,
         pool,
-        url: `http://${http}`,
-        metrics: `http://${metrics}`,
+        url: `${scheme}://${http}`,
+        metrics: `${scheme}://${metrics}`,
         grpc,
         tokenFile: options.tokenFile,
       }));
@@ -64,7 +67,7 @@ export function fleetReader(options: ReaderOptions, context: Context): FleetRead
       }
       const file = fleetFileOf(fleet, good, found, repository);
       const tokens = await tokensOf(file.servers);
-      const servers = file.servers.map((server, i) => memberOf(server, tokens[i], context));
+      const servers = file.servers.map((server, i) => memberOf(server, tokens[i], context, trust));
       // Without Tasks nothing is served, where a file without tasks means all of the repository.
       const described =
         good.length === 0 ? { tasks: [] } : (await membersOf({ ...file, servers: [] }, context)).members;

@@ -23,6 +23,14 @@ const resource = (kind: 'Fleet' | 'Task', spec: object, name = 'edge'): Kubernet
 });
 const volume = { persistentVolumeClaim: { claimName: 'models' } };
 const pool = { name: 'small', cpus: 0.5, memory: '512MiB' };
+/** That of the documentation. */
+const [ca = ''] =
+  /-----BEGIN CERTIFICATE-----\n[\s\S]*?-----END CERTIFICATE-----/.exec(
+    readFileSync(fileURLToPath(new URL('../../docs/kubernetes.md', import.meta.url)), 'utf8').replaceAll(
+      /^ +/gm,
+      '',
+    ),
+  ) ?? [];
 const found = {
   name: 'edge-small-1',
   pool: 'small',
@@ -79,8 +87,9 @@ test('the examples of the documentation are accepted', () => {
   const resources = texts
     .flatMap((text) => parseAllDocuments(text).map((document) => document.toJS() as KubernetesObject))
     .filter(({ apiVersion }) => apiVersion === 'bonsai.dev/v1alpha1');
-  expect(resources.map(({ kind }) => kind)).toEqual(['Fleet', 'Task', 'Fleet', 'Task']);
-  const [first, second] = [resources.slice(0, 2), resources.slice(2)];
+  expect(resources.map(({ kind }) => kind)).toEqual(['Fleet', 'Task', 'Fleet', 'Task', 'Fleet']);
+  expect(checkFleetSpec(resources[4]!).tls).toMatchObject({ name: 'edge.example', secret: 'edge-tls' });
+  const [first, second] = [resources.slice(0, 2), resources.slice(2, 4)];
   for (const [fleet, task] of [first, second])
     expect(fleetFileOf(fleet!, [task!], [], '/models').tasks).toHaveLength(1);
 });
@@ -152,6 +161,22 @@ describe('a Fleet', () => {
       'spec.repository is "../etc"; expected a path below the volume',
     ],
     [{ pools: [pool], volume, repository: '/etc' }, 'spec.repository is "/etc"'],
+    [
+      { pools: [pool], volume, tls: { ca: '/etc/ca.pem' } },
+      'spec.tls.ca is "/etc/ca.pem"; expected certificates as PEM',
+    ],
+    [
+      { pools: [pool], volume, tls: { ca, name: '10.0.0.7' } },
+      'spec.tls.name is "10.0.0.7"; expected the name',
+    ],
+    [
+      { pools: [pool], volume, tls: { ca, secret: 'edge-tls' } },
+      'spec.tls.name: servers of pools are reached by addresses',
+    ],
+    [
+      { pools: [pool], volume, runtime: 'kserve', tls: { ca, name: 'edge.example', secret: 'edge-tls' } },
+      'spec.tls.secret: KServe speaks to its servers without TLS',
+    ],
     [{ pools: [pool], volume, replicas: 2 }, 'spec.replicas is not known here'],
     [
       { servers: [{ url: 'http://a', 'token-file': '/etc/passwd' }] },

@@ -1,9 +1,11 @@
+import { X509Certificate } from 'node:crypto';
 import { z } from 'zod';
 import { BonsaiError } from '../base/errors.ts';
 import { customResourceDefinitions, type JsonSchema } from '../orchestrate/adapters/kubernetes/crds.ts';
 import type { PoolSpec } from '../orchestrate/adapters/kubernetes/fleet-spec.ts';
 import type { KubernetesObject } from '../orchestrate/adapters/kubernetes/resources.ts';
 import {
+  certificateName,
   checkFleet,
   cpus,
   type FleetFile,
@@ -26,6 +28,7 @@ import {
 const MAX_POOLS = 32;
 const MAX_SERVERS = 256;
 
+const SECRET_NAME = '^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$';
 const DNS_LABEL = '^[a-z]([-a-z0-9]*[a-z0-9])?$';
 const dnsLabel = (maxLength: number) =>
   text(
@@ -69,6 +72,34 @@ const poolSchema = z.strictObject({
 /** A segment begins with a letter or digit: so there is no "..", and nothing hidden. */
 const REPOSITORY = '^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$';
 
+/** As PEM. They are public, so they stand in the Fleet itself, and the controller has to read no Secrets. */
+const authorities = text(
+  'certificates as PEM, of authorities or of the servers themselves',
+  (value) => {
+    try {
+      return new X509Certificate(value) !== undefined;
+    } catch {
+      return false;
+    }
+  },
+  { pattern: '-----BEGIN CERTIFICATE-----', maxLength: 65_536 },
+);
+
+const tlsSchema = z.strictObject({
+  ca: authorities,
+  name: certificateName.optional(),
+  secret: field(
+    'the name of a Secret of type kubernetes.io/tls',
+    (value) => (typeof value === 'string' && new RegExp(SECRET_NAME).test(value) ? value : undefined),
+    {
+      type: 'string',
+      pattern: SECRET_NAME,
+      maxLength: 253,
+      description: 'With it the servers of pools speak TLS, by its tls.crt and tls.key.',
+    },
+  ).optional(),
+});
+
 const fleetSpecSchema = z.strictObject({
   repository: text(
     'a path below the volume of models, such as edge',
@@ -91,6 +122,7 @@ const fleetSpecSchema = z.strictObject({
     'a volume source of Kubernetes with the models, such as persistentVolumeClaim: {claimName: models}',
   ).optional(),
   tokenSecret: dnsLabel(63).optional(),
+  tls: tlsSchema.optional(),
   pools: z.array(poolSchema).max(MAX_POOLS).optional(),
   servers: z
     .array(serverSchema.omit({ 'token-file': true }))
@@ -163,6 +195,16 @@ export function checkFleetSpec(fleet: KubernetesObject): CheckedFleetSpec {
   const names = spec.pools?.map((pool) => pool.name) ?? [];
   if (names.length > 0 && spec.volume === undefined)
     throw complaint(fleet, 'spec.volume: pools need the volume with the models');
+  if (spec.tls?.secret !== undefined && spec.tls.name === undefined)
+    throw complaint(
+      fleet,
+      'spec.tls.name: servers of pools are reached by addresses, so their certificates need a name that is theirs',
+    );
+  if (spec.tls?.secret !== undefined && spec.runtime === 'kserve')
+    throw complaint(
+      fleet,
+      'spec.tls.secret: KServe speaks to its servers without TLS; leave it out, or runtime: kserve',
+    );
   for (const [i, own] of names.entries())
     if (names.indexOf(own) !== i) throw complaint(fleet, `spec.pools[${i}]: two pools are called ${own}`);
   return spec;

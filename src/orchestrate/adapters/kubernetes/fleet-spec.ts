@@ -29,6 +29,8 @@ export interface FleetSpec {
   readonly volume: Readonly<Record<string, unknown>>;
   /** With the administration token, under the key `token`. */
   readonly tokenSecret: string;
+  /** With the certificate and key of the servers in pools, under `tls.crt` and `tls.key`; undefined: they speak without TLS. */
+  readonly tlsSecret?: string;
   readonly pools: readonly PoolSpec[];
   readonly policy: Policy | undefined;
   readonly utilization: number | undefined;

@@ -58,6 +58,23 @@ test('pods are as the restricted standard of Kubernetes wants them', () => {
   expect(pod.automountServiceAccountToken).toBe(false);
 });
 
+test('servers speak TLS where the fleet names a Secret for it, and are probed so', () => {
+  const pod = specOf(manifestsOf(fleet, { ...spec, tlsSecret: 'edge-tls' })[0]!.object).template.spec;
+  const [container] = pod.containers;
+  expect(container.args.join(' ')).toContain(
+    '--tls-cert /etc/bonsai-tls/tls.crt --tls-key /etc/bonsai-tls/tls.key',
+  );
+  expect(pod.volumes).toContainEqual({ name: 'tls', secret: { secretName: 'edge-tls', defaultMode: 0o440 } });
+  expect(container.volumeMounts).toContainEqual({
+    name: 'tls',
+    mountPath: '/etc/bonsai-tls',
+    readOnly: true,
+  });
+  for (const probe of ['livenessProbe', 'readinessProbe', 'startupProbe'])
+    expect(container[probe].httpGet.scheme).toBe('HTTPS');
+  expect(JSON.stringify(manifestsOf(fleet, spec))).not.toMatch(/tls|HTTPS/);
+});
+
 test('on KServe a pool is a runtime and a service of a fixed size, found by its predictor', () => {
   const kserve = { ...spec, runtime: 'kserve' as const };
   const made = manifestsOf(fleet, kserve).map(({ object }) => object);

@@ -30,6 +30,7 @@ export const manifestDefaults = {
 /** Where a server has what is mounted. */
 const MODELS_FOLDER = '/models';
 const TOKEN_FOLDER = '/etc/bonsai';
+const TLS_FOLDER = '/etc/bonsai-tls';
 
 const CONTAINER = 'bonsai';
 /** As KServe calls the container that it looks for. */
@@ -158,13 +159,16 @@ function podSettings(spec: FleetSpec, pool: PoolSpec): object {
       { name: 'token', secret: { secretName: spec.tokenSecret, defaultMode: 0o440 } },
       // Optimised networks and the ring of tensors; gone with the pod.
       { name: 'tmp', emptyDir: {} },
+      ...(spec.tlsSecret === undefined
+        ? []
+        : [{ name: 'tls', secret: { secretName: spec.tlsSecret, defaultMode: 0o440 } }]),
     ],
   };
 }
 
 function container(name: string, spec: FleetSpec, pool: PoolSpec): object {
   const probe = (path: string, more: object) => ({
-    httpGet: { path, port: 'http' },
+    httpGet: { path, port: 'http', ...(spec.tlsSecret !== undefined && { scheme: 'HTTPS' }) },
     timeoutSeconds: 2,
     ...more,
   });
@@ -178,6 +182,9 @@ function container(name: string, spec: FleetSpec, pool: PoolSpec): object {
       ...['--metrics-port', String(PORTS.metrics), '--control-port', 'off'],
       // What is loaded, the fleet's loop decides.
       ...['--model-control-mode', 'explicit', '--admin-token-file', `${TOKEN_FOLDER}/token`],
+      ...(spec.tlsSecret === undefined
+        ? []
+        : ['--tls-cert', `${TLS_FOLDER}/tls.crt`, '--tls-key', `${TLS_FOLDER}/tls.key`]),
       ...['--slots', String(Math.max(1, Math.round(pool.cpus)))],
     ],
     ports: Object.entries(PORTS).map(([port, containerPort]) => ({
@@ -200,6 +207,7 @@ function container(name: string, spec: FleetSpec, pool: PoolSpec): object {
       { name: 'models', mountPath: MODELS_FOLDER, readOnly: true },
       { name: 'token', mountPath: TOKEN_FOLDER, readOnly: true },
       { name: 'tmp', mountPath: '/tmp' },
+      ...(spec.tlsSecret === undefined ? [] : [{ name: 'tls', mountPath: TLS_FOLDER, readOnly: true }]),
     ],
   };
 }
