@@ -263,7 +263,7 @@ describe('workers that port', () => {
       const { result, stderr } = await finished(() => start(port('together', 'joint', '--workers', '2')));
       expect(familyIn(result)).toEqual(alone);
       expect(stderr).toMatch(/^\[1\/2\] Made ratio 0\.\d+: \d+\.\d % of test examples right\.$/m);
-      expect(stderr).toMatch(/^\[2\/2\] Done by worker 2 of 2: 1 branches\.$/m);
+      expect(stderr).toMatch(/^\[2\/2\] Done by worker 2 of 2: 1 branch\.$/m);
       expect(stderr).toMatch(/reused/i);
 
       const pod = (index: number, disk: string) => start(port(disk, url, '--workers', '2'), index);

@@ -74,6 +74,7 @@ export async function trainShare(
   const done = await portShareOf(context, models, dataset, options, share);
   const who = workerName(share);
   if (done.branches === 0) context.progress.say(`Nothing to train for ${who}: there are fewer pieces.`);
-  else if (done.isComplete) context.progress.say(`Done by ${who}: ${done.branches} branches.`);
+  else if (done.isComplete)
+    context.progress.say(`Done by ${who}: ${done.branches} ${done.branches === 1 ? 'branch' : 'branches'}.`);
   return done;
 }

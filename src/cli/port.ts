@@ -286,10 +286,15 @@ ${EXIT_CODE_HELP}`,
             await portAsWorker(context, models, dataset, given, { part, target, options });
             return;
           }
+          const startedMs = context.clock.nowMs();
           if (part.kind === 'together') await trainTogether(context, part.count, given.threads);
+          // Of a budget, the workers have had their part.
+          const budgetMs =
+            options.budget && Math.max(1, options.budget - (context.clock.nowMs() - startedMs));
+          const left = { ...given, budgetMs };
           const ported: PortedTask & { readonly jobs?: readonly PortJob[] } = options.jobs
-            ? await portJobs(context, dataset, given)
-            : await withSharedSteps(context, options.out, given, 'reads', (shared) =>
+            ? await portJobs(context, dataset, left)
+            : await withSharedSteps(context, options.out, left, 'reads', (shared) =>
                 portToRepository(context, models, dataset, shared),
               );
           await target.publish();
