@@ -102,6 +102,9 @@ export function workerArguments(
   return [...own.slice(0, end), '--worker-index', String(index), ...more, ...own.slice(end)];
 }
 
+/** Between `runWorkers` and those that it starts: the number of its process. Others may start commands with a channel, too. */
+const PARENT_VARIABLE = 'BONSAI_WORKER_PARENT';
+
 const MAIN = fileURLToPath(new URL('./main.js', import.meta.url));
 
 /**
@@ -124,7 +127,10 @@ export async function runWorkers(
         ...workerArguments(process.argv.slice(2), index, [...more, '--json']),
       ];
       // The channel says nothing: a worker whose parent is gone sees it close, and ends.
-      const child = spawn(words[0]!, words.slice(1), { stdio: ['ignore', 'pipe', 'pipe', 'ipc'] });
+      const child = spawn(words[0]!, words.slice(1), {
+        stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+        env: { ...process.env, [PARENT_VARIABLE]: String(process.pid) },
+      });
       const stop = () => child.kill('SIGTERM');
       signal.addEventListener('abort', stop);
       let last = '';
@@ -162,7 +168,7 @@ export async function runWorkers(
 
 /** Whether this is a worker that `runWorkers` has started: it has told it which CPUs to use, and joins the results. */
 export function isStartedWorker(): boolean {
-  return process.send !== undefined;
+  return process.send !== undefined && process.env[PARENT_VARIABLE] === String(process.ppid);
 }
 
 /** Ends a worker that `runWorkers` has started once that is gone: nobody would stop it any more. */
