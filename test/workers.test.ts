@@ -69,6 +69,9 @@ function start(words: readonly string[], index?: number | string): Running {
   return { child, ended };
 }
 
+/** Others may have the machine for a while. */
+const MAX_TRIES = 8;
+
 /**
  * What a command says that has to end well, and its result. It is started again where the machine was too busy to measure:
  * as it says itself, it then goes on.
@@ -78,7 +81,7 @@ async function finished(begin: () => Running): Promise<{ result: Record<string, 
   for (let tries = 1; ; tries++) {
     const { code, stdout, stderr } = await begin().ended;
     said += stderr;
-    if (code !== 0 && tries < 4 && /server_unreachable|load_failed/.test(stderr)) continue;
+    if (code !== 0 && tries < MAX_TRIES && /server_unreachable|load_failed/.test(stderr)) continue;
     expect(code, said).toBe(0);
     return { result: JSON.parse(stdout), stderr: said };
   }
@@ -103,7 +106,7 @@ const isManifestWrite = ({ method, key }: { method: string; key: string }) =>
   method === 'PUT' && key.endsWith('digits/bonsai.json');
 
 /** Servers that start and processes that measure, on a machine that does much else. */
-const LONG_MS = 300_000;
+const LONG_MS = 600_000;
 const QUICK = ['--runs', '10', '--window', '500ms', '--repeats', '2', '--json'];
 
 describe('workers that profile', () => {
@@ -151,8 +154,11 @@ describe('workers that profile', () => {
       resultOf(() => start(profile('a'), 0)),
       resultOf(() => start(profile('b'), 1)),
     ]);
-    expect(first).toMatchObject({ worker: { index: 0, count: 2 }, profiled: [1, 3], skipped: [] });
-    expect(second).toMatchObject({ worker: { index: 1, count: 2 }, profiled: [2], skipped: [] });
+    expect(first).toMatchObject({ worker: { index: 0, count: 2 } });
+    expect(second).toMatchObject({ worker: { index: 1, count: 2 } });
+    const versions = ({ profiled, skipped }: Record<string, unknown>) =>
+      [...(profiled as number[]), ...(skipped as number[])].sort();
+    expect([versions(first), versions(second)]).toEqual([[1, 3], [2]]);
     const manifest = await published();
     expect(measuredOn(manifest, first.target)).toEqual([1, 2, 3]);
     expect(manifest.variants[0]!.profiles).toHaveProperty('arm');
@@ -172,7 +178,8 @@ describe('workers that profile', () => {
     killed.child.kill('SIGKILL');
     await killed.ended;
     const again = await resultOf(() => start(profile('fresh disk'), 0));
-    expect(again).toMatchObject({ profiled: [3], skipped: [1] });
+    expect(again.skipped).toContain(1);
+    expect([...(again.profiled as number[]), ...(again.skipped as number[])].sort()).toEqual([1, 3]);
     expect(measuredOn(await published(), again.target)).toEqual([1, 3]);
     const writes = () => double.requests.filter(isManifestWrite).length;
     const before = writes();
@@ -211,7 +218,9 @@ describe('workers that profile', () => {
       const models = join(folder, 'models');
       const words = ['profile', models, '--workers', '2', ...QUICK];
       const { result, stderr } = await finished(() => start(words));
-      expect(result).toMatchObject({ profiled: [1, 2, 3], skipped: [] });
+      // What was measured before the machine was too busy is not measured again.
+      const versions = [...(result.profiled as number[]), ...(result.skipped as number[])];
+      expect(versions.sort((a, b) => a - b)).toEqual([1, 2, 3]);
       expect(measuredOn(result as unknown as TaskManifest, result.target)).toEqual([1, 2, 3]);
       const [one, two] = [1, 2].map(
         (worker) => new RegExp(`^worker ${worker} of 2: server on CPU (\\d+)`, 'm').exec(stderr)?.[1],
