@@ -20,6 +20,7 @@ const TOLERANCE = 0.0005;
 const DATA: Readonly<Record<string, (folder: string) => string>> = {
   cifar10: (folder) => `cifar10:${join(folder, 'cifar-10-batches-bin')}`,
   cifar100: (folder) => `cifar100:${join(folder, 'cifar-100-binary')}`,
+  hymenoptera: (folder) => `images:${join(folder, 'hymenoptera')},size=48`,
   mnist: (folder) => `mnist:${join(folder, 'mnist')}`,
 };
 /** Networks of more multiply-accumulates are scored on a part of the test images: all would take minutes. */

@@ -20,5 +20,7 @@ npx bonsai port hymenoptera-densenet.onnx $port --add --epochs 20 --criteria l2 
 npx bonsai port hymenoptera-resnet.onnx $port --add --epochs 20 --criteria l2 --ratios 0.72,0.88 --distill only
 npx bonsai port hymenoptera-resnet.onnx $port --add --epochs 20 --criteria taylor --ratios 0.65,0.8,0.88 --distill only
 npx bonsai port hymenoptera-resnet.onnx $port --add --epochs 30 --criteria taylor --ratios 0.72,0.92,0.95 --distill only --threads 2
+npx bonsai port hymenoptera-resnet.onnx $port --add --epochs 30 --criteria taylor --ratios 0.9,0.95 --align 4 --distill only
+npx bonsai port hymenoptera-resnet.onnx $port --add --epochs 20 --criteria taylor --ratios 0.25,0.4 --distill only
 npx bonsai profile "$out" --task hymenoptera --cpus 0 --again --contest mnist:1
 npx bonsai repo remove "$out" hymenoptera --dominated
