@@ -1,4 +1,4 @@
-import { mean } from '../../base/statistics.ts';
+import { median } from '../../base/statistics.ts';
 import type { DemandSample } from '../policy.ts';
 
 export const demandLevelDefaults = {
@@ -10,7 +10,10 @@ export const demandLevelDefaults = {
   priorMs: 180_000,
 } as const;
 
-/** Multiples of the mean demand that are expected before much was seen, and their shares of time: lulls, bursts. */
+/**
+ * Multiples of the usual (median) demand that are expected before much was seen, and their shares of time: lulls, bursts.
+ * Not of the mean: one burst in the first minute is half of that.
+ */
 export const PRIOR_LEVELS: readonly { readonly factor: number; readonly timeRatio: number }[] = [
   { factor: 0.5, timeRatio: 0.4 },
   { factor: 1, timeRatio: 0.4 },
@@ -30,7 +33,7 @@ export interface DemandLevel {
  * What demand has been like: the windows of the history, ordered by the demand of all tasks together, in `count` groups of
  * about equally many requests (so that bursts, which are short, are told apart), the calmest first. A load takes seconds
  * and a set of versions lives for many, so sets are judged by all of these: bursts that came will come again. After a short history, in
- * which there may have been none, multiples of its mean stand for what it has not shown (`PRIOR_LEVELS`).
+ * which there may have been none, multiples of its median stand for what it has not shown (`PRIOR_LEVELS`).
  * @param histories by task, ascending in time
  * @returns fewer than `count` where there is little history
  */
@@ -61,10 +64,10 @@ export function demandLevels(
     ),
   );
   if (seen.length === 0) return [];
-  const meanRps = histories.map((_history, k) => mean(seen.map(({ rps }) => rps[k]!)));
+  const usualRps = histories.map((_history, k) => median(seen.map(({ rps }) => rps[k]!)));
   const expected = PRIOR_LEVELS.map(({ factor, timeRatio }) =>
     demandOf(
-      meanRps.map((each) => factor * each),
+      usualRps.map((each) => factor * each),
       timeRatio * priorMs,
     ),
   );

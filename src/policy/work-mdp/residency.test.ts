@@ -1,10 +1,23 @@
 import { expect, test } from 'vitest';
 import { makeFrontier, makeState, makeTask } from '../variants.fixture.ts';
 import { bonsaiPolicy } from './bonsai.ts';
+import type { WorkPlan } from './plan.ts';
 import { setsOf } from './residency.ts';
 
 /** Throughputs 5 to 76 per second. */
 const frontier = makeFrontier([1, 5], [0.97, 8], [0.93, 14], [0.85, 24], [0.75, 42], [0.59, 76]);
+
+/** The same in finer steps. */
+const finer = makeFrontier(
+  [1, 4.3],
+  [0.99, 6],
+  [0.96, 9],
+  [0.92, 14],
+  [0.86, 22],
+  [0.78, 33],
+  [0.69, 50],
+  [0.59, 76],
+);
 
 function residencyAt(
   demandRps: number,
@@ -56,6 +69,59 @@ test('nothing moves while a version loads, in trouble, or so soon after a swap',
   expect(residencyAt(2, [5, 6], { memory: first.memory }).moves).toEqual([]);
 });
 
+test('a long queue keeps loads away, violations make careful besides', () => {
+  const planned = (more: { queued?: number; violations?: number }) => {
+    const task = makeTask({ frontier, demandRps: 10, resident: [5, 6], residencyLimit: 2, ...more });
+    const { plan, residency } = bonsaiPolicy().decide(makeState({ tasks: [task] }));
+    return { arrivalsPerMs: (plan as WorkPlan).arrivalsPerMs, moves: residency };
+  };
+  const calm = planned({});
+  // 40 requests of 13 ms are more than half of an SLO of 400 ms; they are planned exactly.
+  const long = planned({ queued: 40 });
+  const late = planned({ violations: 9 });
+  expect(calm.moves).not.toEqual([]);
+  expect(long).toEqual({ arrivalsPerMs: calm.arrivalsPerMs, moves: [] });
+  expect(late.moves).toEqual([]);
+  expect(late.arrivalsPerMs).toBeGreaterThan(calm.arrivalsPerMs);
+});
+
+test('which set is best does not depend on the one that happens to be there', () => {
+  const starts = [
+    [1, 2, 8],
+    [6, 7, 8],
+    [1, 7, 8],
+    [4, 5, 8],
+  ];
+  for (const demandRps of [9, 15, 20]) {
+    const settled = starts.map((start) => settledFrom(start, demandRps));
+    for (const resident of settled) expect(resident).toEqual(settled[0]);
+  }
+});
+
+/** What is resident after two minutes of the demand. */
+function settledFrom(start: readonly number[], demandRps: number): readonly number[] {
+  let resident = [...start];
+  let memory: unknown;
+  for (let nowMs = 100_000; nowMs < 220_000; nowMs += 1_000) {
+    const task = makeTask({
+      frontier: finer,
+      demandRps,
+      nowMs,
+      resident,
+      residencyLimit: 3,
+      servingVersion: 8,
+    });
+    const decision = bonsaiPolicy().decide(makeState({ tasks: [task], nowMs, memory }));
+    memory = decision.memory;
+    for (const { kind, version } of decision.residency ?? []) {
+      if (kind === 'load') resident.push(version);
+      else resident = resident.filter((other) => other !== version);
+    }
+    resident.sort((a, b) => a - b);
+  }
+  return resident;
+}
+
 test('what is not on the frontier is let go as soon as something else answers', () => {
   expect(residencyAt(2, [7]).moves).toEqual(['load 6']);
   expect(residencyAt(2, [6, 7]).moves).toEqual(['unload 7']);
@@ -82,16 +148,6 @@ test('few sets are judged all, many by single exchanges', () => {
 });
 
 test('a set that only two exchanges together reach is reached', () => {
-  const finer = makeFrontier(
-    [1, 4.3],
-    [0.99, 6],
-    [0.96, 9],
-    [0.92, 14],
-    [0.86, 22],
-    [0.78, 33],
-    [0.69, 50],
-    [0.59, 76],
-  );
   const resident = [1, 2, 8];
   let memory: unknown;
   const moves: string[] = [];

@@ -1,7 +1,7 @@
 import type { ResidencyAction } from '../policy.ts';
+import { type BelievedTask, type IndicesOf, residentIndices } from './believed-task.ts';
 import { demandLevels } from './demand-levels.ts';
 import { forecastDefaults } from './forecast.ts';
-import type { BelievedTask, IndicesOf } from './slow-loop.ts';
 import type { WorkProblem, WorkSolver } from './value-function.ts';
 
 export const residencyDefaults = {
@@ -17,17 +17,20 @@ export const residencyDefaults = {
   peakUtilization: 0.85,
   /** Past demands are looked at while so few tasks make it cheap; with more the present one speaks alone. */
   maxScenarioTasks: 8,
-  /** Weight of the present demand against that of the past. */
-  presentShare: 0.02,
+  /** Weight of the present demand against that of the past: a load takes seconds, and what is present may be over by then. */
+  presentShare: 0.1,
   /** The past in so many levels. */
   levels: 7,
   /** Tasks whose sets are judged in one decision, in turn: one leaves wrong sets at the start for minutes, three take 2 ms. */
   judgedTasks: 2,
   /** Where a task has more sets than this, those that differ in one version from the present one are judged alone. */
   maxSets: 250,
-  /** Sweeps for a scenario, and to confirm the choice. */
+  /** Sweeps for a scenario, which starts from its values of the second before. */
   sweeps: 12,
   tolerance: 1e-4,
+  /** Sweeps to confirm a choice: at high demand a gain is known only after as many requests as work piles up over. */
+  confirmingSweeps: 200,
+  confirmingTolerance: 1e-5,
   /** Of the shares of arrivals that meet each cell of work: the sets' gains err by less than a hundredth of `minGain`. */
   distributionTolerance: 1e-5,
 } as const;
@@ -51,7 +54,6 @@ export interface ResidencyInput {
   readonly problem: WorkProblem;
   /** Of this problem. */
   readonly values: readonly number[];
-  readonly gain: number;
   readonly solver: WorkSolver;
   readonly memory: ResidencyMemory | undefined;
   readonly isTroubled: boolean;
@@ -70,11 +72,14 @@ export interface ResidencyChoice {
  * Chooses which versions are in memory where not all fit: the smallest of each task stays (the floor that any burst
  * falls back on), and one version at a time is exchanged for another if requests gain enough by it.
  *
- * Every set is judged to first order: the change of the best choice's worth at each cell of work, weighted by how
- * often that work is met. By the policy improvement identity g' − g = Σ_w π'(w) (T'h − Th)(w), which is exact with the
- * distribution π' of the new set; with π it costs a few thousand steps a set instead of a solved problem. The best
- * one is then solved exactly. Sets that differ in several versions are reached by one exchange after the other: to look
- * at single exchanges alone would stop at sets that none of them improves.
+ * Every set is judged by what it loses against having every version in memory: what the best choice within the set is
+ * worth less at each cell of work, weighted by how often that work is met. By the policy difference identity
+ * g − g' = Σ_w π'(w) (Th − T'h)(w), where g, h and T are those with every version and g', π' and T' those with the set;
+ * with π for π' it costs a few thousand steps a set instead of a solved problem. No term is negative, what one task's set
+ * loses does not depend on the others', and nothing depends on what happens to be resident: judged by the values of the
+ * resident set, larger versions than its own look too good, for more work will be met with them. The best set is then
+ * confirmed by solving it and the resident one. Sets that differ in several versions are reached by one exchange
+ * after the other: to look at single exchanges alone would stop at sets that none of them improves.
  */
 export function chooseResidents(input: ResidencyInput): ResidencyChoice {
   const { tasks, memory, isTroubled, nowMs } = input;
@@ -110,14 +115,12 @@ export function chooseResidents(input: ResidencyInput): ResidencyChoice {
   const stay = (reason: string): ResidencyChoice => ({ actions: [], memory: kept, reason });
   const isTurn = (k: number) => (k - turn + tasks.length) % tasks.length < residencyDefaults.judgedTasks;
   const isRested = (task: string) => nowMs - (swappedMs[task] ?? -1e12) >= residencyDefaults.dwellMs;
-  const best = bestSet(input, scenarios, (task, k) => isTurn(k) && isRested(task));
-  if (best === undefined) return stay('');
-  const needed = neededGain(input, best);
-  // First-order gains err by less than half: what is far below needs no solving.
-  const gain = best.gain < needed / 2 ? best.gain : confirmedGain(input, scenarios, best);
+  const candidates = bestSets(input, scenarios, (task, k) => isTurn(k) && isRested(task));
+  if (candidates.length === 0) return stay('');
+  const { best, isGood, gain, needed } = confirmed(input, scenarios, candidates);
   const { state, versions } = tasks[best.task]!;
   const aim = `versions ${best.set.map((i) => versions[i]!.version).join(', ')} of ${state.task}`;
-  if (gain < needed) {
+  if (!isGood) {
     return stay(
       `The best set (${aim}) would bring ${points(gain)}, below the ${points(needed)} that it takes. `,
     );
@@ -169,16 +172,14 @@ interface Scenario {
   readonly problem: WorkProblem;
   readonly rps: readonly number[];
   readonly values: readonly number[];
-  readonly gain: number;
   readonly distribution: Float64Array;
 }
 
+/** What demand is and has been, solved with every version in memory. */
 function solveScenarios({
-  problem: present,
   tasks,
   nowMs,
   values,
-  gain,
   solver,
   memory,
   problemOf,
@@ -202,17 +203,15 @@ function solveScenarios({
     })),
   ];
   return considered.map(({ rps, share }, index): Scenario => {
-    const problem = index === 0 ? present : problemOf(rps);
+    const problem = problemOf(rps, everyIndex);
     const known = memory?.scenarios[index];
     const start = known?.values.length === problem.cells ? known.values : values;
-    // The present one is solved already.
-    const solved = index === 0 ? { values, gain } : solver.solve(problem, { sweeps, tolerance }, start);
+    const solved = solver.solve(problem, { sweeps, tolerance }, start);
     return {
       weight: share * problem.arrivalsPerMs,
       problem,
       rps,
       values: Array.from(solved.values),
-      gain: solved.gain,
       distribution: solver.distribution(
         problem,
         solved.values,
@@ -222,6 +221,8 @@ function solveScenarios({
     };
   });
 }
+
+const everyIndex: IndicesOf = ({ versions }) => versions.map((_version, i) => i);
 
 /** A set of versions for one task: indices into its versions, ascending. */
 interface TaskSet {
@@ -234,12 +235,13 @@ interface TaskSet {
   readonly judge: SetJudge;
 }
 
-function bestSet(
+/** The best set of each task that is open, as judged, if it is not the resident one; the best of them first. */
+function bestSets(
   { tasks, solver }: ResidencyInput,
   scenarios: readonly Scenario[],
   isOpen: (task: string, k: number) => boolean,
-): TaskSet | undefined {
-  let best: TaskSet | undefined;
+): TaskSet[] {
+  const found: TaskSet[] = [];
   for (const [task, believed] of tasks.entries()) {
     const { state, versions } = believed;
     const limit = state.residencyLimit ?? 1;
@@ -248,13 +250,45 @@ function bestSet(
     if (resident.length === 0) continue;
     const judge = new SetJudge(task, believed, scenarios, solver);
     const present = judge.worthOf(resident);
+    let best: TaskSet | undefined;
     for (const set of setsOf(versions.length, limit, resident)) {
       if (limit === 1 && !carriesPeak(believed, set[0]!)) continue;
       const gain = judge.worthOf(set) - present;
       if (gain > (best?.gain ?? 0)) best = { task, set, resident, limit, gain, judge };
     }
+    if (best !== undefined) found.push(best);
   }
-  return best;
+  return found.sort((a, b) => b.gain - a.gain);
+}
+
+interface Confirmed {
+  readonly best: TaskSet;
+  readonly isGood: boolean;
+  readonly gain: number;
+  readonly needed: number;
+}
+
+/** The first candidate that gains what it takes when it is solved; else what became of the first. */
+function confirmed(
+  input: ResidencyInput,
+  scenarios: readonly Scenario[],
+  candidates: readonly TaskSet[],
+): Confirmed {
+  let first: Confirmed | undefined;
+  let residentGain: number | undefined;
+  for (const best of candidates) {
+    const needed = neededGain(input, best);
+    let { gain } = best;
+    // Judged gains err by less than half: what is far below needs no solving.
+    if (gain >= needed / 2) {
+      residentGain ??= solvedGain(input, scenarios);
+      gain = solvedGain(input, scenarios, best) - residentGain;
+    }
+    const result = { best, isGood: gain >= needed, gain, needed };
+    if (result.isGood) return result;
+    first ??= result;
+  }
+  return first!; // There is a candidate.
 }
 
 /**
@@ -388,27 +422,21 @@ function firstExchange({ set, resident, limit, judge }: TaskSet): { add: number;
   return best!; // A set that gains differs from the resident one.
 }
 
-/** The gain of a set with every scenario solved for it. */
-function confirmedGain(
-  { problemOf, solver, tasks }: ResidencyInput,
+/** The gain g of a request over all scenarios, each solved with what is resident but for one task's set. */
+function solvedGain(
+  { problemOf, solver }: ResidencyInput,
   scenarios: readonly Scenario[],
-  { task, set }: TaskSet,
+  set?: TaskSet,
 ): number {
-  const { sweeps, tolerance } = residencyDefaults;
-  const indicesOf: IndicesOf = ({ state, versions }, k) => {
-    const resident = versions.flatMap(({ version }, i) => (state.resident?.includes(version) ? [i] : []));
-    if (k === task) return set;
-    return resident.length > 0 || versions.length === 0 ? resident : [versions.length - 1];
-  };
+  const { confirmingSweeps: sweeps, confirmingTolerance: tolerance } = residencyDefaults;
+  const indicesOf: IndicesOf = (task, k) => (k === set?.task ? set.set : residentIndices(task, k));
   let gain = 0;
   let total = 0;
-  for (const scenario of scenarios) {
-    const problem = problemOf(scenario.rps, indicesOf);
-    const solved = solver.solve(problem, { sweeps, tolerance }, scenario.values);
-    gain += scenario.weight * (solved.gain - scenario.gain);
-    total += scenario.weight;
+  for (const { rps, values, weight } of scenarios) {
+    gain += weight * solver.solve(problemOf(rps, indicesOf), { sweeps, tolerance }, values).gain;
+    total += weight;
   }
-  return total > 0 && tasks.length > 0 ? gain / total : 0;
+  return total > 0 ? gain / total : 0;
 }
 
 /** A set must pay its loads: gain · horizon · rate > loads · price of the slot's time. */

@@ -1,5 +1,6 @@
 import { type Profile, profileOf, type Variant } from '../../repository/types.ts';
 import type { Action, Decision, PolicyState, TaskState } from '../policy.ts';
+import { type BelievedTask, type BelievedVersion, type IndicesOf, residentIndices } from './believed-task.ts';
 import { type DemandMemory, forecastRps, learnDemand, meanSince } from './forecast.ts';
 import type { PlannedTask, WorkPlan } from './plan.ts';
 import { chooseResidents, type ResidencyMemory } from './residency.ts';
@@ -9,7 +10,7 @@ import {
   type ServiceMemory,
   serviceRatioOf,
 } from './service-times.ts';
-import type { WorkProblem, WorkSolver, WorkTask, WorkVersion } from './value-function.ts';
+import type { WorkProblem, WorkSolver, WorkTask } from './value-function.ts';
 
 /** Times in ms, rewards in normalised accuracy. */
 export const workMdpDefaults = {
@@ -20,13 +21,15 @@ export const workMdpDefaults = {
   lateCost: 1.5,
   /** Deviations added to the forecast. */
   caution: 0,
-  /** The same for a while after trouble. */
+  /** The same for a while after violations: more of a second's requests than the ratio were late, shed or failed. */
   troubledCaution: 1.5,
-  troubledMs: 10_000,
-  /** Trouble: the queue takes longer than this share of the SLO even at smallest versions. */
-  troubledDrainShare: 0.5,
-  /** Trouble: more of a second's requests than this were late, shed or failed. */
   troubledViolationRatio: 0.02,
+  /**
+   * Nothing loads for a while after violations, or after the queue took longer than this share of the SLO even at
+   * smallest versions. Such a queue alone is no reason for caution: it is planned exactly, request by request.
+   */
+  troubledDrainShare: 0.5,
+  troubledMs: 10_000,
   /** Grid cells for the tightest SLO. */
   cellsPerSlo: 32,
   /** The grid reaches so far beyond the longest SLO. */
@@ -49,24 +52,10 @@ export interface WorkMdpMemory {
   readonly values: readonly number[];
   readonly stepMs: number;
   readonly residency?: ResidencyMemory;
+  /** Nothing loads until then. */
   readonly troubledUntilMs?: number;
-}
-
-/** A task with its figures as they are now believed. */
-export interface BelievedTask {
-  readonly state: TaskState;
-  readonly demandRps: number;
-  /** Highest short mean of demand in the last minutes. */
-  readonly peakRps: number;
-  /** The frontier, most accurate first; those without a profile left out. */
-  readonly versions: readonly BelievedVersion[];
-}
-
-export interface BelievedVersion extends WorkVersion {
-  readonly version: number;
-  readonly ratio: number;
-  readonly deviation: number;
-  readonly loadMs?: number;
+  /** More than the forecast is planned for until then. */
+  readonly cautiousUntilMs?: number;
 }
 
 /** One decision of the slow loop: learn, forecast, solve, choose what is resident. */
@@ -82,9 +71,10 @@ export function decide(
   const server = { slots, cpuBudget: state.cpuBudget, variants };
   const notice = noticeOf(state.tasks, service, server, constants);
   const families = state.tasks.map((task) => believedVersions(task, service, server));
-  const troubledUntilMs = troubleOf(state, constants, families, slots, before);
+  const { troubledUntilMs, cautiousUntilMs } = troubleOf(state, constants, families, slots, before);
   const isTroubled = troubledUntilMs !== undefined;
-  const caution = isTroubled ? Math.max(constants.caution, constants.troubledCaution) : constants.caution;
+  const isCautious = cautiousUntilMs !== undefined;
+  const caution = isCautious ? Math.max(constants.caution, constants.troubledCaution) : constants.caution;
 
   const demand: Record<string, DemandMemory> = {};
   const tasks: BelievedTask[] = [];
@@ -112,7 +102,6 @@ export function decide(
     tasks,
     problem,
     values,
-    gain: solved.gain,
     solver,
     memory: before?.residency,
     isTroubled,
@@ -129,13 +118,14 @@ export function decide(
     stepMs: problem.stepMs,
     residency: residency.memory,
     ...(isTroubled && { troubledUntilMs }),
+    ...(isCautious && { cautiousUntilMs }),
   };
   return {
     actions: startsOf(tasks),
     residency: residency.actions,
     plan: planOf(tasks, problem, values, solved.gain, constants, service),
     memory,
-    reason: reasonOf(tasks, problem, values, solved.gain, residency.reason, isTroubled),
+    reason: reasonOf(tasks, problem, values, solved.gain, residency.reason, isCautious),
     ...(notice !== undefined && { notice }),
   };
 }
@@ -188,17 +178,6 @@ interface Server {
   readonly cpuBudget: number;
   readonly variants: VariantCache;
 }
-
-/** Which versions of a task a problem may use: indices into `BelievedTask.versions`. */
-export type IndicesOf = (task: BelievedTask, k: number) => readonly number[];
-
-/** The versions that can answer now; none resident: the smallest, which will be the first. */
-export const residentIndices: IndicesOf = ({ state, versions }) => {
-  const resident = state.resident ?? (state.servingVersion === undefined ? [] : [state.servingVersion]);
-  const indices: number[] = [];
-  for (let i = 0; i < versions.length; i++) if (resident.includes(versions[i]!.version)) indices.push(i);
-  return indices.length > 0 || versions.length === 0 ? indices : [versions.length - 1];
-};
 
 function problemOf(
   tasks: readonly BelievedTask[],
@@ -305,14 +284,14 @@ function peakRps({ demand }: TaskState, nowMs: number): number {
   return peak;
 }
 
-/** Until when the policy is careful; undefined: nothing is wrong. */
+/** Until when nothing loads and until when the policy is cautious; undefined: nothing is wrong. */
 function troubleOf(
   { tasks, nowMs }: PolicyState,
   constants: WorkMdpConstants,
   families: readonly (readonly BelievedVersion[])[],
   slots: number,
   before: WorkMdpMemory | undefined,
-): number | undefined {
+): Pick<WorkMdpMemory, 'troubledUntilMs' | 'cautiousUntilMs'> {
   let drainMs = 0;
   let tightestMs = Number.POSITIVE_INFINITY;
   let arrived = 0;
@@ -324,12 +303,16 @@ function troubleOf(
     arrived += meanSince(task.demand, nowMs - constants.periodMs);
     violations += task.violations ?? 0;
   }
-  const isTroubled =
-    drainMs > constants.troubledDrainShare * tightestMs ||
-    violations > Math.max(1, constants.troubledViolationRatio * arrived);
-  if (isTroubled) return nowMs + constants.troubledMs;
-  const until = before?.troubledUntilMs;
-  return until !== undefined && until > nowMs ? until : undefined;
+  const isViolated = violations > Math.max(1, constants.troubledViolationRatio * arrived);
+  const isLong = drainMs > constants.troubledDrainShare * tightestMs;
+  const until = (isNow: boolean, untilMs: number | undefined) => {
+    if (isNow) return nowMs + constants.troubledMs;
+    return untilMs !== undefined && untilMs > nowMs ? untilMs : undefined;
+  };
+  return {
+    troubledUntilMs: until(isViolated || isLong, before?.troubledUntilMs),
+    cautiousUntilMs: until(isViolated, before?.cautiousUntilMs),
+  };
 }
 
 /** A task that nothing answers gets its smallest version at once. */
@@ -381,12 +364,12 @@ function reasonOf(
   values: readonly number[],
   gain: number,
   residency: string,
-  isTroubled: boolean,
+  isCautious: boolean,
 ): string {
   const demand = tasks.map(({ state, demandRps }) => `${state.task} ${demandRps.toFixed(1)}`).join(', ');
   const cell = Math.min(values.length - 1, Math.round(100 / stepMs));
   const price = values.length > 1 ? -values[cell]! : 0;
-  const care = isTroubled ? ' Requests were late, shed or piled up: careful for a while.' : '';
+  const care = isCautious ? ' Requests were late or shed: careful for a while.' : '';
   return (
     `Demand expected per slot: ${demand || 'none'} req/s; ` +
     `a request should see accuracy ${(100 * gain).toFixed(1)} %, ${Math.round(cell * stepMs)} ms of work cost ${(100 * price).toFixed(1)} points. ` +
