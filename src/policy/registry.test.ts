@@ -26,6 +26,10 @@ test('names give the policies that they say', () => {
   expect(names.map((name) => policyByName(name).name)).toEqual(names);
   expect(policyByName('trivial').name).toBe('trivial:inverseThroughput');
   expect(policyByName('trivial', { timeScale: 0.5 }).periodMs).toBe(500);
+  expect(policyByName('bonsai:0.9').name).toBe('bonsai');
+  for (const wrong of ['bonsai:0', 'bonsai:1.2', 'bonsai:half']) {
+    expect(codeOf(() => policyByName(wrong))).toBe('unknown_policy');
+  }
   expect(policyByName('static:digits=3,signs=1').name).toBe('static:digits=3,signs=1');
 });
 

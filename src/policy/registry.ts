@@ -34,6 +34,7 @@ export const POLICY_NAMES = [
   'kpa',
   'ray',
   'bonsai',
+  'bonsai:UTILIZATION',
 ] as const;
 
 /** What `dispatchPolicyByName` understands as well: policies that choose request by request. */
@@ -103,6 +104,10 @@ function switchingPolicy(spec: string, options: PolicyOptions): Policy | undefin
     case 'kpa':
     case 'ray':
       return replicaAutoscaler(spec, options);
+  }
+  const [, targetUtilization] = /^bonsai:(0?\.\d*[1-9]\d*|1)$/.exec(spec) ?? [];
+  if (targetUtilization !== undefined) {
+    return bonsaiPolicy({ fingerprint, targetUtilization: Number(targetUtilization) });
   }
   if (spec.startsWith('static:') && spec.includes('=')) return staticPolicy(parseChoice(spec));
   if (spec.startsWith('maximal-metric:')) {

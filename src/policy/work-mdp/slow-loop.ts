@@ -3,6 +3,7 @@ import type { Action, Decision, PolicyState, TaskState } from '../policy.ts';
 import { type BelievedTask, type BelievedVersion, type IndicesOf, residentIndices } from './believed-task.ts';
 import { type DemandMemory, forecastRps, learnDemand, meanSince } from './forecast.ts';
 import type { PlannedTask, WorkPlan } from './plan.ts';
+import { floorShare, priceFloorDefaults, withPriceFloor } from './price-floor.ts';
 import { chooseResidents, type ResidencyMemory } from './residency.ts';
 import {
   EMPTY_SERVICE_MEMORY,
@@ -14,6 +15,7 @@ import type { WorkProblem, WorkSolver, WorkTask } from './value-function.ts';
 
 /** Times in ms, rewards in normalised accuracy. */
 export const workMdpDefaults = {
+  ...priceFloorDefaults,
   periodMs: 1_000,
   /** Margin before each deadline that the plan keeps. */
   guardMs: 20,
@@ -56,6 +58,7 @@ export interface WorkMdpMemory {
   readonly troubledUntilMs?: number;
   /** More than the forecast is planned for until then. */
   readonly cautiousUntilMs?: number;
+  readonly floorShare?: number;
 }
 
 /** One decision of the slow loop: learn, forecast, solve, choose what is resident. */
@@ -111,7 +114,11 @@ export function decide(
     },
     slots,
   });
+  const { targetUtilization, floorGain, periodMs } = constants;
+  const sinceMs = state.nowMs - periodMs;
+  const share = floorShare(before?.floorShare ?? 0, state.cpu, { sinceMs, targetUtilization, floorGain });
   const memory: WorkMdpMemory = {
+    floorShare: share,
     demand,
     service,
     values,
@@ -123,7 +130,14 @@ export function decide(
   return {
     actions: startsOf(tasks),
     residency: residency.actions,
-    plan: planOf(tasks, problem, values, solved.gain, constants, service),
+    plan: planOf(
+      tasks,
+      problem,
+      withPriceFloor(values, problem, { share, targetUtilization }),
+      solved.gain,
+      constants,
+      service,
+    ),
     memory,
     reason: reasonOf(tasks, problem, values, solved.gain, residency.reason, isCautious),
     ...(notice !== undefined && { notice }),
