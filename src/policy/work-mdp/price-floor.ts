@@ -2,8 +2,8 @@ import type { CpuSample } from '../policy.ts';
 import type { WorkProblem } from './value-function.ts';
 
 export const priceFloorDefaults = {
-  /** Share of its CPU that the server should use in the long run. */
-  targetUtilization: 0.95,
+  /** Share of its CPU that the server should use in the long run; 1: no floor. */
+  targetUtilization: 1,
   /** Share of the floor that applies grows by so much in a second that used the whole CPU where none should be, and falls likewise. */
   floorGain: 0.2,
 } as const;
