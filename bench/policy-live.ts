@@ -36,7 +36,7 @@ import { CLIENT_CPU, clock, cpuSecondsOf, pinTo, say, sleep, startServer } from 
  * npm run build && npx tsc -p tsconfig.json --noEmit false --outDir dist/bench
  * node dist/bench/bench/policy-live.js --trace TRACE.csv --data cifar10=cifar10:PATH --data cifar100=cifar100:PATH --data hymenoptera=images:PATH,size=48
  *   [--repository DIR] [--copy NEW=OLD] [--duration 600] [--warm-up 20] [--overload 2] [--seed 1] [--json FILE] [--out DIR]
- *   [--dry: what simulator and oracle expect, without a server] [--policies trivial,bonsai] [--swing 0.5]
+ *   [--dry: what simulator and oracle expect, without a server] [--policies trivial,bonsai,bonsai:0.9] [--swing 0.5]
  * Those tasks of the repository (zoo/models by default) are asked that `--data` names. Its profiles should be of this machine (`bonsai profile DIR --task NAME --cpus 0
  * --again`), for they scale the demand and are what is predicted from.
  */
@@ -335,6 +335,11 @@ function parted({ records, countedFromMs }: Live) {
   };
 }
 
+/** With or without a share of the CPU that is to stay idle. */
+function isOurs(policy: string): boolean {
+  return policy === 'bonsai' || policy.startsWith('bonsai:');
+}
+
 function report(live: Live, lives: readonly Live[], scenario: Scenario): object {
   const { counted, warmUp } = parted(live);
   const figures = figuresOf(counted, scenario);
@@ -343,7 +348,7 @@ function report(live: Live, lives: readonly Live[], scenario: Scenario): object 
     { durationMs, serviceCv: SERVICE_CV, seed },
   );
   const oracle = oracleSummary(scenario, workload, 'feasible');
-  const measured = lives.find(({ policy }) => policy === 'bonsai') ?? live;
+  const measured = lives.find(({ policy }) => isOurs(policy)) ?? live;
   const oracleMeasured = oracleSummary(withTimes(scenario, measured), workload, 'feasible');
   const trivial = lives.find(({ policy }) => policy === 'trivial');
   const trivialAccuracy = trivial && figuresOf(parted(trivial).counted, scenario).accuracy;
@@ -354,8 +359,8 @@ function report(live: Live, lives: readonly Live[], scenario: Scenario): object 
   const due = live.records.map((own) => own.map(({ dueMs }) => dueMs));
   const arrivals = { due, countedFromMs: live.countedFromMs, lengthMs, seed };
   const predicted = simulatedOn(live.policy, scenario, arrivals);
-  const isOurs = live.policy === 'bonsai';
-  const verdict = (isMet: boolean) => (isOurs ? (isMet ? ', met' : ', MISSED') : '');
+  const isJudged = isOurs(live.policy);
+  const verdict = (isMet: boolean) => (isJudged ? (isMet ? ', met' : ', MISSED') : '');
   say('');
   say(`${live.policy}: ${workload.arrivalMs.length} requests in ${durationMs / 1000} s`);
   say(

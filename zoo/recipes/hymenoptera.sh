@@ -2,7 +2,8 @@
 # Trains the bases of a family for ants and bees (244 training images), grows it and measures it on CPU 0. Needs the image
 # folders, what cifar100-family.sh leaves (cifar100-resnet.onnx and cifar100-densenet.onnx, where the bases start from), and a ResNet-32 of others
 # for CIFAR-100 that expects normalised pixels: fine-tuned to ants and bees it is the teacher of all. Run from the project's root after `npm ci`,
-# in a repository that has mnist. Seed 1. About 40 minutes on one core of an AMD EPYC.
+# in a repository that has mnist. Seed 1. About an hour on one core of an AMD EPYC. zoo/models/hymenoptera has twins and most of what
+# others dominate taken out (`bonsai repo remove`).
 set -eu
 data=${1:?usage: hymenoptera.sh FOLDER RESNET32.onnx [REPOSITORY]}
 resnet32=${2:?usage: hymenoptera.sh FOLDER RESNET32.onnx [REPOSITORY]}
@@ -21,6 +22,7 @@ npx bonsai port hymenoptera-resnet.onnx $port --add --epochs 20 --criteria l2 --
 npx bonsai port hymenoptera-resnet.onnx $port --add --epochs 20 --criteria taylor --ratios 0.65,0.8,0.88 --distill only
 npx bonsai port hymenoptera-resnet.onnx $port --add --epochs 30 --criteria taylor --ratios 0.72,0.92,0.95 --distill only --threads 2
 npx bonsai port hymenoptera-resnet.onnx $port --add --epochs 30 --criteria taylor --ratios 0.9,0.95 --align 4 --distill only
-npx bonsai port hymenoptera-resnet.onnx $port --add --epochs 20 --criteria taylor --ratios 0.25,0.4 --distill only
+npx bonsai port hymenoptera-resnet.onnx $port --add --epochs 50 --criteria taylor --ratios 0.25,0.4 --distill only
+npx bonsai port hymenoptera-resnet.onnx $port --add --epochs 50 --criteria taylor --ratios 0.7,0.8 --align 4 --distill only
 npx bonsai profile "$out" --task hymenoptera --cpus 0 --again --contest mnist:1
 npx bonsai repo remove "$out" hymenoptera --dominated
