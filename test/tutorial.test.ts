@@ -55,18 +55,21 @@ describe('docs/tutorial.md', () => {
     BONSAI_GRPC_PORT: '0',
     BONSAI_METRICS_PORT: '0',
     BONSAI_CONTROL_PORT: 'off',
+    NODE_PATH: join(root, 'node_modules'), // A reader is in the project's folder.
     ...(url === '' ? {} : { BONSAI_URL: url }),
   });
 
   it('has the steps that this test makes small', () => {
     expect(SCALE.filter(([from]) => commands.filter((each) => each.includes(from)).length !== 1)).toEqual([]);
-    expect(commands.filter((command) => !/^(npx bonsai|curl) /.test(command))).toEqual([]);
+    expect(commands.filter((command) => !/^(npx bonsai|curl|node -e) /.test(command))).toEqual([]);
   });
 
   it('works, command for command', { timeout: 600_000 }, async () => {
     const printed = new Map<string, string>();
     for (const command of commands) {
-      const word = command.split(' ')[command.startsWith('npx') ? 2 : 0]!;
+      const word = command.includes('/infer')
+        ? 'infer'
+        : command.split(' ')[command.startsWith('npx') ? 2 : 0]!;
       if (word === 'serve') {
         server = spawn('sh', ['-c', `exec ${scaled(command)}`], {
           cwd: folder,
@@ -95,6 +98,9 @@ describe('docs/tutorial.md', () => {
       name: 'digits',
       versions: expect.arrayContaining(['1']),
     });
+    const [scores] = JSON.parse(printed.get('infer')!).outputs;
+    expect(scores).toMatchObject({ name: 'logits', shape: [1, 3] });
+    for (const score of scores.data) expect(score).toMatch(/^-?\d+(\.\d+)?:(\d):\2$/);
     const [, offered, answered] = /offered (\d+), answered (\d+)/.exec(printed.get('stress')!)!;
     expect(Number(offered)).toBeGreaterThan(0);
     // How many are in time is a matter of the machine; that right answers come is not.

@@ -12,6 +12,13 @@ import { writeTask } from '../repository/store.ts';
 
 const bin = fileURLToPath(new URL('../../dist/cli/bin.js', import.meta.url));
 
+function isGone(url: string): Promise<boolean> {
+  return fetch(`${url}/v2/health/live`).then(
+    () => false,
+    () => true,
+  );
+}
+
 describe('the launcher', () => {
   let root: string;
   beforeAll(async () => {
@@ -32,6 +39,25 @@ describe('the launcher', () => {
   });
   afterAll(() => rm(root, { recursive: true, force: true }));
 
+  it('ends the server when npx ends, which passes no signal on', async () => {
+    // Starts what it is given, and does nothing else any more.
+    const starter = `require('node:child_process').spawn(process.execPath, process.argv.slice(1), { stdio: 'inherit' })`;
+    const flags = ['--json', '--port', '0', '--metrics-port', '0'];
+    const npx = spawn(process.execPath, ['-e', starter, bin, 'serve', root, ...flags], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+      env: {
+        ...Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('MALLOC_'))),
+        npm_command: 'exec',
+      },
+    });
+    const url = await new Promise<string>((resolve) => {
+      createInterface({ input: npx.stdout }).once('line', (line) => resolve(JSON.parse(line).http));
+    });
+    expect((await fetch(`${url}/v2/models/echo/ready`)).status).toBe(200);
+    npx.kill('SIGKILL');
+    await expect.poll(() => isGone(url), { timeout: 20_000 }).toBe(true);
+  });
+
   it.each(['SIGTERM', 'SIGKILL'] as const)('ends the server with itself by %s', async (signal) => {
     const flags = ['--json', '--port', '0', '--metrics-port', '0'];
     const launcher = spawn(process.execPath, [bin, 'serve', root, ...flags], {
@@ -45,11 +71,6 @@ describe('the launcher', () => {
     expect((await fetch(`${url}/v2/models/echo/ready`)).status).toBe(200);
     launcher.kill(signal);
     expect(await ended).toBe(signal === 'SIGTERM' ? 0 : 'SIGKILL');
-    const isGone = () =>
-      fetch(`${url}/v2/health/live`).then(
-        () => false,
-        () => true,
-      );
-    await expect.poll(isGone, { timeout: 20_000 }).toBe(true);
+    await expect.poll(() => isGone(url), { timeout: 20_000 }).toBe(true);
   });
 });

@@ -4,6 +4,9 @@ import { constants } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { MALLOC_ENVIRONMENT } from './malloc-environment.ts';
 
+/** How often it is looked whether npx is still there. */
+const NPX_CHECK_MS = 500;
+
 /*
  * What `bonsai` starts. All commands run in this process, but a server on Linux: it runs in a child process whose
  * environment holds the settings of its allocator. Set them oneself, and it runs here as well.
@@ -20,8 +23,21 @@ async function runInChild(): Promise<void> {
     env: { ...process.env, ...MALLOC_ENVIRONMENT },
   });
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal));
+  endWithNpx(() => child.kill('SIGTERM'));
   process.exitCode = await new Promise<number>((resolve, reject) => {
     child.once('error', reject);
     child.once('exit', (code, signal) => resolve(code ?? 128 + constants.signals[signal ?? 'SIGKILL']));
   });
+}
+
+/** npx ends at a signal without telling whom it started: that it is gone is the signal. */
+function endWithNpx(stop: () => void): void {
+  if (process.env.npm_command !== 'exec') return;
+  const npx = process.ppid;
+  const check = setInterval(() => {
+    if (process.ppid === npx) return;
+    clearInterval(check);
+    stop();
+  }, NPX_CHECK_MS);
+  check.unref();
 }

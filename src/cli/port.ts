@@ -28,6 +28,7 @@ import {
   workOption,
 } from './options.ts';
 import { parseDurationMs, parseInteger, parseNumber, parseShares } from './parse.ts';
+import { portNotes } from './port-notes.ts';
 import {
   type PortedTask,
   type PortToRepositoryOptions,
@@ -109,7 +110,7 @@ export function portCommand(): Command {
       new Option(
         '--budget <duration>',
         'begin nothing that would end later, such as 30m or 2h; the same command goes on another time',
-      ).argParser(parseDurationMs),
+      ).argParser(parseBudgetMs),
     )
     .addOption(
       new Option('--ratios <list>', 'shares of channels to remove, ascending')
@@ -349,7 +350,12 @@ function tell(
       isComplete: ported.isComplete,
       ...(ported.jobs && { jobs: ported.jobs }),
     },
-    `${familyTable(ported.manifest)}\n${ported.isComplete ? '' : `${UNFINISHED}\n`}Written to ${out}. Serve it: bonsai serve ${isS3Url(out) ? `'${out}'` : out}`,
+    [
+      familyTable(ported.manifest),
+      ...portNotes(ported.manifest),
+      ...(ported.isComplete ? [] : [UNFINISHED]),
+      `Written to ${out}. Serve it: bonsai serve ${isS3Url(out) ? `'${out}'` : out}`,
+    ].join('\n'),
   );
 }
 
@@ -406,6 +412,15 @@ export function parseCriteria(text: string): CriterionName[] {
   }
   // In the order in which they were given: the first is tried first.
   return names as CriterionName[]; // Each was just found among them.
+}
+
+/** As a duration, but with its unit: `3` may be meant as minutes, and would be 3 ms. */
+function parseBudgetMs(text: string): number {
+  if (/^[\d.\s]+$/.test(text))
+    throw new InvalidArgumentError(
+      `--budget ${text} has no unit; say ${text.trim()}m or ${text.trim()}h, for example.`,
+    );
+  return parseDurationMs(text);
 }
 
 function parseTargets(text: string): Goal[] {

@@ -70,6 +70,10 @@ describe('before any work', () => {
     [['train', '--data', 'absent', '--out', 'x.onnx', '--epochs', '6@0.5'], /such as --epochs 6@0\.5,2/],
     [['train', '--data', 'absent', '--out', 'x.onnx', '--backbone', 'vgg'], /no backbone "vgg"\. Known:/],
     [['train', '--data', 'absent', '--out', 'x.onnx', '--label-smoothing', '1'], /labelSmoothing/],
+    [
+      ['port', 'x.onnx', '--data', 'mnist', '--out', 'm', '--budget', '3'],
+      /--budget 3 has no unit; say 3m or 3h/,
+    ],
     [['port', 'x.onnx', '--data', 'absent', '--out', 'm', '--epochs', '1@0.5'], /such as --epochs 1@0\.5,2/],
     [
       ['--config', 'absent.yaml', 'train', '--data', 'mnist', '--out', 'x.onnx'],
@@ -98,6 +102,16 @@ describe('serve', () => {
     const { code, stdout, stderr } = await serve('empty');
     expect(stderr).toMatch(/Nothing in empty can be served: it is empty\.\n.*bonsai port/);
     expect([code, stdout]).toEqual([1, '']);
+  });
+
+  it('says where a task or a file was named for a repository', async () => {
+    await writeIdentity(join(folder, 'mistaken'), 'digits');
+    const task = await serve('mistaken/digits');
+    expect(task.stderr).toMatch(/mistaken\/digits is a task, .* bonsai serve mistaken\n/);
+    expect(task.code).toBe(2);
+    const file = await serve('mistaken/digits/1/model.onnx');
+    expect(file.stderr).toMatch(/it is a file\. A network becomes a repository by bonsai port/);
+    expect((await serve('nowhere')).stderr).toMatch(/nowhere: there is no such folder\. bonsai port/);
   });
 
   it('refuses one of which nothing can be read, with the reason of each entry', async () => {

@@ -1,4 +1,5 @@
 import { totalmem } from 'node:os';
+import { dirname } from 'node:path';
 import { Command, Option } from 'commander';
 import { InvalidArgumentError, messageOf } from '../base/errors.ts';
 import { administrators } from '../orchestrate/administrators.ts';
@@ -483,6 +484,11 @@ async function checkServable(store: TaskStore): Promise<void> {
           : `${name}: ${messageOf(thrown)}`,
       );
     }
+  }
+  if (names.length > 0 && names.every((name) => /^[1-9]\d*$/.test(name))) {
+    throw new InvalidArgumentError(
+      `${store.name} is a task, with its versions; serve the repository that it lies in: bonsai serve ${dirname(store.name)}`,
+    );
   }
   throw new NothingServedError(store.name, refusals);
 }

@@ -12,6 +12,9 @@ import { readSealed, writeSealed } from './sealed-file.ts';
  */
 export function openStepCache(directory: string, shared?: SharedSteps): StepCache {
   const path = (key: string, extension: string) => join(directory, `${key}.${extension}`);
+  const saved = new Set<string>();
+  const slotOf = <T>(...given: Parameters<typeof fileSlotOf<T>>): Slot<T> =>
+    noted(fileSlotOf(...given), given[0], saved);
   return {
     key: (step, inputs) =>
       `${step}-${digestOf(canonicalJson({ step, version: STEP_CACHE_VERSION, inputs })).slice(0, KEY_DIGITS)}`,
@@ -73,6 +76,8 @@ export interface Slot<T> {
 
 export interface KeptStep<T> {
   readonly result: T;
+  /** It was there before this cache was opened. */
+  readonly isEarlier: boolean;
   readonly tookMs?: number;
 }
 
@@ -87,7 +92,22 @@ export function digestOf(content: string | Uint8Array): string {
   return createHash('sha256').update(content).digest('hex');
 }
 
-function slotOf<T>(
+/** The slot of a path, which tells its results from those that were there before. @param saved paths that were written to */
+function noted<T>(slot: Slot<T>, path: string, saved: Set<string>): Slot<T> {
+  return {
+    ...slot,
+    async open() {
+      const kept = await slot.open();
+      return kept && { ...kept, isEarlier: !saved.has(path) };
+    },
+    async save(result, tookMs) {
+      await slot.save(result, tookMs);
+      saved.add(path);
+    },
+  };
+}
+
+function fileSlotOf<T>(
   path: string,
   read: (file: { result: unknown; payload: Uint8Array }) => T,
   write: (result: T) => { result: unknown; parts: readonly Uint8Array[] },
@@ -109,7 +129,8 @@ function slotOf<T>(
     const { header, payload } = file;
     if (typeof header !== 'object' || header === null || !('result' in header)) return undefined;
     const tookMs = 'tookMs' in header && typeof header.tookMs === 'number' ? header.tookMs : undefined;
-    return { result: read({ result: header.result, payload }), ...(tookMs !== undefined && { tookMs }) };
+    const result = read({ result: header.result, payload });
+    return { result, isEarlier: true, ...(tookMs !== undefined && { tookMs }) };
   };
   return {
     open,

@@ -171,6 +171,18 @@ export async function listTasks(root: string): Promise<string[]> {
   return tasks;
 }
 
+/** Why a repository cannot be read, and what to do. */
+function problemOf(root: string, cause: unknown): string {
+  if (root.startsWith('s3://'))
+    return `${messageOf(cause)} A bucket has to be brought here first: bonsai repo pull '${root}' FOLDER`;
+  const code = systemCodeOf(cause);
+  if (code === 'ENOENT')
+    return 'there is no such folder. bonsai port MODEL.onnx --data … --out FOLDER makes one.';
+  if (code === 'ENOTDIR')
+    return 'it is a file. A network becomes a repository by bonsai port MODEL.onnx --data … --out FOLDER, or as FOLDER/TASK/1/model.onnx.';
+  return messageOf(cause);
+}
+
 /**
  * The names of all folders of a repository, tasks or not, in alphabetical order; hidden ones are left out. A link that
  * leads nowhere counts, since it was meant to lead to a folder.
@@ -181,12 +193,9 @@ export async function listFolders(root: string): Promise<string[]> {
   try {
     names = await readdir(root);
   } catch (cause) {
-    const hint = root.startsWith('s3://')
-      ? ` A bucket has to be brought here first: bonsai repo pull '${root}' FOLDER`
-      : '';
     throw new BonsaiError(
       'missing_file',
-      `Cannot read the model repository ${root}: ${messageOf(cause)}${hint}`,
+      `Cannot read the model repository ${root}: ${problemOf(root, cause)}`,
       {
         cause,
       },

@@ -25,4 +25,9 @@ it('resolves the package and IDX folders, and lists what exists for anything els
   });
   expect(() => dataModule('imagenet')).toThrow(/no data module "imagenet".*"mnist".*"mnist:PATH"/);
   expect(() => dataModule('mnist:')).toThrow(/no data module/);
+  expect(() => dataModule('cifar10')).toThrow(/cifar10:PATH.*bonsai download cifar10 --out data/);
+  expect(() => dataModule('images')).toThrow(/images:PATH\.$/);
+  expect(() => dataModule('/data/cifar')).toThrow(
+    /put one of these in front of it, such as images:\/data\/cifar/,
+  );
 });

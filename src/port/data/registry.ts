@@ -32,8 +32,17 @@ export function dataModule(spec: string, options: { readonly cacheDirectory?: st
   if (name === 'cifar100' && path) return cifar100(path);
   if (name === 'cifar100-coarse' && path) return cifar100(path, { labels: 'coarse' });
   if (name === 'images' && path) return imagesOf(path, options);
+  if (['cifar10', 'cifar100', 'cifar100-coarse', 'images'].includes(name)) {
+    const download =
+      name === 'images' ? '' : ` "bonsai download ${name.replace('-coarse', '')} --out data" fetches it.`;
+    throw new InvalidArgumentError(`"${name}" needs the folder that it is in, as ${name}:PATH.${download}`);
+  }
   const known = Object.entries(DATA_SPECS).map(([key, meaning]) => `"${key}" (${meaning})`);
-  throw new InvalidArgumentError(`There is no data module "${spec}". Known: ${known.join(', ')}.`);
+  const isPath = colon < 0 && /[/\\]/.test(spec);
+  const problem = isPath
+    ? `"${spec}" is a path that says nothing of what lies there; put one of these in front of it, such as images:${spec}`
+    : `There is no data module "${spec}"`;
+  throw new InvalidArgumentError(`${problem}. Known: ${known.join(', ')}.`);
 }
 
 /** Bytes of the unit in which a spec gives memory. */

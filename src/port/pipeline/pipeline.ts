@@ -4,6 +4,7 @@ import type { Model } from '../../graph/model.ts';
 import { readModel } from '../../graph/onnx/read.ts';
 import { writeModel } from '../../graph/onnx/write.ts';
 import type { Variant } from '../../repository/types.ts';
+import { checkTrainable } from '../../transform/autodiff/parameters.ts';
 import { formatGoal, type Goal } from '../../transform/prune/goal.ts';
 import type { Criterion } from '../../transform/prune/importance/criterion.ts';
 import type { CriterionName } from '../../transform/prune/importance/table.ts';
@@ -444,7 +445,9 @@ function nameOfBase(index: number, count: number): string {
 }
 
 function modelsOf(given: Model | readonly Model[]): readonly Model[] {
-  return 'graph' in given ? [given] : given;
+  const models = 'graph' in given ? [given] : given;
+  models.forEach(checkTrainable); // Before minutes are spent on scoring and measuring it.
+  return models;
 }
 
 function planOf(models: readonly Model[], options: PortOptions): readonly Branch[] {

@@ -90,7 +90,7 @@ export async function runStep<T>(port: Port, given: Step<T>): Promise<T> {
   const kept = await slot.open();
   if (kept !== undefined) {
     if (kept.tookMs !== undefined) times.record(step, work, kept.tookMs);
-    report(step, subject.name, 'reused');
+    if (kept.isEarlier) report(step, subject.name, 'reused');
     return kept.result;
   }
   const startedMs = options.clock.nowMs();

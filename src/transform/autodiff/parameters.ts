@@ -1,4 +1,5 @@
-import { BonsaiError } from '../../base/errors.ts';
+import { BonsaiError, InvalidArgumentError } from '../../base/errors.ts';
+import { isHalf } from '../../base/half.ts';
 import { elementCount, float32Tensor, floatsOf, type Tensor } from '../../base/tensor.ts';
 import { type Model, type Node, withGraph } from '../../graph/model.ts';
 import { NORMALIZATION_PREFIX } from '../../ops/parameters.ts';
@@ -39,6 +40,32 @@ export function trainableParameters(model: Model): string[] {
     }
   }
   return [...found];
+}
+
+/** @throws InvalidArgumentError, BonsaiError `unsupported` where nothing of a network could be trained; both say what to do */
+export function checkTrainable(model: Model): void {
+  if (trainableParameters(model).length === 0) throw nothingToTrain(model);
+}
+
+/** What is wrong with a network of which nothing can be trained. */
+export function nothingToTrain({ graph }: Model): BonsaiError {
+  const half = [...graph.initializers].find(([, { dtype }]) => isHalf(dtype));
+  if (half !== undefined) {
+    const [name, { dtype }] = half;
+    return new BonsaiError(
+      'unsupported',
+      `The network's weights are ${dtype} ("${name}"), and training computes in float32. Give the float32 network that it was ` +
+        'converted from, or convert it (`singlePrecision` of the library).',
+    );
+  }
+  const isQuantized = graph.nodes.some(
+    ({ opType }) => opType === 'DequantizeLinear' || opType.startsWith('QLinear'),
+  );
+  return new InvalidArgumentError(
+    isQuantized
+      ? 'The network is quantised: its weights are integers, which cannot be trained. Give the floating-point network that it was made from; `bonsai port --int8` makes quantised variants of it.'
+      : 'The network has no parameter that could be trained.',
+  );
 }
 
 /** The current values of a network, laid out as its training step takes them. */

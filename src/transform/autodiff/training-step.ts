@@ -1,5 +1,4 @@
 import { BonsaiError, InvalidArgumentError } from '../../base/errors.ts';
-import { isHalf } from '../../base/half.ts';
 import { elementCount, float32Tensor } from '../../base/tensor.ts';
 import { DEFAULT_OPSET, GraphBuilder, modelOf } from '../../graph/build.ts';
 import { type Model, type Node, opsetOf } from '../../graph/model.ts';
@@ -10,7 +9,7 @@ import { addBackward, staticShape } from './backward.ts';
 import { addLoss, checkDistillation, type Distillation, type Loss } from './loss.ts';
 import { trainableForm } from './opset.ts';
 import { addUpdate, checkOptimizer, MOMENTS, type Optimizer, STEP_NUMBER } from './optimizer.ts';
-import { type ParameterSlot, type StateSlot, trainableParameters } from './parameters.ts';
+import { nothingToTrain, type ParameterSlot, type StateSlot, trainableParameters } from './parameters.ts';
 
 export { readParameters, trainableParameters, writeParameters } from './parameters.ts';
 
@@ -102,7 +101,7 @@ export function buildTrainingStep(network: Model, options: TrainingStepOptions):
   build.input(input.name, input.type.dtype, imageShape);
   const learningRate = build.input('learning_rate', 'float32', []);
   const slots = slotsOf(model, options.frozen ?? (() => false));
-  if (slots.length === 0) throw noParameters(model);
+  if (slots.length === 0) throw nothingToTrain(model);
   const parameterCount = slots.reduce((sum, slot) => sum + slot.size, 0);
   const parameters = build.input('parameters', 'float32', [parameterCount]);
   const flat = unpack(build, parameters, slots);
@@ -182,18 +181,6 @@ function slotsOf(model: Model, frozen: (parameter: string) => boolean): Paramete
     offset += size;
     return [slot];
   });
-}
-
-function noParameters({ graph }: Model): BonsaiError {
-  const half = [...graph.initializers].find(([, { dtype }]) => isHalf(dtype));
-  if (half === undefined)
-    return new InvalidArgumentError('The network has no parameter that could be trained.');
-  const [name, { dtype }] = half;
-  return new BonsaiError(
-    'unsupported',
-    `The network's weights are ${dtype} ("${name}"), and training computes in float32. Give the float32 network that it was ` +
-      'converted from, or convert it (`singlePrecision` of the library).',
-  );
 }
 
 /** The scales of BatchNormalization, by name. */
