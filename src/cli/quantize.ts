@@ -11,6 +11,12 @@ import { type QuantizationRecord, quantizeNetwork } from '../port/calibrate/quan
 import type { Dataset } from '../port/data/data-module.ts';
 import { evaluate } from '../port/evaluate/evaluate.ts';
 import { withImageInput } from '../port/image-input.ts';
+import {
+  normalizationExamples,
+  normalizationNotice,
+  normalizesItself,
+  scoreNormalization,
+} from '../port/input-normalization.ts';
 import { compareLatency, comparisonDefaults } from '../port/profile/compare-latency.ts';
 import { alignedTable } from '../report/table.ts';
 import { digestOf } from '../repository/digest.ts';
@@ -73,8 +79,9 @@ export function quantizeCommand(): Command {
     )
     .option(
       '--normalize-input',
-      "the network expects pixels normalised by the data's mean and deviation, as many exporters' do",
+      "the network expects pixels normalised by the data's mean and deviation, as many exporters' do (default: as it answers better)",
     )
+    .option('--no-normalize-input', 'it does not')
     .addOption(
       new Option('--runs <n>', 'single inferences of each network for the latency')
         .argParser(parseInteger(10))
@@ -153,7 +160,7 @@ async function quantizeAndCompare(
 ): Promise<QuantizeResult> {
   const { model, dataset, threads, seed, runs } = options;
   const { signal } = context;
-  const input = { normalize: options.normalizeInput };
+  const input = { normalize: await isNormalized(context, options) };
   const calibration = context.progress.task(`Calibrating (${options.method})`, 1);
   const { model: quantized, record } = await quantizeNetwork(model, dataset, {
     method: options.method,
@@ -195,6 +202,32 @@ async function quantizeAndCompare(
     speedup: float!.median / integer!.median,
     quantization: record,
   };
+}
+
+/** As the flag says, else as the network answers more examples right. */
+async function isNormalized(
+  { progress, signal }: Context,
+  {
+    model,
+    file,
+    dataset,
+    normalizeInput,
+    threads,
+  }: Pick<QuantizeCommandOptions, 'normalizeInput' | 'threads'> & {
+    readonly model: Model;
+    readonly file: string;
+    readonly dataset: Dataset;
+  },
+): Promise<boolean> {
+  if (normalizeInput !== undefined) return normalizeInput;
+  if (normalizesItself(model)) return false;
+  const examples = normalizationExamples(dataset);
+  const scores = await scoreNormalization(async (normalize) => {
+    const network = withImageInput(model, dataset, { normalize });
+    return (await evaluate(network, examples, { threads, signal })).accuracy;
+  });
+  progress.say(normalizationNotice(file, scores, examples.count));
+  return scores.normalized > scores.plain;
 }
 
 function textOf({ out, accuracy, latencyMs, sizeBytes, speedup }: QuantizeResult): string {

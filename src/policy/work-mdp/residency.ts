@@ -91,7 +91,9 @@ export function chooseResidents(input: ResidencyInput): ResidencyChoice {
   const strays = straysOf(managed);
   if (missing.length + strays.length > 0) {
     const told = [
-      missing.length > 0 ? `${missing.length} versions are missing: they load. ` : '',
+      missing.length > 0
+        ? `${missing.length === 1 ? 'A version is missing: it loads' : `${missing.length} versions are missing: they load`}. `
+        : '',
       strays.length > 0 ? `${strays.length} versions that others beat are let go. ` : '',
     ];
     return { actions: [...missing, ...strays], memory: still, reason: told.join('') };

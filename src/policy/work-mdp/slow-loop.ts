@@ -386,7 +386,7 @@ function reasonOf(
   const care = isCautious ? ' Requests were late or shed: careful for a while.' : '';
   return (
     `Demand expected per slot: ${demand || 'none'} req/s; ` +
-    `a request should see accuracy ${(100 * gain).toFixed(1)} %, ${Math.round(cell * stepMs)} ms of work cost ${(100 * price).toFixed(1)} points. ` +
+    `a request should see ${(100 * gain).toFixed(1)} % of its task's best accuracy, ${Math.round(cell * stepMs)} ms of work cost ${(100 * price).toFixed(1)} points. ` +
     `${residency}${care}`
   ).trim();
 }

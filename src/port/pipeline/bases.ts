@@ -1,7 +1,6 @@
 import { InvalidArgumentError } from '../../base/errors.ts';
 import { type Graph, type Model, withGraph } from '../../graph/model.ts';
 import { definitionsOf, renameValues } from '../../graph/walk.ts';
-import { NORMALIZATION_PREFIX } from '../../ops/parameters.ts';
 import { BACKBONE_METADATA_KEY } from '../backbones/backbone.ts';
 import type { Dataset } from '../data/data-module.ts';
 import { withImageInput } from '../image-input.ts';
@@ -15,12 +14,6 @@ import { withOpenBatch } from '../train/teacher.ts';
  */
 export function openBase(model: Model, dataset: Dataset, normalize: boolean): Model {
   return withImageInput(withOpenBatch(model) ?? model, dataset, { normalize });
-}
-
-/** Whether a network normalises its pixels itself, as Bonsai's own do. */
-export function normalizesItself({ graph, metadata }: Model): boolean {
-  if (metadata.has(BACKBONE_METADATA_KEY)) return true;
-  return [...graph.initializers.keys()].some((name) => name.startsWith(NORMALIZATION_PREFIX));
 }
 
 /**

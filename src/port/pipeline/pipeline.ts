@@ -12,14 +12,20 @@ import { pruneDefaults } from '../../transform/prune/prune.ts';
 import { reestimateBatchNorm } from '../batch-norm/batch-norm.ts';
 import { quantizeNetwork } from '../calibrate/quantize-network.ts';
 import type { Dataset } from '../data/data-module.ts';
-import { sliceExamples } from '../data/examples.ts';
 import { evaluate } from '../evaluate/evaluate.ts';
 import { gatherCriterion, gatherMeans } from '../importance/gather.ts';
+import {
+  type NormalizationScores,
+  normalizationExamples,
+  normalizationNotice,
+  normalizesItself,
+  scoreNormalization,
+} from '../input-normalization.ts';
 import { compareLatency } from '../profile/compare-latency.ts';
 import { profileLatency } from '../profile/latency.ts';
 import { digestOf, openStepCache, type Slot } from '../step-cache.ts';
 import { trainNetwork } from '../train/train.ts';
-import { backboneOf, normalizesItself, openBase, withNamesOf } from './bases.ts';
+import { backboneOf, openBase, withNamesOf } from './bases.ts';
 import { fasterTwin, growBranch } from './branch.ts';
 import { familyOf, foundOf } from './family.ts';
 import { growToGoal } from './grow-to-goal.ts';
@@ -374,8 +380,11 @@ async function withinBudget(port: OpenPort, work: () => Promise<void>): Promise<
   try {
     await work();
   } catch (thrown) {
-    if (thrown instanceof BudgetSpent) port.isCutShort = true;
-    else if (thrown instanceof BonsaiError && thrown.code === 'training_diverged')
+    if (thrown instanceof BudgetSpent) {
+      // Once: all that would follow does not fit either.
+      if (!port.isCutShort) port.options.onNotice?.(thrown.message);
+      port.isCutShort = true;
+    } else if (thrown instanceof BonsaiError && thrown.code === 'training_diverged')
       port.options.onNotice?.(`Left out: ${thrown.message}`);
     else throw thrown;
   }
@@ -405,35 +414,27 @@ async function teacherOf(port: Port): Promise<{ readonly teacher?: Model }> {
   return { teacher: openBase(model, port.dataset, await isNormalized(port, subject, model)) };
 }
 
-/** Validation examples that decide whether a network wants its pixels normalised: far more than doubt allows for. */
-const NORMALIZATION_EXAMPLES = 1000;
-
 /** Whether pixels are normalised before a base: as the options say, else as it answers more examples right. */
 async function isNormalized(port: Port, subject: Subject, model: Model): Promise<boolean> {
   const { options, steps, cache, dataset, datasetDigest } = port;
   const { normalizeInput = 'auto', signal, onNotice } = options;
   if (normalizesItself(model)) return false;
   if (normalizeInput !== 'auto') return normalizeInput;
-  const split = dataset.validation.count > 0 ? dataset.validation : dataset.train;
-  const examples = sliceExamples(split, 0, Math.min(split.count, NORMALIZATION_EXAMPLES));
+  const examples = normalizationExamples(dataset);
   const key = cache.key('normalize', { network: digestOf(writeModel(model)), dataset: datasetDigest });
-  const { plain, normalized } = await runStep(port, {
+  const scores = await runStep(port, {
     step: 'normalize',
     subject,
-    slot: cache.json<{ plain: number; normalized: number }>(key),
+    slot: cache.json<NormalizationScores>(key),
     work: 1,
-    run: async () => {
-      const score = async (normalize: boolean) =>
-        (await steps.evaluate(openBase(model, dataset, normalize), examples, { signal })).accuracy;
-      return { plain: await score(false), normalized: await score(true) };
-    },
+    run: () =>
+      scoreNormalization(
+        async (normalize) =>
+          (await steps.evaluate(openBase(model, dataset, normalize), examples, { signal })).accuracy,
+      ),
   });
-  const isBetter = normalized > plain;
-  onNotice?.(
-    `Pixels ${isBetter ? 'are normalised' : 'go unchanged'} into ${subject.name}: ${percent(normalized)} of ` +
-      `${examples.count} examples right with normalisation, ${percent(plain)} without.`,
-  );
-  return isBetter;
+  onNotice?.(normalizationNotice(subject.name, scores, examples.count));
+  return scores.normalized > scores.plain;
 }
 
 function percent(share: number): string {

@@ -95,7 +95,8 @@ export async function runStep<T>(port: Port, given: Step<T>): Promise<T> {
   }
   const startedMs = options.clock.nowMs();
   const estimateMs = (times.estimateMs(step, work) ?? 0) + followUpMs;
-  if (!subject.isRequired && startedMs + estimateMs >= port.deadlineMs) throw new BudgetSpent();
+  if (!subject.isRequired && startedMs + estimateMs >= port.deadlineMs)
+    throw new BudgetSpent(step, subject.name, estimateMs);
   report(step, subject.name, 'running');
   const result = await given.run((detail) => report(step, subject.name, 'running', detail));
   const tookMs = options.clock.nowMs() - startedMs;
@@ -224,7 +225,8 @@ export async function fineTune(
         try {
           return writeModel((await attempt(number)).model);
         } catch (thrown) {
-          if (spent.signal.aborted && !options.signal?.aborted) throw new BudgetSpent();
+          if (spent.signal.aborted && !options.signal?.aborted)
+            throw new BudgetSpent('fine-tune', subject.name, 0);
           const isDivergence = thrown instanceof BonsaiError && thrown.code === 'training_diverged';
           if (!isDivergence || number === SLOWER_ATTEMPTS) throw thrown;
           const { learningRate } = slower(recipe, number + 1);

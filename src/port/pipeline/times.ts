@@ -23,4 +23,12 @@ export function stepTimes(): StepTimes {
 }
 
 /** Thrown within the pipeline where a step does not fit into what is left of the budget. Not an error of anybody's. */
-export class BudgetSpent extends Error {}
+export class BudgetSpent extends Error {
+  /** @param estimateMs of the step and of what has to follow for it to have been of use; 0 where nothing is known */
+  constructor(step: string, subject: string, estimateMs: number) {
+    const time = estimateMs > 0 ? ` (about ${Math.ceil(estimateMs / 1000)} s with what follows)` : '';
+    super(
+      `The budget leaves no room for "${step}" of ${subject}${time}: that is where the same command goes on.`,
+    );
+  }
+}
