@@ -301,10 +301,6 @@ describe('workers that port', () => {
       const before = double.objects.get('fleet/digits/bonsai.json')!.etag;
       expect(await resultOf(() => pod(1, 'disk 1'))).toMatchObject({ isJoined: true });
       expect(double.objects.get('fleet/digits/bonsai.json')!.etag).toBe(before);
-      // And whoever is alone takes what is there, also where nobody was to join it.
-      const single = await finished(() => start(port('another disk', url)));
-      expect(familyIn(single.result)).toEqual(alone);
-      expect(single.stderr).not.toMatch(/Fine-tuning/);
     },
   );
 
