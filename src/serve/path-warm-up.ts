@@ -62,13 +62,13 @@ export async function warmPath(
     const untilMs = clock.nowMs() + durationMs;
     await warm({ ...own, plane }, target, token, () => clock.nowMs() < untilMs);
   };
-  try {
-    for (const warm of offersGrpc ? [warmRest, warmGrpc] : [warmRest]) {
+  for (const warm of offersGrpc ? [warmRest, warmGrpc] : [warmRest]) {
+    try {
       await warmFor(PATH_WARM_UP_MS, warm, own.plane);
       await warmFor(REFUSAL_WARM_UP_MS, warm, refusing(own.plane));
+    } catch (thrown) {
+      logger.warn({ reason: messageOf(thrown) }, 'the first requests will be slow: warming up failed');
     }
-  } catch (thrown) {
-    logger.warn({ reason: messageOf(thrown) }, 'the first requests will be slow: warming up failed');
   }
 }
 

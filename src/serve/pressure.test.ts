@@ -33,4 +33,6 @@ it('tells when there is something to tell', () => {
   const pressure = new Pressure();
   expect(pressure.learn(10, 10)).toBe(false);
   expect(pressure.learn(10, 20)).toBe(true);
+  expect(pressure.learn(0, 0)).toBe(false);
+  expect(pressure.margin).toBeGreaterThan(1);
 });

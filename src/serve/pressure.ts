@@ -29,6 +29,7 @@ export class Pressure {
 
   /** @returns whether the margin has changed */
   learn(expectedMs: number, observedMs: number): boolean {
+    if (expectedMs <= 0) return false;
     const surprise = Math.min(observedMs / expectedMs, MAX_SURPRISE) - this.#mean;
     this.#mean += PRESSURE_SMOOTHING * surprise;
     this.#variance += DEVIATION_SMOOTHING * (surprise ** 2 - this.#variance);
