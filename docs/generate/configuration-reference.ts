@@ -44,6 +44,7 @@ export const ENVIRONMENT: Readonly<Record<string, string>> = {
   KUBECONFIG: 'the cluster of `bonsai kubernetes controller`, outside of one',
   KUBERNETES_SERVICE_HOST: 'set by Kubernetes inside of a cluster',
   KUBERNETES_SERVICE_PORT: 'the same',
+  npm_command: '`exec`, set by `npx`: the server ends with it, since npx passes no signals on',
   JOB_COMPLETION_INDEX:
     'set by Kubernetes in the pods of an indexed Job: with `--workers`, the share of `bonsai profile` and `bonsai port`',
 };

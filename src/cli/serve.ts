@@ -4,7 +4,12 @@ import { Command, Option } from 'commander';
 import { InvalidArgumentError, messageOf } from '../base/errors.ts';
 import { administrators } from '../orchestrate/administrators.ts';
 import type { Policy } from '../policy/policy.ts';
-import { DISPATCH_POLICY_NAMES, dispatchPolicyByName, POLICY_NAMES } from '../policy/registry.ts';
+import {
+  DISPATCH_POLICY_NAMES,
+  dispatchPolicyByName,
+  livePolicyName,
+  POLICY_NAMES,
+} from '../policy/registry.ts';
 import { ModelNotFoundError } from '../repository/errors.ts';
 import { isS3Url } from '../repository/s3/s3-url.ts';
 import type { TaskStore } from '../repository/task-store.ts';
@@ -391,7 +396,9 @@ function modelMeshOf(options: ServeOptions): ModelMeshOptions | undefined {
 }
 
 async function policyOf(spec: string, { timeScale }: ServeOptions): Promise<Policy> {
-  return isPolicyFile(spec) ? await readPolicyFile(spec) : dispatchPolicyByName(spec, { timeScale });
+  return isPolicyFile(spec)
+    ? await readPolicyFile(spec)
+    : dispatchPolicyByName(livePolicyName(spec), { timeScale });
 }
 
 /** Versions of each of so many tasks, with room for the one that replaces another. */

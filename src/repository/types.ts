@@ -151,7 +151,7 @@ export type CostMetric = (typeof COST_METRICS)[number];
 
 /**
  * The cost of a variant, lower is cheaper; undefined where the variant has no profile for the target.
- * @param fingerprint a target; by default the only or the most recent profile
+ * @param fingerprint a target; by default as `profileOf`
  */
 export function costOf(
   variant: Omit<Variant, 'version'>,
@@ -164,10 +164,10 @@ export function costOf(
   return metric === 'latency' ? profile.latencyMs.median / 1000 : 1 / profile.throughputRps.median;
 }
 
-/** The profile for a target, or the most recent one. */
+/** The profile for a target; by default the most recent one of those with the fewest CPUs, since a slot has one. */
 export function profileOf(variant: Pick<Variant, 'profiles'>, fingerprint?: string): Profile | undefined {
   if (fingerprint !== undefined) return variant.profiles[fingerprint];
   return Object.values(variant.profiles)
-    .toSorted((a, b) => a.measuredAt.localeCompare(b.measuredAt))
+    .toSorted((a, b) => b.target.cpus - a.target.cpus || a.measuredAt.localeCompare(b.measuredAt))
     .at(-1);
 }

@@ -1,4 +1,4 @@
-import { dispatchPolicyByName } from '../../policy/registry.ts';
+import { dispatchPolicyByName, livePolicyName } from '../../policy/registry.ts';
 import { served } from '../../simulate/contestants.ts';
 import { oracleSummary } from '../../simulate/oracle-bounds.ts';
 import { recordedWorkload } from '../../simulate/recorded-workload.ts';
@@ -26,7 +26,7 @@ export function simulatedOn(
   arrivals: ArrivalsOptions,
 ): SimulationSummary {
   const { due, countedFromMs, lengthMs, seed } = arrivals;
-  const policy = dispatchPolicyByName(policyName);
+  const policy = dispatchPolicyByName(livePolicyName(policyName));
   const workload = recordedWorkload(due, { durationMs: lengthMs, serviceCv: SERVICE_CV, seed });
   // One that names a version per task has that one in memory, and the next one while it loads.
   const residency = policy.dispatch === undefined ? 1 : 'all';

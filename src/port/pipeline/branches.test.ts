@@ -234,7 +234,10 @@ describe('a budget', () => {
     const part = await portFamily(first, dataset, { ...options, budgetMs: 500 }, given);
     expect([part.state, part.variants.length]).toEqual(['partial', 1]);
     const rest = await portFamily(first, dataset, options, given);
-    expect(notices).toEqual([expect.stringMatching(/^Resumed after step \d+/)]);
+    expect(notices).toEqual([
+      'The budget leaves no room for "fine-tune" of ratio 0.5: that is where the same command goes on.',
+      expect.stringMatching(/^Resumed after step \d+/),
+    ]);
     const whole = await portFamily(
       first,
       dataset,
