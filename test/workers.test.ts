@@ -107,7 +107,7 @@ const isManifestWrite = ({ method, key }: { method: string; key: string }) =>
 
 /** Servers that start and processes that measure, on a machine that does much else. */
 const LONG_MS = 600_000;
-const QUICK = ['--runs', '10', '--window', '500ms', '--repeats', '2', '--json'];
+const QUICK = ['--runs', '10', '--window', '100ms', '--repeats', '2', '--json'];
 
 describe('workers that profile', () => {
   const write = () =>

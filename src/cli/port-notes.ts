@@ -1,5 +1,6 @@
 import { isBase } from '../port/pipeline/family.ts';
 import type { TaskManifest } from '../repository/types.ts';
+import { datatypeOf } from '../serve/datatypes.ts';
 
 /** Variants that lose more of their base's accuracy were not fine-tuned enough, or pruned too far, to be of use. */
 export const MANY_POINTS = 20;
@@ -9,11 +10,11 @@ export function portNotes({ inputs, variants }: Pick<TaskManifest, 'inputs' | 'v
   return [...requestNotes(inputs), ...lossNotes(variants)];
 }
 
-/** Networks of others have been given their names for pixels as Bonsai's have. */
+/** The input of somebody else's network may have got another name. */
 function requestNotes(inputs: TaskManifest['inputs']): string[] {
-  return inputs.map(({ name, shape }) => {
+  return inputs.map(({ name, dtype, shape }) => {
     const sizes = shape.map((size) => (size < 0 ? 'N' : size)).join(', ');
-    return `Requests carry "${name}", [${sizes}] as FP32: pixels in [0, 1], channel by channel.`;
+    return `Requests carry "${name}", [${sizes}] as ${datatypeOf(dtype)}: pixels in [0, 1], channel by channel.`;
   });
 }
 

@@ -1,5 +1,5 @@
 import { totalmem } from 'node:os';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import { Command, Option } from 'commander';
 import { InvalidArgumentError, messageOf } from '../base/errors.ts';
 import { administrators } from '../orchestrate/administrators.ts';
@@ -33,7 +33,6 @@ import { addCloudOptions, type CloudOptions, openCloudSide } from './cloud-optio
 import { processContext } from './context.ts';
 import { checkCpuQuota, checkCpus } from './cpus.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
-
 import { stderrLogger } from './logger.ts';
 import { noticeWebhookOption, webhookOf } from './notices.ts';
 import { openRepository } from './open-repository.ts';
@@ -494,7 +493,7 @@ async function checkServable(store: TaskStore): Promise<void> {
   }
   if (names.length > 0 && names.every((name) => /^[1-9]\d*$/.test(name))) {
     throw new InvalidArgumentError(
-      `${store.name} is a task, with its versions; serve the repository that it lies in: bonsai serve ${dirname(store.name)}`,
+      `${store.name} is a task, with its versions; serve the repository that it lies in: bonsai serve ${isS3Url(store.name) ? dirname(store.name) : join(store.name, '..')}`,
     );
   }
   throw new NothingServedError(store.name, refusals);
