@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus } from 'node:os';
 import { InvalidArgumentError } from '../base/errors.ts';
+import { statusField } from '../serve/pinning.ts';
 import { parseCpus } from './parse.ts';
 
 /** Where Linux lists the CPUs that are switched on, such as `0-3,8`. */
@@ -18,14 +19,10 @@ export function existingCpus(): number[] {
   }
 }
 
-/** Where Linux says what this process is bound to, by itself or as a container. */
-const STATUS_FILE = '/proc/self/status';
-
 /** The CPUs that this process may use, ascending. */
 export function usableCpus(): number[] {
   try {
-    const [, list] = /^Cpus_allowed_list:\s*(\S+)$/m.exec(readFileSync(STATUS_FILE, 'utf8')) ?? [];
-    const allowed = parseCpus(list ?? '');
+    const allowed = parseCpus(statusField('Cpus_allowed_list') ?? '');
     return existingCpus().filter((cpu) => allowed.includes(cpu));
   } catch {
     return existingCpus();

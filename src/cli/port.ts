@@ -16,6 +16,7 @@ import { pruneDefaults, SCOPES } from '../transform/prune/prune.ts';
 import { iterationDefaults, type PruningSchedule, SCHEDULES } from '../transform/prune/schedule.ts';
 import { type Context, interruptible, processContext } from './context.ts';
 import { allotCpus, checkCpus, type MeasuringCpus } from './cpus.ts';
+import { endWithChannel } from './end-with-channel.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { readNetwork } from './network.ts';
 import {
@@ -40,14 +41,7 @@ import { threadsOfEach, trainShare, trainTogether, withSharedSteps } from './por
 import { cpusOption } from './profile.ts';
 import { familyTable } from './repo.ts';
 import { parsePhases, trainDefaults } from './train.ts';
-import {
-  addWorkerOptions,
-  endWithParent,
-  isStartedWorker,
-  type Part,
-  partOf,
-  type WorkerOptions,
-} from './workers.ts';
+import { addWorkerOptions, isStartedWorker, type Part, partOf, type WorkerOptions } from './workers.ts';
 import { checkWritableFolder } from './writable.ts';
 
 interface PortCommandOptions extends WorkerOptions {
@@ -245,7 +239,7 @@ ${EXIT_CODE_HELP}`,
     .action(async (files: string[], options: PortCommandOptions, own: Command) => {
       const context = processContext(options);
       const part = partOf(options, context);
-      if (isStartedWorker()) endWithParent();
+      if (isStartedWorker()) endWithChannel();
       const recipe = recipeOf(options);
       // What cannot work should show before minutes are spent on it.
       checkRecipe(recipe);

@@ -20,6 +20,7 @@ import type { ContestedThroughput, Profile, TaskManifest, Variant } from '../rep
 import { bindThisProcess, hasTaskset } from './command-process.ts';
 import { type Context, interruptible, processContext } from './context.ts';
 import { allotCpus, checkCpus, type MeasuringCpus, usableCpus } from './cpus.ts';
+import { endWithChannel } from './end-with-channel.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { labelledInputs } from './inputs.ts';
 import { dataOption, jsonOption, loadData, readToken, seedOption, workOption } from './options.ts';
@@ -31,7 +32,6 @@ import { fetchTask } from './remote-task.ts';
 import { seededInputs } from './seeded-inputs.ts';
 import {
   addWorkerOptions,
-  endWithParent,
   isStartedWorker,
   partOf,
   runWorkers,
@@ -143,7 +143,7 @@ ${EXIT_CODE_HELP}`,
     .action(async (repository: string, options: ProfileOptions) => {
       const context = processContext(options);
       const part = partOf(options, context);
-      if (isStartedWorker()) endWithParent();
+      if (isStartedWorker()) endWithChannel();
       if (part.kind !== 'whole' && options.target !== undefined)
         throw new InvalidArgumentError(
           '--workers measure on servers of their own, and --target is one for all: give one of them.',

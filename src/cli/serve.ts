@@ -32,6 +32,7 @@ import { addCacheOptions, type CacheOptions } from './cache-options.ts';
 import { addCloudOptions, type CloudOptions, openCloudSide } from './cloud-options.ts';
 import { processContext } from './context.ts';
 import { checkCpuQuota, checkCpus } from './cpus.ts';
+import { endWithChannel } from './end-with-channel.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { stderrLogger } from './logger.ts';
 import { noticeWebhookOption, webhookOf } from './notices.ts';
@@ -276,7 +277,7 @@ ${EXIT_CODE_HELP}`,
           );
         const { serveProcesses } = await import('./serve-processes.ts');
         const letParentGo = options.exitWithParent ? endWithParent() : undefined;
-        endWithLauncher();
+        endWithChannel();
         await serveProcesses(repository, { ...options }, context, logger);
         letParentGo?.();
         return;
@@ -336,7 +337,7 @@ ${EXIT_CODE_HELP}`,
       opened.watch(options.repositoryPollSecs * 1000);
       const stopFollowing = followCredentials(options, server, logger);
       const letParentGo = options.exitWithParent ? endWithParent() : undefined;
-      endWithLauncher();
+      endWithChannel();
       const ready: ReadyLine = {
         ready: true,
         http: server.httpUrl,
@@ -452,12 +453,6 @@ function endWithParent(): () => void {
   const stop = () => process.kill(process.pid, 'SIGTERM');
   process.stdin.resume().once('close', stop);
   return () => process.stdin.off('close', stop).destroy();
-}
-
-/** Stops a server that `bin.ts` started in a child process when that one is killed. */
-function endWithLauncher(): void {
-  process.channel?.unref();
-  process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'));
 }
 
 /** Resolves at the first signal to stop. */

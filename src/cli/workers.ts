@@ -170,9 +170,3 @@ export async function runWorkers(
 export function isStartedWorker(): boolean {
   return process.send !== undefined && process.env[PARENT_VARIABLE] === String(process.ppid);
 }
-
-/** Ends a worker that `runWorkers` has started once that is gone: nobody would stop it any more. */
-export function endWithParent(): void {
-  process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'));
-  process.channel?.unref();
-}

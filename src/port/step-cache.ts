@@ -13,8 +13,6 @@ import { readSealed, writeSealed } from './sealed-file.ts';
 export function openStepCache(directory: string, shared?: SharedSteps): StepCache {
   const path = (key: string, extension: string) => join(directory, `${key}.${extension}`);
   const saved = new Set<string>();
-  const slotOf = <T>(...given: Parameters<typeof fileSlotOf<T>>): Slot<T> =>
-    noted(fileSlotOf(...given), given[0], saved);
   return {
     key: (step, inputs) =>
       `${step}-${digestOf(canonicalJson({ step, version: STEP_CACHE_VERSION, inputs })).slice(0, KEY_DIGITS)}`,
@@ -23,6 +21,7 @@ export function openStepCache(directory: string, shared?: SharedSteps): StepCach
         path(key, 'step'),
         ({ result }) => result as never, // Written under this key by `save`, whose type is the same.
         (result) => ({ result, parts: [] }),
+        saved,
         shared,
       ),
     scratch: (key) =>
@@ -30,12 +29,14 @@ export function openStepCache(directory: string, shared?: SharedSteps): StepCach
         path(key, 'step'),
         ({ result }) => result as never, // As above.
         (result) => ({ result, parts: [] }),
+        saved,
       ),
     model: (key) =>
       slotOf(
         path(key, 'step'),
         ({ payload }) => payload,
         (bytes) => ({ result: 'network', parts: [bytes] }),
+        saved,
         shared,
       ),
     drop: (key) => rm(path(key, 'step'), { force: true }),
@@ -92,25 +93,12 @@ export function digestOf(content: string | Uint8Array): string {
   return createHash('sha256').update(content).digest('hex');
 }
 
-/** The slot of a path, which tells its results from those that were there before. @param saved paths that were written to */
-function noted<T>(slot: Slot<T>, path: string, saved: Set<string>): Slot<T> {
-  return {
-    ...slot,
-    async open() {
-      const kept = await slot.open();
-      return kept && { ...kept, isEarlier: !saved.has(path) };
-    },
-    async save(result, tookMs) {
-      await slot.save(result, tookMs);
-      saved.add(path);
-    },
-  };
-}
-
-function fileSlotOf<T>(
+/** @param saved paths whose results are of this cache: this one is added when it is saved to */
+function slotOf<T>(
   path: string,
   read: (file: { result: unknown; payload: Uint8Array }) => T,
   write: (result: T) => { result: unknown; parts: readonly Uint8Array[] },
+  saved: Set<string>,
   shared?: SharedSteps,
 ): Slot<T> {
   const found = async () => {
@@ -130,7 +118,7 @@ function fileSlotOf<T>(
     if (typeof header !== 'object' || header === null || !('result' in header)) return undefined;
     const tookMs = 'tookMs' in header && typeof header.tookMs === 'number' ? header.tookMs : undefined;
     const result = read({ result: header.result, payload });
-    return { result, isEarlier: true, ...(tookMs !== undefined && { tookMs }) };
+    return { result, isEarlier: !saved.has(path), ...(tookMs !== undefined && { tookMs }) };
   };
   return {
     open,
@@ -138,6 +126,7 @@ function fileSlotOf<T>(
     async save(step, tookMs) {
       const { result, parts } = write(step);
       const header = { result, ...(tookMs !== undefined && { tookMs }) };
+      saved.add(path);
       if (shared === undefined) return writeSealed(path, header, parts);
       // The others have it first: what lies here would not be brought to them another time.
       await writeSealed(arriving(path), header, parts);

@@ -44,7 +44,8 @@ export function mayRaisePriority(): boolean {
   }
 }
 
-function statusField(name: string): string | undefined {
+/** A field of what Linux says about this process; undefined elsewhere. */
+export function statusField(name: string): string | undefined {
   try {
     return new RegExp(`^${name}:\\s*(\\S+)`, 'm').exec(readFileSync('/proc/self/status', 'utf8'))?.[1];
   } catch {
