@@ -266,7 +266,7 @@ async function warmServer(
   }
 }
 
-/** Requests under way are doubled until throughput stops rising; then windows are repeated until they agree. */
+/** Requests under way are doubled until throughput has not risen twice; then windows are repeated until they agree. */
 async function maximalThroughput(
   context: Context,
   url: string,

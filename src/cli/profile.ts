@@ -136,7 +136,7 @@ Examples:
   $ bonsai profile s3://edge-models/fleet --task cifar10 --workers 4 --worker-index 0
 
 Throughput is measured through the server's own protocol: requests under way are doubled until throughput
-stops rising; then the measurement is repeated until three in a row agree within 15 %, at most nine times.
+has not risen twice; then the measurement is repeated until three in a row agree within 15 %, at most nine times.
 Each variant's profile is written when it is complete; started again, the command measures what is missing.
 ${EXIT_CODE_HELP}`,
     )

@@ -10,6 +10,8 @@ export const CLOSED_LOOP_DEFAULTS = {
   concurrencies: [1, 2, 4, 8, 16],
   /** A rise of throughput by less than this ratio is noise: repeats on a quiet machine spread by 1 to 3 %. */
   growthThreshold: 0.03,
+  /** Concurrencies in a row without a rise that end the search: one may be a disturbance, or one before larger batches form. */
+  flatSteps: 2,
   /** Three give a median that one disturbed run cannot move. */
   repeats: 3,
   /** Past the first requests of a connection and a version (JIT, caches, CPU frequency). */
@@ -59,8 +61,8 @@ export interface MaximalThroughput {
 }
 
 /**
- * Raises the number of requests under way until throughput grows by less than `growthThreshold`, then
- * repeats the measurement at the best one. Its median is the maximal throughput, min and max its spread.
+ * Raises the number of requests under way until throughput has grown by less than `growthThreshold` `flatSteps` times in a
+ * row, then repeats the measurement at the best one. Its median is the maximal throughput, min and max its spread.
  * @throws BonsaiError `server_unreachable` if nothing is answered, `aborted` on `signal`.
  */
 export async function findMaximalThroughput(
@@ -89,11 +91,13 @@ export async function findMaximalThroughput(
     return measured;
   };
   let best: Throughput | undefined;
+  let flat = 0;
   for (const concurrency of concurrencies) {
     const measured = await measure(concurrency);
-    const stopped = best !== undefined && measured.throughputRps < best.throughputRps * (1 + growthThreshold);
+    const rose = best === undefined || measured.throughputRps >= best.throughputRps * (1 + growthThreshold);
+    flat = rose ? 0 : flat + 1;
     if (best === undefined || measured.throughputRps > best.throughputRps) best = measured;
-    if (stopped) break;
+    if (flat === CLOSED_LOOP_DEFAULTS.flatSteps) break;
   }
   const { concurrency } = best!; // There is at least one concurrency.
   const repeated: number[] = [];

@@ -225,6 +225,21 @@ describe('the closed loop', () => {
     expect(one).toMatchObject({ failed: 0, accuracy: 1 });
   });
 
+  it('looks beyond one step without a rise', async () => {
+    // One answer in 20 ms, but four at once where four wait: 50/s with one or two under way, 200 with four.
+    const waiting: (() => void)[] = [];
+    const timer = setInterval(() => {
+      for (const answer of waiting.splice(0, waiting.length >= 4 ? 4 : 1)) answer();
+    }, 20);
+    const url = await startServer((_, answer) => waiting.push(answer));
+    try {
+      const found = await findMaximalThroughput({ ...options, url, concurrencies: [1, 2, 4], repeats: 1 });
+      expect(found.concurrency).toBe(4);
+    } finally {
+      clearInterval(timer);
+    }
+  });
+
   it('counts refusals without hammering the server', async () => {
     const url = await startServer((_, answer, response, count) => {
       if (count % 2 === 0) answer();

@@ -4,7 +4,7 @@
 set -eu
 data=${1:?usage: mnist-family.sh MNIST_FOLDER [REPOSITORY]}
 out=${2:-models}
-resnet=zoo/models/mnist/1/model.onnx densenet=zoo/models/mnist/10/model.onnx
+resnet=zoo/models/mnist/1/model.onnx densenet=zoo/models/mnist/9/model.onnx
 common="--data mnist:$data --task mnist --out $out --epochs 2 --learning-rate 0.05 --augment shift=2,rotate=10,scale=0.1 --int8 --keep all --seed 1"
 npx bonsai port $resnet $common --criteria l2,taylor --ratios 0.5,0.75 --distill both
 npx bonsai port $densenet $common --add --criteria fpgm --ratios 0.5,0.75 --align 8 --teacher $resnet --distill only
