@@ -206,13 +206,19 @@ export function formatPercent(ratio: number, digits = 2): string {
   return Number.isFinite(ratio) ? `${(100 * ratio).toFixed(digits)} %` : '-';
 }
 
+const OUTCOME_NAMES = { refused: 'refused', error: 'failed', timeout: 'given up' } as const;
+
 /** A run in a few lines; `-` stands where nothing was answered. */
 export function describeSummary(summary: LoadSummary, sloMs: number): string {
   const percent = (ratio: number) => formatPercent(ratio);
   const ms = (value: number) => (Number.isFinite(value) ? value.toFixed(1) : '-');
   const { latencyMs } = summary;
   return [
-    `offered ${summary.offered}, answered ${summary.answered}, refused ${summary.refused}, failed ${summary.errors + summary.timeouts}`,
+    `offered ${summary.offered}, answered ${summary.answered}, refused ${summary.refused}, failed ${summary.errors}, given up ${summary.timeouts}`,
+    ...summary.failures.map(
+      ({ outcome, status, reason, count }) =>
+        `  ${count} × ${OUTCOME_NAMES[outcome]}${status > 0 ? ` (${status})` : ''}: ${reason}`,
+    ),
     `not in time (> ${sloMs} ms, refused or failed): ${percent(summary.lateRatio)}`,
     `accuracy of the answers ${percent(summary.meanAccuracy)}, right and in time ${percent(summary.effectiveAccuracy)}`,
     `latency ms: p50 ${ms(latencyMs.p50)}, p90 ${ms(latencyMs.p90)}, p99 ${ms(latencyMs.p99)}, max ${ms(latencyMs.max)}`,

@@ -55,6 +55,16 @@ describe('a summary', () => {
     });
   });
 
+  it('tells what requests without an answer ended with, those alike as one', () => {
+    const refusal = (waitMs: number) =>
+      makeRecord({ status: 503, outcome: 'refused', ...failure, reason: `would wait ${waitMs} ms` });
+    const reset = makeRecord({ status: 0, outcome: 'error', ...failure, reason: 'ECONNRESET' });
+    expect(summarizeRecords([reset, makeRecord(), refusal(412.5), refusal(7)], 400).failures).toEqual([
+      { outcome: 'refused', status: 503, reason: 'would wait 412.5 ms', count: 2 },
+      { outcome: 'error', status: 0, reason: 'ECONNRESET', count: 1 },
+    ]);
+  });
+
   it('takes percentiles that agree with sorting to 0.1 %', () => {
     const latencies = Array.from({ length: 10_000 }, (_, i) => 0.5 + ((i * 7919) % 10_000) * 0.37);
     const { p50, p99, p999, max } = percentilesOf(latencies);

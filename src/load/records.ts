@@ -30,7 +30,22 @@ export interface LoadSummary {
   readonly latencyMs: LatencyPercentiles;
   /** Answers by version, most used first. */
   readonly versions: readonly VersionShare[];
+  /** What the requests without an answer ended with, most frequent first, `MOST_FAILURE_KINDS` at most. */
+  readonly failures: readonly FailureKind[];
 }
+
+/** Requests that ended alike: messages that differ by their numbers alone count as one. */
+export interface FailureKind {
+  readonly outcome: Exclude<Outcome, 'ok'>;
+  /** Of HTTP; 0 where there was none. */
+  readonly status: number;
+  /** The first of them. */
+  readonly reason: string;
+  readonly count: number;
+}
+
+/** More kinds than these are a list for `requests.csv`. */
+export const MOST_FAILURE_KINDS = 5;
 
 export interface LatencyPercentiles {
   readonly p50: number;
@@ -75,6 +90,7 @@ export function summarizeRecords(records: readonly RequestRecord[], sloMs: numbe
         .map(({ latencyMs }) => latencyMs),
     ),
     versions: versionShares(answers),
+    failures: failureKinds(records).slice(0, MOST_FAILURE_KINDS),
   };
 }
 
@@ -109,6 +125,17 @@ function versionShares(answers: readonly RequestRecord[]): VersionShare[] {
       accuracy: accuracyOf(own),
     }))
     .sort((a, b) => b.answered - a.answered || a.version.localeCompare(b.version));
+}
+
+function failureKinds(records: readonly RequestRecord[]): FailureKind[] {
+  const kinds = new Map<string, FailureKind>();
+  for (const { outcome, status, reason = '' } of records) {
+    if (outcome === 'ok') continue;
+    const key = `${outcome} ${status} ${reason.replaceAll(/[\d.]+/g, '#')}`;
+    const { count, ...first } = kinds.get(key) ?? { outcome, status, reason, count: 0 };
+    kinds.set(key, { ...first, count: count + 1 });
+  }
+  return [...kinds.values()].sort((a, b) => b.count - a.count);
 }
 
 function accuracyOf(answers: readonly RequestRecord[]): number {
