@@ -2,19 +2,21 @@ import { randomUUID } from 'node:crypto';
 import { copyFile, type FileHandle, link, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { BonsaiError, messageOf } from '../base/errors.ts';
-import { makeFolder } from '../base/make-folder.ts';
+import { makeFolder, removeMade } from '../base/make-folder.ts';
 
 /** The file under another path as well: as a second name of it, or a copy where the file system has no such thing. */
 export async function linkAtomically(from: string, path: string): Promise<void> {
   const temporary = `${path}.${randomUUID()}.tmp`;
+  let made: string[] = [];
   try {
-    await makeFolder(dirname(path));
+    made = await makeFolder(dirname(path));
     await link(from, temporary).catch(() => copyFile(from, temporary));
     await rename(temporary, path);
     // Renaming one name of a file to another of the same file does nothing.
     await rm(temporary, { force: true });
   } catch (cause) {
     await rm(temporary, { force: true }).catch(() => undefined);
+    await removeMade(made);
     throw unwritable(path, cause);
   }
 }
@@ -22,8 +24,9 @@ export async function linkAtomically(from: string, path: string): Promise<void> 
 /** Writes and syncs a sibling with a name of its own, then renames it over the path. */
 export async function writeAtomically(path: string, content: Uint8Array | string): Promise<void> {
   const temporary = `${path}.${randomUUID()}.tmp`;
+  let made: string[] = [];
   try {
-    await makeFolder(dirname(path));
+    made = await makeFolder(dirname(path));
     let handle: FileHandle | undefined;
     try {
       handle = await open(temporary, 'wx');
@@ -35,6 +38,7 @@ export async function writeAtomically(path: string, content: Uint8Array | string
     await rename(temporary, path);
   } catch (cause) {
     await rm(temporary, { force: true }).catch(() => undefined);
+    await removeMade(made);
     throw unwritable(path, cause);
   }
 }

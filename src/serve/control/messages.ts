@@ -76,7 +76,7 @@ export interface TaskFrame {
   readonly p50Ms?: number;
   readonly p99Ms?: number;
   readonly maxMs?: number;
-  /** The version that answers requests which name none. */
+  /** The version that answers requests which name none, where dispatch does not choose another: `answersBy` tells. */
   readonly servingVersion?: number;
   /** Versions in memory, each with the ms that dispatching expects of an inference (0: unknown). */
   readonly resident: Readonly<Record<string, number>>;
