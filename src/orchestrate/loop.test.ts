@@ -40,6 +40,8 @@ class FakeServer {
   /** CPU per request beyond what the profiles say. */
   overhead = 1;
   failLoad?: { status: number; body: string };
+  /** A version that cannot be loaded, and with which no selection can. */
+  damaged?: number;
   failAll?: { status: number; body: string };
   /** A load hangs until this settles. */
   loadGate?: Promise<void>;
@@ -122,6 +124,8 @@ class FakeServer {
         this.loads.push({ version, atMs: this.clock.nowMs(), ...(authorization ? { authorization } : {}) });
         await this.loadGate;
         if (this.failLoad !== undefined) return this.failLoad;
+        if (versions.includes(this.damaged))
+          return { status: 400, body: `{"error":"load failed for model 'digits': bad file"}` };
         this.version = version;
         this.resident = versions.length > 1 ? versions : [];
         return { status: 200, body: '' };
@@ -499,6 +503,21 @@ describe('the loop', () => {
         'fake has in memory versions 3, 4 of digits.',
       );
       expect(of('error')).toEqual([]);
+    });
+
+    test('a version that cannot be loaded does not keep out the others', async () => {
+      fake.version = 4;
+      fake.damaged = 2;
+      const { policy, seen } = residing({ 1: [load(1), load(2), load(3)], 5: [load(2)] });
+      const { of } = await run({ policy, seconds: 5, options: { residency: 4 } });
+      expect(seen.at(-1)).toMatchObject({ resident: [1, 3, 4], loading: [] });
+      // Of the damaged one alone it is told, and not tried again at once.
+      expect(of('error').map(({ message }) => message)).toEqual([
+        "Loading version 1, 2, 3, 4 of digits on fake failed with 400: load failed for model 'digits': bad file",
+      ]);
+      expect(of('info').map(({ message }) => message)).toContain(
+        'fake has in memory versions 1, 3, 4 of digits.',
+      );
     });
 
     test('a version on its way is seen as such, and the task keeps that change', async () => {

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Clock } from '../base/clock.ts';
-import { messageOf } from '../base/errors.ts';
+import { BonsaiError, messageOf } from '../base/errors.ts';
 import { checkedDecision, periodMsOf } from '../policy/checked-decision.ts';
 import type { Action, Decision, Policy } from '../policy/policy.ts';
 import { type Administrators, administrators } from './administrators.ts';
@@ -239,14 +239,23 @@ async function perform(watch: Watch, change: Change, settings: Settings): Promis
   const beginMs = clock.nowMs();
   try {
     signal.throwIfAborted();
+    let done = change;
     if (change.kind === 'switch') await watch.server.switchVersion(task, change.toVersion, signal);
-    else await watch.server.setResident!(task, change.versions, undefined, signal);
+    else {
+      const { versions, failure } = await reside(watch, change, signal);
+      done = { ...change, versions };
+      watch.failed.delete(task);
+      if (failure !== undefined) {
+        watch.failed.set(task, { change, atMs: clock.nowMs() });
+        logger.error({ server, task, versions: change.versions, ...described(failure) }, messageOf(failure));
+      }
+    }
     const tookMs = Math.round(clock.nowMs() - beginMs);
-    const versions = versionsOf(change);
+    const versions = versionsOf(done);
     const what = change.kind === 'switch' ? 'serves version' : 'has in memory versions';
     logger.info({ server, task, versions, tookMs }, `${server} ${what} ${versions.join(', ')} of ${task}.`);
-    watch.failed.delete(task);
-    watch.done.set(task, { change, atMs: clock.nowMs() });
+    if (change.kind === 'switch') watch.failed.delete(task);
+    watch.done.set(task, { change: done, atMs: clock.nowMs() });
   } catch (error) {
     if (!signal.aborted) {
       watch.failed.set(task, { change, atMs: clock.nowMs() });
@@ -254,6 +263,43 @@ async function perform(watch: Watch, change: Change, settings: Settings): Promis
     }
   } finally {
     watch.pending.delete(task);
+  }
+}
+
+/**
+ * Has versions loaded together; where that fails, one after another, so that a damaged one does not keep out the others.
+ * @returns those in memory now, and why some of the wanted ones are not
+ * @throws as `ServerAdapter.setResident`, if not a single one could be added
+ */
+async function reside(
+  watch: Watch,
+  { task, versions }: Extract<Change, { kind: 'reside' }>,
+  signal: AbortSignal,
+): Promise<{ readonly versions: readonly number[]; readonly failure?: unknown }> {
+  const { server } = watch;
+  try {
+    await server.setResident!(task, versions, undefined, signal);
+    return { versions };
+  } catch (failure) {
+    const { resident } = residentVersionsOf(watch, task);
+    const added = versions.filter((version) => !resident.includes(version));
+    const isOfVersions = failure instanceof BonsaiError && failure.code === 'load_failed';
+    if (!isOfVersions || added.length < 2) throw failure;
+    let held = versions.filter((version) => resident.includes(version));
+    let count = 0;
+    for (const version of added) {
+      signal.throwIfAborted();
+      const wanted = [...held, version].sort((a, b) => a - b);
+      try {
+        await server.setResident!(task, wanted, undefined, signal);
+      } catch {
+        continue; // Of what was asked for at first, the failure is told.
+      }
+      held = wanted;
+      count++;
+    }
+    if (count === 0) throw failure;
+    return { versions: held, failure };
   }
 }
 
