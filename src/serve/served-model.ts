@@ -213,7 +213,8 @@ export class ServedModel {
         const isSame =
           live !== undefined && live.stored.identity === entry.identity && live.threads === threads;
         const version = isSame ? live : await this.#loadVersion(entry, stored, threads);
-        if (!isSame) fresh.push(version);
+        if (isSame) await this.#checkWarmUp(live, stored);
+        else fresh.push(version);
         next.set(entry.version, version);
       }
     } catch (thrown) {
@@ -302,6 +303,17 @@ export class ServedModel {
       const reason = messageOf(thrown);
       this.#markFailed(entry.version, reason);
       throw new LoadFailedError(this.name, `version ${entry.version}: ${reason}`, { cause: thrown });
+    }
+  }
+
+  /** What does not fit a version that serves would only be found out when it is loaded anew. @throws LoadFailedError */
+  async #checkWarmUp(live: LiveVersion, { warmups = [], folder }: StoredTask): Promise<void> {
+    try {
+      await warmUp([], live.inputs, warmups, folder);
+    } catch (thrown) {
+      throw new LoadFailedError(this.name, `version ${live.version}: ${messageOf(thrown)}`, {
+        cause: thrown,
+      });
     }
   }
 

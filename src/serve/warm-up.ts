@@ -18,6 +18,7 @@ export const MAX_WARMUP_BYTES = 64 * 1024 * 1024;
 
 /**
  * Runs the inferences that a configuration asks for before a version counts as ready, on each of its threads.
+ * @param lanes none: only looks whether the samples fit the network
  * @param folder of the task: files of inputs lie in its folder `warmup`
  * @throws Error naming the sample, if it does not fit the network or its inference fails
  */

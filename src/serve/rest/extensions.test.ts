@@ -515,6 +515,12 @@ describe('model configurations', () => {
         /warm-up 'zeros': input 'x' has dims \[2, 2\]/,
       );
       expect((await call(server, 'POST', path, { parameters: { config: good } })).status).toBe(200);
+      // Where the version serves already, what does not fit is refused all the same, and not kept.
+      const late = await call(server, 'POST', path, { parameters: { config: bad } });
+      expect([late.status, late.json.error]).toEqual([400, expect.stringMatching(/warm-up 'zeros'/)]);
+      expect((await call(server, 'GET', '/v2/models/file/ready')).status).toBe(200);
+      await call(server, 'POST', '/v2/repository/models/file/unload');
+      expect((await call(server, 'POST', path)).status).toBe(200);
     } finally {
       await server.close();
       await rm(root, { recursive: true });
