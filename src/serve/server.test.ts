@@ -917,6 +917,25 @@ describe('the server', () => {
     await expect(request(`${server.httpUrl}/v2/health/live`)).rejects.toThrow();
   });
 
+  it('drains: answers also what is with the thread that reads and writes large JSON', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'bonsai-drain-'));
+    await writeForeign(folder, 'echo', identity('float32'));
+    const server = await start(folder);
+    const count = 500_000;
+    const body = `{"inputs":[{"name":"x","datatype":"FP32","shape":[${count}],"data":[${Array(count).fill('1.5').join()}]}]}`;
+    const pending = Array.from({ length: 3 }, () =>
+      call(server, 'POST', '/v2/models/echo/infer', body).then(({ status }) => status),
+    );
+    while (server.models.get('echo').arrivals.accepted === 0) await setImmediate();
+    const closed = server.close();
+    const statuses = await Promise.all(pending);
+    expect(statuses).toContain(200);
+    // What was not read by then is told to go elsewhere.
+    expect(statuses.filter((status) => status !== 200 && status !== 503)).toEqual([]);
+    await closed;
+    await rm(folder, { recursive: true });
+  });
+
   it('still answers what comes in just as it stops, and keeps no connection', async () => {
     const server = await start(root);
     const closed = server.close();

@@ -1,4 +1,4 @@
-import type { Server } from 'node:http';
+import type { IncomingMessage, Server } from 'node:http';
 import { createServer } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -219,6 +219,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     access,
     tls: options.tls,
     logsRequests: options.logsRequests,
+    handling: new Map<IncomingMessage, Promise<void>>(),
     isReady: () => isReady && !(options.isReadinessStrict ? models.isDegraded : models.isReviving),
   };
   const rest = createRestServer(context);
@@ -303,6 +304,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       grpc?.finishStreams();
       if (!(await plane.drain(limits.drainTimeoutMs)))
         logger.warn('some requests were not answered before the stop');
+      await answersOf(context.handling, limits.drainTimeoutMs);
       await stop();
     };
     logger.info(
@@ -416,6 +418,16 @@ function createMetricsServer(
   });
   server.maxConnections = limits.maxConnections;
   return server;
+}
+
+/** Requests that have come whole but are with a thread that reads or writes JSON, or compresses, get their answers as well. */
+async function answersOf(
+  handling: ReadonlyMap<IncomingMessage, Promise<void>>,
+  timeoutMs: number,
+): Promise<void> {
+  const answers = [...handling].filter(([request]) => request.complete).map(([, answered]) => answered);
+  if (answers.length > 0)
+    await Promise.race([Promise.all(answers), delay(timeoutMs, undefined, { ref: false })]);
 }
 
 function closeServer(server: Server): Promise<void> {

@@ -62,6 +62,8 @@ export interface RestContext {
   readonly logsRequests?: boolean;
   /** Undefined: plain HTTP. */
   readonly tls?: TlsIdentity;
+  /** Keeps the requests that are being handled, each with what resolves when it has its answer. */
+  readonly handling?: Map<IncomingMessage, Promise<void>>;
 }
 
 /** A request on its way through the handlers. */
@@ -129,9 +131,13 @@ function serve(
   if (context.logsRequests) {
     logRequest(context.logger, request, response, () => ({ id: exchange.id, version: exchange.version }));
   }
-  handle(context, exchange)
+  const answered = handle(context, exchange)
     .catch((thrown: unknown) => answerError(context, exchange, thrown))
-    .finally(() => exchange.holding.release());
+    .finally(() => {
+      exchange.holding.release();
+      context.handling?.delete(request);
+    });
+  context.handling?.set(request, answered);
 }
 
 function exchangeOf(
