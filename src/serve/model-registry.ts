@@ -65,6 +65,11 @@ export class ModelRegistry {
   readonly #broken = new Map<string, string>();
   /** Networks that came with load requests, and what the repository held at that time. */
   readonly #overrides = new Map<string, { readonly files: FileOverride; readonly repository: string }>();
+  /** What is selected because files came without a version policy, by task, and what was before: it comes back with the repository's own. */
+  readonly #implied = new Map<
+    string,
+    { readonly selection: VersionSelection; readonly before: VersionSelection | undefined }
+  >();
   /** Warm-ups that came with load requests. */
   readonly #warmups = new Map<string, readonly Warmup[]>();
   /** What lay in the repository when it was last polled, by task. */
@@ -174,7 +179,7 @@ export class ModelRegistry {
     if (files !== undefined) return this.#loadFiles(name, files, selection, threads, warmups);
     const stored = await this.#readToLoad(name, selection, warmups);
     const model = this.#model(name);
-    const chosen = selection ?? model.selection;
+    const chosen = selection ?? this.#selectionOf(model, stored);
     if (chosen === undefined) await this.#loadInitial(name, 'largest', threads, warmups);
     else {
       this.#checkRoom(model, stored, chosen);
@@ -183,6 +188,13 @@ export class ModelRegistry {
     }
     if (warmups !== undefined) this.#warmups.set(name, warmups);
     if (stored !== this.#overrides.get(name)?.files.stored) await this.#dropOverride(name);
+  }
+
+  /** What a plain load means: what was selected last, unless that held for files that are given up. */
+  #selectionOf({ name, selection }: ServedModel, stored: StoredTask): VersionSelection | undefined {
+    const implied = this.#implied.get(name);
+    const isGivenUp = stored !== this.#overrides.get(name)?.files.stored;
+    return isGivenUp && implied !== undefined && implied.selection === selection ? implied.before : selection;
   }
 
   /** Unloading what is unknown is no error, as in Triton. @throws NotReadyError unless clients decide what is loaded */
@@ -257,8 +269,10 @@ export class ModelRegistry {
     try {
       const stored = { ...written.stored, warmups };
       const selection = wanted ?? { kind: 'latest', count: 1 };
+      const selected = this.#selectionOf(model, stored);
       this.#checkRoom(model, stored, selection);
       await model.select(stored, selection, threads);
+      if (wanted === undefined) this.#implied.set(name, { selection, before: selected });
       const before = this.#overrides.get(name);
       this.#overrides.set(name, { files: { ...written, stored }, repository });
       this.#broken.delete(name);

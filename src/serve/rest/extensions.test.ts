@@ -375,6 +375,14 @@ describe('the model repository extension', () => {
         200,
       );
       expect(await result(server, 'plus')).toBe(1);
+      // Files without a version policy select among themselves only: after them, what was selected before is again.
+      for (let i = 0; i < 2; i++)
+        await call(server, 'POST', loadPath('plus'), { parameters: { config, ...files } });
+      await call(server, 'POST', loadPath('plus'));
+      expect(await result(server, 'plus')).toBe(70);
+      await call(server, 'POST', '/v2/repository/models/plus/unload');
+      await call(server, 'POST', loadPath('plus'));
+      expect(await result(server, 'plus')).toBe(1);
       expect((await call(server, 'POST', loadPath('guest'))).status).toBe(500);
     } finally {
       await server.close();
