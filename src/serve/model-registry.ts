@@ -70,6 +70,8 @@ export class ModelRegistry {
     string,
     { readonly selection: VersionSelection; readonly before: VersionSelection | undefined }
   >();
+  /** What was selected at the start, or for want of it, as nobody asked for anything; by task. */
+  readonly #initial = new Map<string, VersionSelection>();
   /** Warm-ups that came with load requests. */
   readonly #warmups = new Map<string, readonly Warmup[]>();
   /** What lay in the repository when it was last polled, by task. */
@@ -234,18 +236,44 @@ export class ModelRegistry {
     }
   }
 
-  /** By what serves now if that is still there, else as at the start. */
+  /** As at the start where nobody has chosen since, else by what serves now if that is still there. */
   async #reload(model: ServedModel, initial: InitialVersions): Promise<void> {
-    const stored = await this.#read(model.name);
-    const { selection } = model;
+    const { name, selection } = model;
+    const stored = await this.#read(name);
     const isThere =
       selection !== undefined &&
       (selection.kind !== 'specific' ||
         selection.versions.every((version) => stored.versions.some((entry) => entry.version === version)));
-    if (!isThere || stored.configuredSelection !== undefined) return this.#loadInitial(model.name, initial);
+    if (!isThere || stored.configuredSelection !== undefined) return this.#loadInitial(name, initial);
+    const better = this.#initialOf(model, stored, initial);
+    if (better !== undefined) {
+      try {
+        this.#checkRoom(model, stored, better);
+        await model.select(stored, better);
+        this.#initial.set(name, better);
+        this.#broken.delete(name);
+        return;
+      } catch {
+        // It is in the log and the index. What serves goes on, as the repository has it now.
+      }
+    }
     this.#checkRoom(model, stored, selection);
     await model.select(stored, selection);
-    this.#broken.delete(model.name);
+    this.#broken.delete(name);
+  }
+
+  /** Where nobody has chosen since the start: what would be chosen now, were it the start. */
+  #initialOf(
+    { name, selection }: ServedModel,
+    stored: StoredTask,
+    initial: InitialVersions,
+  ): VersionSelection | undefined {
+    if (selection === undefined || this.#initial.get(name) !== selection) return undefined;
+    const wish = typeof initial === 'string' ? initial : initial[name];
+    const version = orderOf(stored, wish).find((wanted) =>
+      stored.versions.some((entry) => entry.version === wanted),
+    );
+    return version === undefined ? undefined : { kind: 'specific', versions: [version] };
   }
 
   async #fingerprints(tasks: readonly string[]): Promise<Map<string, string>> {
@@ -339,7 +367,9 @@ export class ModelRegistry {
     for (const version of orderOf(stored, wish)) {
       try {
         this.#checkRoom(model, stored, { kind: 'specific', versions: [version] });
-        await model.select(stored, { kind: 'specific', versions: [version] }, threads);
+        const selection: VersionSelection = { kind: 'specific', versions: [version] };
+        await model.select(stored, selection, threads);
+        this.#initial.set(name, selection);
         this.#broken.delete(name);
         return;
       } catch (thrown) {

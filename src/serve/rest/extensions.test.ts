@@ -467,6 +467,13 @@ describe('the model repository extension', () => {
       await write(folder, 'a/1/model.onnx', shifted(4));
       await utimes(join(folder, 'a/1/model.onnx'), 1, 1);
       await eventually('a').toBe(4);
+      // A version that was away for a moment comes back, and one that is better takes over.
+      await write(folder, 'a/2/model.onnx', shifted(6));
+      await eventually('a').toBe(6);
+      await rm(join(folder, 'a/2'), { recursive: true });
+      await eventually('a').toBe(4);
+      await write(folder, 'a/2/model.onnx', shifted(6));
+      await eventually('a').toBe(6);
       await rm(join(folder, 'b'), { recursive: true });
       await eventually('b').toBe(404);
     } finally {
