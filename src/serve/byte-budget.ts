@@ -22,18 +22,58 @@ export class ByteBudget {
    * @throws RefusedError `queue_full`
    */
   reserve(bytes: number): () => void {
-    if (this.#used > 0 && this.#used + bytes > this.#limit) {
-      throw new RefusedError(
-        'queue_full',
-        `Refused: requests of ${this.#used} bytes are in the server already, and ${bytes} more exceed its limit of ${this.#limit}`,
-        BYTES_RETRY_MS,
-      );
-    }
+    const holding = new Holding(this);
+    holding.add(bytes);
+    return () => holding.release();
+  }
+
+  /** @param own what the request has already @throws RefusedError if so many more are too many */
+  check(bytes: number, own: number): void {
+    if (this.#used === own || this.#used + bytes <= this.#limit) return;
+    throw new RefusedError(
+      'queue_full',
+      `Refused: requests of ${this.#used} bytes are in the server already, and ${bytes} more exceed its limit of ${this.#limit}`,
+      BYTES_RETRY_MS,
+    );
+  }
+
+  /** Counts bytes that came (or, below 0, that went). */
+  count(bytes: number): void {
     this.#used += bytes;
-    let isHeld = true;
-    return () => {
-      if (isHeld) this.#used -= bytes;
-      isHeld = false;
-    };
+  }
+}
+
+/** The bytes that one request has in the server, which grow as they come and are given back together. */
+export class Holding {
+  readonly #budget: ByteBudget;
+  #bytes = 0;
+
+  constructor(budget: ByteBudget) {
+    this.#budget = budget;
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /**
+   * Asks whether so many would find room, and takes none of it: what was only announced may never come.
+   * @throws RefusedError
+   */
+  expect(bytes: number): void {
+    this.#budget.check(bytes, this.#bytes);
+  }
+
+  /** @throws RefusedError if the server has no room for so many more */
+  add(bytes: number): void {
+    if (bytes <= 0) return;
+    this.expect(bytes);
+    this.#bytes += bytes;
+    this.#budget.count(bytes);
+  }
+
+  release(): void {
+    this.#budget.count(-this.#bytes);
+    this.#bytes = 0;
   }
 }

@@ -350,7 +350,7 @@ export class DataPlane {
   /** Refuses new requests and waits for those taken in, at most so long. @returns whether all were answered */
   async drain(timeoutMs: number): Promise<boolean> {
     this.#isDraining = true;
-    if (!this.#isIdle) {
+    if (!this.isIdle) {
       let timer: NodeJS.Timeout | undefined;
       await Promise.race([
         new Promise<void>((resolve) => {
@@ -362,7 +362,7 @@ export class DataPlane {
       ]);
       clearTimeout(timer);
     }
-    const isDone = this.#isIdle;
+    const isDone = this.isIdle;
     const rest = [...this.#slots.flatMap(({ queue }) => queue.takeAll()), ...this.#idleWork.splice(0)];
     for (const ticket of rest) {
       this.#waiting--;
@@ -464,7 +464,7 @@ export class DataPlane {
     const limitMs = this.#guardedLimitOf(request);
     const waitMs = Math.min(this.#limits.maxQueueWaitMs, request.timeoutMs ?? Number.POSITIVE_INFINITY);
     const deadlineMs = nowMs + Math.min(limitMs, waitMs + serviceMs);
-    if (!this.#isIdle) return deadlineMs;
+    if (!this.isIdle) return deadlineMs;
     const trialMs = nowMs + 2 * serviceMs + IDLE_GRACE_MS;
     if (this.#isTrial(request, serviceMs)) return trialMs;
     return Math.max(deadlineMs, Math.min(trialMs, nowMs + limitMs));
@@ -472,7 +472,7 @@ export class DataPlane {
 
   /** An idle server tries even what it expects to be too slow, by the fastest version: the expectation may be out of date. */
   #isTrial(request: InferHead, serviceMs: number): boolean {
-    return this.#isIdle && this.#guardedLimitOf(request) < serviceMs + IDLE_GRACE_MS;
+    return this.isIdle && this.#guardedLimitOf(request) < serviceMs + IDLE_GRACE_MS;
   }
 
   #guardedLimitOf(request: InferHead): number {
@@ -685,7 +685,7 @@ export class DataPlane {
         if (!lane.isInline) this.#fill(slot);
         this.#answer(tickets, rows, live, result);
         if (lane.isInline) this.#goOn(slot);
-        if (this.#isIdle) this.#whenIdle?.();
+        if (this.isIdle) this.#whenIdle?.();
       },
       (thrown: unknown) => {
         this.#finish(tickets, slot, live);
@@ -892,7 +892,7 @@ export class DataPlane {
     if (live !== undefined) countFailure(live.statistics, reason, this.#clock.nowMs() - ticket.arrivalMs);
     this.#settle(ticket);
     ticket.reject(error);
-    if (this.#isIdle) this.#whenIdle?.();
+    if (this.isIdle) this.#whenIdle?.();
   }
 
   #settle(ticket: Ticket): void {
@@ -900,7 +900,8 @@ export class DataPlane {
     ticket.release();
   }
 
-  get #isIdle(): boolean {
+  /** Whether nothing waits and nothing runs. */
+  get isIdle(): boolean {
     return this.#waiting === 0 && this.#running.size === 0;
   }
 

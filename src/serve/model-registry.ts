@@ -40,6 +40,8 @@ export interface RegistryOptions {
   readonly clock: Clock;
   readonly maxResidentVersions: number;
   readonly onChange: () => void;
+  /** A version has left memory. */
+  readonly onReleased: () => void;
   /** Who decides what is loaded. Default `explicit`. */
   readonly control?: ModelControl;
 }
@@ -462,8 +464,8 @@ export class ModelRegistry {
   #model(name: string): ServedModel {
     let model = this.#models.get(name);
     if (model === undefined) {
-      const { slots, threads, loader, logger, clock, onChange } = this.#options;
-      model = new ServedModel({ name, slots, threads, loader, logger, clock, onChange });
+      const { slots, threads, loader, logger, clock, onChange, onReleased } = this.#options;
+      model = new ServedModel({ name, slots, threads, loader, logger, clock, onChange, onReleased });
       this.#models.set(name, model);
     }
     return model;

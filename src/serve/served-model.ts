@@ -38,6 +38,8 @@ export interface ServedModelOptions {
   readonly threads?: number;
   /** The versions or their lanes have changed: the server may have work for what has just become able to do it. */
   readonly onChange: () => void;
+  /** A version has left memory. */
+  readonly onReleased: () => void;
 }
 
 /** First wait before a version that was given up is tried again; doubled after each further time. */
@@ -435,7 +437,10 @@ export class ServedModel {
   #track(work: Promise<void>): void {
     const tracked: Promise<void> = work
       .catch((err: unknown) => this.#options.logger.error({ err }, 'a version did not end cleanly'))
-      .then(() => void this.#retiring.delete(tracked));
+      .then(() => {
+        this.#retiring.delete(tracked);
+        this.#options.onReleased();
+      });
     this.#retiring.add(tracked);
   }
 

@@ -829,6 +829,7 @@ describe('the server', () => {
       clock: systemClock,
       maxResidentVersions: 8,
       onChange: () => {},
+      onReleased: () => {},
     });
     const states = async () => (await models.index()).map(({ name, state }) => [name, state]);
     const isLoaded = models.loadAll('largest');

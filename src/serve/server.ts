@@ -17,6 +17,7 @@ import { CpuGovernor, processMeter } from './cpu-governor.ts';
 import { DataPlane } from './data-plane.ts';
 import { NothingServedError } from './errors.ts';
 import { createGrpcServer } from './grpc/server.ts';
+import { IdleCollector } from './idle-collector.ts';
 import { DEFAULT_LIMITS, type Limits } from './limits.ts';
 import {
   DEFAULT_GRPC_PORT,
@@ -202,6 +203,11 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     maxResidentVersions: limits.maxResidentVersions,
     control: options.modelControl,
     onChange: () => plane.refresh(),
+    onReleased: () => collector.released(),
+  });
+  const collector = new IdleCollector(() => {
+    if (!plane.isIdle) return undefined;
+    return [...models.models.values()].reduce((count, { arrivals }) => count + arrivals.accepted, 0);
   });
   let isReady = false;
   const context = {
@@ -251,6 +257,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const stop = async () => {
     stopPolling();
     stopGuard();
+    collector.stop();
     control?.stop();
     await Promise.all([
       closeServer(rest),

@@ -83,3 +83,11 @@ test('what was measured beside a network that bore the number before goes', () =
   const fresh = contested(0.25, { ...bees, digest: 'b' });
   expect(mergeContested([old], [fresh])).toEqual([fresh]);
 });
+
+test('a network that has another number by now is the same one', () => {
+  const old = contested(0.25, { ...bees, digest: 'a' });
+  const renumbered = { ...bees, version: 5, digest: 'a' };
+  const fresh = contested(0.25, renumbered);
+  expect(mergeContested([old], [fresh])).toEqual([fresh]);
+  expect(kinds(profile({ contested: [old] }), { ...wanted, contest: { by: renumbered, shares: [0.25] } })).toEqual([]);
+});

@@ -37,15 +37,19 @@ export function missingParts(known: Profile | undefined, wanted: WantedProfile):
 }
 
 /**
- * Newer entries in place of those of the same model and share, ordered by model and share. What was measured beside a
- * network that bore the number before goes: nobody can look it up any more.
+ * Newer entries in place of those of the same model and share, ordered by model and share. The same model is the same
+ * network, whatever its number is now. What was measured beside a network that bore the number before goes as well: nobody
+ * can look it up any more.
  */
 export function mergeContested(
   known: readonly ContestedThroughput[],
   measured: readonly ContestedThroughput[],
 ): ContestedThroughput[] {
   const kept = known.filter(
-    (old) => !measured.some((entry) => entry.share === old.share && isNamed(entry.by, old.by)),
+    (old) =>
+      !measured.some(
+        (entry) => entry.share === old.share && (isNamed(entry.by, old.by) || isSameNetwork(entry.by, old.by)),
+      ),
   );
   return [...kept, ...measured].sort(
     (a, b) => a.by.task.localeCompare(b.by.task) || a.by.version - b.by.version || a.share - b.share,
@@ -53,10 +57,14 @@ export function mergeContested(
 }
 
 function isBy({ by }: ContestedThroughput, other: ContestedThroughput['by']): boolean {
-  const isSameNetwork = by.digest === undefined || other.digest === undefined || by.digest === other.digest;
-  return isNamed(by, other) && isSameNetwork;
+  const isUnsure = by.digest === undefined || other.digest === undefined;
+  return isUnsure ? isNamed(by, other) : isSameNetwork(by, other);
 }
 
 function isNamed(by: ContestedThroughput['by'], other: ContestedThroughput['by']): boolean {
   return by.task === other.task && by.version === other.version;
+}
+
+function isSameNetwork(by: ContestedThroughput['by'], other: ContestedThroughput['by']): boolean {
+  return by.task === other.task && by.digest !== undefined && by.digest === other.digest;
 }

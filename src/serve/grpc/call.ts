@@ -5,7 +5,7 @@ import {
   type ServerHttp2Stream,
 } from 'node:http2';
 import type { Clock } from '../../base/clock.ts';
-import type { ByteBudget } from '../byte-budget.ts';
+import { type ByteBudget, Holding } from '../byte-budget.ts';
 import { InvalidRequestError, RefusedError } from '../errors.ts';
 import { encodeStatusMessage, GrpcError, STATUS, type Status, statusOf } from './errors.ts';
 import {
@@ -62,8 +62,8 @@ export class Call {
   readonly #deadlineMs: number | undefined;
   readonly #timer: NodeJS.Timeout | undefined;
   #trailers: OutgoingHttpHeaders = OK_TRAILERS;
-  /** Gives the memory of the message that is on its way back. */
-  #release: (() => void) | undefined;
+  /** The memory of the message that is on its way. */
+  readonly #holding: Holding;
   #isDone = false;
 
   /** @throws GrpcError, InvalidRequestError for headers that cannot be served; then `refuse` answers */
@@ -73,6 +73,7 @@ export class Call {
     this.stream = stream;
     this.headers = headers;
     this.#reader = new FrameReader(options.maxMessageBytes);
+    this.#holding = new Holding(options.bytes);
     this.#encoding = encodingOf(headers['grpc-encoding']);
     const timeoutMs = timeoutOf(headers['grpc-timeout']);
     if (timeoutMs !== undefined && timeoutMs < MAX_TIMER_MS) {
@@ -89,7 +90,7 @@ export class Call {
     });
     stream.on('close', () => {
       this.#finish(true);
-      this.#releaseBytes();
+      this.#holding.release();
     });
   }
 
@@ -120,10 +121,10 @@ export class Call {
       try {
         reader.push(chunk);
         for (let framed = reader.next(); framed !== undefined; framed = reader.next()) {
-          this.#releaseBytes();
+          this.#holding.release();
           take(framed);
         }
-        this.#reserveBytes();
+        this.#holdWhatCame();
         if (isEndDue) return;
         this.waitingSinceMs = reader.isInside ? (this.waitingSinceMs ?? clock.nowMs()) : undefined;
       } catch (thrown) {
@@ -177,9 +178,10 @@ export class Call {
   #answer(frame: Buffer, headers: OutgoingHttpHeaders): void {
     if (this.#isDone) return;
     // What a client does not take must not pile up without bound either. @throws RefusedError
-    const release = this.#options.bytes.reserve(frame.length);
+    this.#holding.release();
+    this.#holding.expect(frame.length);
     this.#finish(false);
-    this.#release = release;
+    this.#holding.add(frame.length);
     this.waitingSinceMs = this.#options.clock.nowMs();
     this.stream.respond(headers, RESPOND_OPTIONS);
     this.stream.end(frame);
@@ -250,21 +252,20 @@ export class Call {
   #finish(isCancelled: boolean): void {
     if (this.#isDone) return;
     this.#isDone = true;
-    this.#releaseBytes();
+    this.#holding.release();
     clearTimeout(this.#timer);
     if (isCancelled) this.onCancel?.();
     this.onCancel = undefined;
   }
 
-  /** Of a message that comes in pieces the memory is taken once its size is known. @throws RefusedError */
-  #reserveBytes(): void {
-    const { announcedBytes } = this.#reader;
-    if (announcedBytes !== undefined) this.#release ??= this.#options.bytes.reserve(announcedBytes);
-  }
-
-  #releaseBytes(): void {
-    this.#release?.();
-    this.#release = undefined;
+  /** Of a message that comes in pieces; what is only announced takes no memory yet. @throws RefusedError */
+  #holdWhatCame(): void {
+    const { heldBytes, missingBytes } = this.#reader;
+    const holding = this.#holding;
+    if (heldBytes > holding.bytes) {
+      holding.add(heldBytes - holding.bytes);
+      holding.expect(missingBytes);
+    }
   }
 }
 

@@ -90,7 +90,7 @@ async function decompress(
 }
 
 /** A message of up to so many bytes gets its memory at once when it is announced; a longer one as it comes. */
-const MAX_TRUSTED_BYTES = 1024 * 1024;
+const MAX_TRUSTED_BYTES = 256 * 1024;
 
 const NO_BYTES = Buffer.alloc(0);
 
@@ -114,9 +114,14 @@ export class FrameReader {
     return this.#length > 0;
   }
 
-  /** The size of the message that has begun, where it is known. */
-  get announcedBytes(): number | undefined {
-    return this.#frameLength;
+  /** What the message that has begun takes of memory so far, which is what of it has come or up to twice as much. */
+  get heldBytes(): number {
+    return this.isInside ? this.#bytes.length : 0;
+  }
+
+  /** What of the message that has begun is still to come, where that is known; else 0. */
+  get missingBytes(): number {
+    return this.#frameLength === undefined ? 0 : this.#frameLength - this.#length;
   }
 
   push(chunk: Buffer): void {

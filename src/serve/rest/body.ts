@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import { BonsaiError, messageOf } from '../../base/errors.ts';
-import type { ByteBudget } from '../byte-budget.ts';
+import type { Holding } from '../byte-budget.ts';
 import { type ContentEncoding, inflateBounded } from '../safety/inflate.ts';
 import { HttpError } from './errors.ts';
 
@@ -18,26 +18,6 @@ export interface BodyRules {
   readonly proceed?: () => void;
 }
 
-/** The bytes that one request has in the server, given back together. */
-export class Holding {
-  readonly #budget: ByteBudget;
-  #releases: (() => void)[] = [];
-
-  constructor(budget: ByteBudget) {
-    this.#budget = budget;
-  }
-
-  /** @throws RefusedError if the server has no room for so many more */
-  add(bytes: number): void {
-    if (bytes > 0) this.#releases.push(this.#budget.reserve(bytes));
-  }
-
-  release(): void {
-    for (const release of this.#releases) release();
-    this.#releases = [];
-  }
-}
-
 /**
  * Reads a request's whole body, decompressed. What is announced is checked before any of it is taken.
  * @throws BonsaiError `body_too_large`, `unsupported_media`, `cancelled`; InvalidRequestError for damaged compression;
@@ -47,9 +27,10 @@ export async function readBody(request: IncomingMessage, rules: BodyRules): Prom
   const encoding = encodingOf(request);
   const declared = Number(request.headers['content-length'] ?? Number.NaN);
   if (declared > rules.maxBytes) throw tooLarge(`has ${declared} bytes`, rules.maxBytes);
-  rules.holding.add(declared);
+  // Room is taken as bytes come: clients that announce much and send little do not keep others out.
+  if (!Number.isNaN(declared)) rules.holding.expect(declared);
   rules.proceed?.();
-  const body = await collect(request, rules, Number.isNaN(declared));
+  const body = await collect(request, rules);
   if (encoding === undefined) return body;
   return inflateBounded(body, encoding, rules.maxBytes, (bytes) => rules.holding.add(bytes));
 }
@@ -67,7 +48,6 @@ function encodingOf(request: IncomingMessage): ContentEncoding | undefined {
 function collect(
   request: IncomingMessage,
   { maxBytes, idleTimeoutMs, holding }: BodyRules,
-  isUnannounced: boolean,
 ): Promise<Uint8Array> {
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
@@ -88,7 +68,7 @@ function collect(
       length += chunk.length;
       if (length > maxBytes) return stop(tooLarge('goes on beyond that', maxBytes));
       try {
-        if (isUnannounced) holding.add(chunk.length);
+        holding.add(chunk.length);
       } catch (thrown) {
         return stop(thrown);
       }

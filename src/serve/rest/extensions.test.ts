@@ -286,6 +286,8 @@ describe('the REST protocol', () => {
       `POST ${infer} HTTP/1.1\r\nHost: x\r\nContent-Length: ${length}\r\nExpect: 100-continue\r\n\r\n`;
     const first = connect(server.ports.http, '127.0.0.1', () => first.write(big(2_400_000)));
     await new Promise((resolve) => first.once('data', resolve));
+    first.write(Buffer.alloc(2_399_999, 'x'));
+    await expect.poll(() => server.plane.bytes.used).toBe(2_399_999);
     const refused = await raw(server, big(700_000), '"}');
     expect(refused).toMatch(/^HTTP\/1.1 503 (.|\r\n)*exceed its limit of 3000000/);
     expect(refused).toMatch(/retry-after: 1/i);
@@ -295,6 +297,21 @@ describe('the REST protocol', () => {
       .toBe('HTTP/1.1 100');
     const metrics = await (await request(server.metricsUrl)).body.text();
     expect(metrics).toMatch(/bonsai_requests_refused_total\{model="plus",reason="memory"\} 1/);
+  });
+
+  it('takes no room for bytes that were only announced', async () => {
+    const head = `POST ${infer} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n{`;
+    const slow = await Promise.all(
+      Array.from({ length: 4 }, async () => {
+        const socket = connect(server.ports.http, '127.0.0.1');
+        await new Promise((resolve) => socket.write(head, resolve));
+        return socket;
+      }),
+    );
+    await expect.poll(() => server.plane.bytes.used).toBe(4);
+    expect((await call(server, 'POST', infer, { inputs: [x([1], [1, 1])] })).status).toBe(200);
+    for (const socket of slow) socket.destroy();
+    await expect.poll(() => server.plane.bytes.used).toBe(0);
   });
 
   it('logs requests with their trace', async () => {

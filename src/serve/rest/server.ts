@@ -13,6 +13,7 @@ import type { Logger } from 'pino';
 import { messageOf } from '../../base/errors.ts';
 import { elementCount } from '../../base/tensor.ts';
 import type { Target } from '../../repository/types.ts';
+import { Holding } from '../byte-budget.ts';
 import { withClasses } from '../classification.ts';
 import type { InferAnswer, RequestPlane } from '../data-plane.ts';
 import { RefusedError } from '../errors.ts';
@@ -27,7 +28,7 @@ import { mayHaveWishes } from '../request-parameters.ts';
 import type { TlsIdentity } from '../safety/tls.ts';
 import type { Access, Permission } from '../safety/tokens.ts';
 import type { ServedModel } from '../served-model.ts';
-import { ACCEPTED_ENCODINGS, type BodyRules, Holding, readBody } from './body.ts';
+import { ACCEPTED_ENCODINGS, type BodyRules, readBody } from './body.ts';
 import { HttpError, MethodNotAllowedError, statusOf } from './errors.ts';
 import {
   type AnswerFormat,
