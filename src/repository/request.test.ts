@@ -128,10 +128,19 @@ describe('a request', () => {
     expect(ask('accuracy>=0.93').closer).toEqual(['flops=0.8165', 3, 2]);
   });
 
+  it('prunes only what itself has the accuracy that is asked for', () => {
+    // 3 has less to lose, but is below 0.94; of the 10 M of 1 a quarter may stay.
+    expect(ask('flops<=2.5M,accuracy>=0.94').closer).toEqual(['flops=0.25', 1, undefined]);
+  });
+
   it('asks for nothing where nothing closer can come', () => {
     expect(ask('throughput>=75/s').closer).toMatch(/closely/);
     expect(ask('throughput>=5/s').closer).toMatch(/more accurate/);
     expect(ask('accuracy>=0.99').closer).toMatch(/train a better base/);
+    expect(ask('accuracy>=0.99,flops<=2M').closer).toMatch(/train a better base/);
+    // Only 2 has both in reach, and it is in integers.
+    const inIntegers = family.filter(({ version }) => version !== 1);
+    expect(ask('throughput>=60/s,accuracy>=0.94', inIntegers).closer).toMatch(/could be pruned/);
   });
 });
 

@@ -167,12 +167,16 @@ export function closerThan(
 ): Closer {
   const none = (reason: string): Closer => ({ kind: 'none', reason });
   const { variant: chosen, fits } = choice;
-  const parents = variants.filter(({ lineage }) => lineage.quantization === undefined);
   const costs = constraints.filter(({ metric }) => metric !== 'accuracy');
-  if (costs.length === 0) {
-    const has = (variant: Variant) => constraints.every((each) => fulfilment(variant, each) >= 1);
-    return cheaperThan(choice, parents.filter(has), variants);
-  }
+  const floors = constraints.filter(({ metric }) => metric === 'accuracy');
+  const isAccurate = (variant: Variant) => floors.every((each) => fulfilment(variant, each) >= 1);
+  // Pruning makes nothing more accurate: what is below the asked accuracy itself leads to nothing that has it.
+  const parents = variants.filter(
+    (variant) => variant.lineage.quantization === undefined && isAccurate(variant),
+  );
+  if (!variants.some(isAccurate))
+    return none('pruning makes no variant more accurate than the family is: train a better base');
+  if (costs.length === 0) return cheaperThan(parents, variants);
 
   const worstOf = (variant: Variant) =>
     costs.reduce((a, b) =>
@@ -199,13 +203,7 @@ export function closerThan(
  * Where only accuracy is asked for: something between the cheapest that has it and the next cheaper one.
  * @param parents floating-point variants that have it
  */
-function cheaperThan(choice: Choice, parents: readonly Variant[], variants: readonly Variant[]): Closer {
-  if (!choice.fits) {
-    return {
-      kind: 'none',
-      reason: 'pruning makes no variant more accurate than the family is: train a better base',
-    };
-  }
+function cheaperThan(parents: readonly Variant[], variants: readonly Variant[]): Closer {
   const parent = parents.toSorted((a, b) => a.macs - b.macs)[0];
   if (parent === undefined) return { kind: 'none', reason: 'there is no floating-point variant to prune' };
   const below = variants.filter(({ macs }) => macs < parent.macs).toSorted((a, b) => b.macs - a.macs)[0];
