@@ -6,6 +6,7 @@ import { InvalidArgumentError } from '../base/errors.ts';
 import { type Augmentation, checkAugmentation } from '../port/data/augmentation.ts';
 import type { Dataset } from '../port/data/data-module.ts';
 import { DATA_SPECS, dataModule } from '../port/data/registry.ts';
+import { isModulePath } from '../port/data/user-module.ts';
 import type { Context } from './context.ts';
 import { parseInteger } from './parse.ts';
 import type { ProgressTask } from './progress.ts';
@@ -124,6 +125,11 @@ function numberInto(build: (value: number) => Augmentation): VariationReader {
 function numberOf(text: string | undefined): number | undefined {
   const value = Number(text);
   return text === undefined || text.trim() === '' || Number.isNaN(value) ? undefined : value;
+}
+
+/** The files of a data spec that an output must not replace: the module, which is the user's own work. */
+export function filesOfData(spec: string | undefined): string[] {
+  return spec !== undefined && isModulePath(spec) ? [spec] : [];
 }
 
 export async function loadData(

@@ -56,7 +56,7 @@ import {
   resolveAlign,
   shapeOption,
 } from './network.ts';
-import { jsonOption, loadData, seedOption, workOption } from './options.ts';
+import { filesOfData, jsonOption, loadData, seedOption, workOption } from './options.ts';
 import { parseInteger, parseNumberWithin } from './parse.ts';
 import { checkWritableFile, forceOption } from './writable.ts';
 
@@ -261,7 +261,10 @@ ${EXIT_CODE_HELP}`,
       const { model, reads } = await readNetworkFiles(file);
       checkShapes(model, options.shape);
       if (options.verify !== undefined || isTimed(options)) checkRunnable(model, options.shape);
-      await checkWritableFile(options.out, { reads, force: options.force });
+      await checkWritableFile(options.out, {
+        reads: [...reads, ...filesOfData(options.data)],
+        force: options.force,
+      });
       const result = await interruptible(context.signal, 'Nothing was written.', async () => {
         const scoring = await gathered(context, model, options);
         const startedMs = context.clock.nowMs();

@@ -26,7 +26,15 @@ import { type Context, interruptible, processContext } from './context.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { checkIdleOptions, isChosen } from './idle-options.ts';
 import { readNetworkFiles } from './network.ts';
-import { dataOption, jsonOption, loadData, seedOption, threadsOption, workOption } from './options.ts';
+import {
+  dataOption,
+  filesOfData,
+  jsonOption,
+  loadData,
+  seedOption,
+  threadsOption,
+  workOption,
+} from './options.ts';
 import { parseInteger, parseNumberWithin } from './parse.ts';
 import { checkWritableFile, forceOption } from './writable.ts';
 
@@ -114,7 +122,10 @@ ${EXIT_CODE_HELP}`,
       const { model, reads } = await readNetworkFiles(file);
       checkQuantizable(model, { exclude: options.exclude });
       const parent = digestOf(await readFile(file));
-      await checkWritableFile(options.out, { reads, force: options.force });
+      await checkWritableFile(options.out, {
+        reads: [...reads, ...filesOfData(options.data)],
+        force: options.force,
+      });
       const dataset = await loadData(context, options);
       const result = await interruptible(context.signal, `${options.out} was not written.`, () =>
         quantizeAndCompare(context, { ...options, model, parent, file, dataset }),

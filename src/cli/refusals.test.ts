@@ -86,6 +86,16 @@ describe('before any work', () => {
     expect(await readdir(folder)).toEqual([]);
   });
 
+  it('a data module is not replaced by the network that is trained on it', async () => {
+    const data = join(folder, 'mine.mjs');
+    await writeFile(data, 'precious');
+    const { code, stderr } = await bonsai('train', '--data', data, '--out', 'mine.mjs');
+    expect(stderr).toMatch(/the file that is read.*--force/);
+    expect(code).toBe(2);
+    expect(await readFile(data, 'utf8')).toBe('precious');
+    await rm(data);
+  });
+
   it('the unit of every default is shown', async () => {
     expect((await bonsai('serve', '--help')).stdout.replace(/\s+/g, ' ')).toMatch(
       /--max-wait <duration> .*\(default: \d+ms/,

@@ -29,6 +29,7 @@ import { readNetworkFiles } from './network.ts';
 import {
   augmentOption,
   dataOption,
+  filesOfData,
   jsonOption,
   loadData,
   seedOption,
@@ -350,7 +351,7 @@ ${EXIT_CODE_HELP}`,
       const from = options.from === undefined ? undefined : await readNetworkFiles(options.from);
       const taught = options.teacher === undefined ? undefined : await readNetworkFiles(options.teacher);
       await checkWritableFile(options.out, {
-        reads: [...(from?.reads ?? []), ...(taught?.reads ?? [])],
+        reads: [...(from?.reads ?? []), ...(taught?.reads ?? []), ...filesOfData(options.data)],
         force: options.force,
       });
       const start = from?.model;
