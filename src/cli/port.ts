@@ -10,6 +10,7 @@ import { checkRecipe, type TrainingRecipe } from '../port/train/recipe.ts';
 import type { PortJob } from '../repository/jobs.ts';
 import { checkTaskName } from '../repository/names.ts';
 import { isS3Url } from '../repository/s3/s3-url.ts';
+import { checkDistillation } from '../transform/autodiff/loss.ts';
 import { type Goal, parseGoal } from '../transform/prune/goal.ts';
 import { CRITERIA, type CriterionName } from '../transform/prune/importance/table.ts';
 import { pruneDefaults, SCOPES } from '../transform/prune/prune.ts';
@@ -18,6 +19,7 @@ import { type Context, interruptible, processContext } from './context.ts';
 import { allotCpus, checkCpus, type MeasuringCpus } from './cpus.ts';
 import { endWithChannel } from './end-with-channel.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
+import { checkIdleOptions, isChosen } from './idle-options.ts';
 import { readNetwork } from './network.ts';
 import {
   augmentOption,
@@ -242,6 +244,21 @@ ${EXIT_CODE_HELP}`,
       if (isStartedWorker()) endWithChannel();
       const recipe = recipeOf(options);
       // What cannot work should show before minutes are spent on it.
+      const isDistilled = options.distill !== undefined || options.teacher !== undefined;
+      checkIdleOptions([
+        {
+          flag: '--iterations',
+          isGiven: isChosen(own, 'iterations'),
+          need: '--schedule linear or agp',
+          isMet: options.schedule !== 'one-shot',
+        },
+        ...(['distillTemperature', 'distillWeight'] as const).map((name) => ({
+          flag: name === 'distillWeight' ? '--distill-weight' : '--distill-temperature',
+          isGiven: isChosen(own, name),
+          need: '--distill or --teacher FILE',
+          isMet: isDistilled,
+        })),
+      ]);
       checkRecipe(recipe);
       checkRatios(options.ratios);
       // The CPUs of a pod have numbers of their own, and are looked up by who measures.
@@ -386,6 +403,7 @@ function checkModels(files: readonly string[], { jobs, targets, ratios }: PortCo
 async function distillationOf(options: PortCommandOptions): Promise<PortDistillation | undefined> {
   const { distill, teacher, distillTemperature: temperature, distillWeight: weight } = options;
   if (distill === undefined && teacher === undefined) return undefined;
+  checkDistillation({ temperature, weight });
   return {
     ...(teacher !== undefined && { teacher: await readNetwork(teacher) }),
     temperature,

@@ -71,6 +71,18 @@ describe('before any work', () => {
     [['train', '--data', 'absent', '--out', 'x.onnx', '--backbone', 'vgg'], /no backbone "vgg"\. Known:/],
     [['train', '--data', 'absent', '--out', 'x.onnx', '--label-smoothing', '1'], /labelSmoothing/],
     [
+      ['port', 'x.onnx', '--data', 'mnist', '--out', 'm', '--iterations', '3'],
+      /--iterations does something only with --schedule linear or agp/,
+    ],
+    [
+      ['port', 'x.onnx', '--data', 'mnist', '--out', 'm', '--distill-weight', '0.5'],
+      /--distill-weight does something only with --distill or --teacher/,
+    ],
+    [
+      ['port', '--jobs', '--data', 'mnist', '--out', 'm', '--distill', 'only', '--distill-temperature', '0'],
+      /temperature is 0/,
+    ],
+    [
       ['port', 'x.onnx', '--data', 'mnist', '--out', 'm', '--budget', '3'],
       /--budget 3 has no unit; say 3m or 3h/,
     ],
