@@ -155,13 +155,14 @@ async function namesToTake(
 
 /**
  * Does the porting jobs that wait for a task (`bonsai request`): each makes one variant and adds it to the family.
+ * @returns `unmet`: those of them of which nothing came
  * @throws ModelNotFoundError if there is no such task
  */
 export async function portJobs(
   context: Context,
   dataset: Dataset,
   options: PortToRepositoryOptions,
-): Promise<PortedTask & { readonly jobs: readonly PortJob[] }> {
+): Promise<PortedTask & { readonly jobs: readonly PortJob[]; readonly unmet: readonly PortJob[] }> {
   const { out, task } = options;
   await readManifest(out, task);
   const { jobs, problems } = await readJobs(out, task);
@@ -182,10 +183,13 @@ export async function portJobs(
         ...(options.budgetMs !== undefined && { budgetMs }),
       })) && isComplete;
   }
+  const after = (await readJobs(out, task)).jobs;
+  const tried = new Set(queued.map(({ id }) => id));
   return {
     manifest: await readManifest(out, task),
     isComplete,
-    jobs: (await readJobs(out, task)).jobs,
+    jobs: after,
+    unmet: after.filter(({ id, state }) => tried.has(id) && state === 'failed'),
   };
 }
 

@@ -18,7 +18,7 @@ import { iterationDefaults, type PruningSchedule, SCHEDULES } from '../transform
 import { type Context, interruptible, processContext } from './context.ts';
 import { allotCpus, checkCpus, type MeasuringCpus } from './cpus.ts';
 import { endWithChannel } from './end-with-channel.ts';
-import { EXIT_CODE_HELP } from './exit-codes.ts';
+import { EXIT, EXIT_CODE_HELP } from './exit-codes.ts';
 import { checkIdleOptions, isChosen } from './idle-options.ts';
 import { readNetwork } from './network.ts';
 import {
@@ -236,7 +236,7 @@ Examples:
 
 Finished steps are kept under --work, and long ones every few seconds: the same command goes on where it was interrupted, and repeats
 nothing. The repository is written as soon as there is a variant, and can be served while the family grows.
-${EXIT_CODE_HELP}`,
+${EXIT_CODE_HELP} With --jobs, 1 also where nothing came of one of them.`,
     )
     .action(async (files: string[], options: PortCommandOptions, own: Command) => {
       const context = processContext(options);
@@ -304,13 +304,14 @@ ${EXIT_CODE_HELP}`,
           const budgetMs =
             options.budget && Math.max(1, options.budget - (context.clock.nowMs() - startedMs));
           const left = { ...given, budgetMs };
-          const ported: PortedTask & { readonly jobs?: readonly PortJob[] } = options.jobs
+          const ported: Ported = options.jobs
             ? await portJobs(context, dataset, left)
             : await withSharedSteps(context, options.out, left, 'reads', (shared) =>
                 portToRepository(context, models, dataset, shared),
               );
           await target.publish();
           tell(context, options, ported);
+          if (ported.unmet?.length) process.exitCode = EXIT.failure;
         },
       );
     });
@@ -348,10 +349,12 @@ async function portAsWorker(
   });
 }
 
+type Ported = PortedTask & { readonly jobs?: readonly PortJob[]; readonly unmet?: readonly PortJob[] };
+
 function tell(
   { result }: Context,
   { out }: PortCommandOptions,
-  ported: PortedTask & { readonly jobs?: readonly PortJob[] },
+  ported: Ported,
   more: object = {},
 ): void {
   result(
@@ -364,6 +367,7 @@ function tell(
     [
       familyTable(ported.manifest),
       ...portNotes(ported.manifest),
+      ...(ported.unmet?.length ? [`Jobs of which nothing came: ${ported.unmet.map(({ id }) => id).join(', ')}.`] : []),
       ...(ported.isComplete ? [] : [UNFINISHED]),
       `Written to ${out}. Serve it: bonsai serve ${isS3Url(out) ? `'${out}'` : out}`,
     ].join('\n'),

@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { describeTarget } from '../engine/target.ts';
 import { digestOf } from '../repository/digest.ts';
+import { settleJob } from '../repository/jobs.ts';
 import { writeTask } from '../repository/store.ts';
 import { MANIFEST_SCHEMA_VERSION, type Variant } from '../repository/types.ts';
 
@@ -82,6 +83,17 @@ it('answers with the nearest where none fits, says so, and ends with exit code 3
   expect(stdout).toMatch(/^No variant meets latency<=2ms\. The nearest is version 2 \(latency 10ms, /);
   expect(code).toBe(3);
   expect(await readdir(join(root, 'digits', 'jobs'))).toHaveLength(1);
+});
+
+it('says how a job that failed is tried again', async () => {
+  const { job } = JSON.parse((await request('--max', 'flops<=50M', '--json')).stdout);
+  await settleJob(root, job, 'failed', 'Too narrow.');
+  const { stdout } = await request('--max', 'flops<=50M');
+  expect(stdout).toContain(`tried before (job ${job.id}): Too narrow.`);
+  const file = join('digits', 'jobs', `${job.id}.json`);
+  expect(stdout).toContain(`remove ${file} from the repository`);
+  await rm(join(root, file));
+  expect((await request('--max', 'flops<=50M')).stdout).toContain(`Queued as job ${job.id}`);
 });
 
 it('refuses bounds that cannot be read, and a target without profiles', async () => {

@@ -166,8 +166,12 @@ function nextText(closer: Closer, job: PortJob | undefined): string {
     case 'queued':
       return `Queued as job ${job.id}: ${where}. Do it: bonsai port --jobs.`;
     case 'done':
-    case 'failed':
       return `A closer one was tried before (job ${job.id}): ${job.outcome ?? job.state}`;
+    case 'failed':
+      return (
+        `A closer one was tried before (job ${job.id}): ${job.outcome ?? job.state}\n` +
+        `To have it tried with other options of bonsai port --jobs, remove ${job.task}/jobs/${job.id}.json from the repository and ask again.`
+      );
     default:
       return job.state satisfies never;
   }
