@@ -14,7 +14,7 @@ import { listTasks, readManifest } from '../repository/store.ts';
 import type { Variant } from '../repository/types.ts';
 import { geometricChain } from '../simulate/chain.ts';
 import { type Comparison, compare } from '../simulate/compare.ts';
-import { CONTESTANTS, type Contestant, contestantsOf, RESIDENT, served } from '../simulate/contestants.ts';
+import { CONTESTANTS, type Contestant, contestantsOf, plumbingOf, served } from '../simulate/contestants.ts';
 import {
   BUILT_IN_DEMANDS,
   type BuiltInDemand,
@@ -403,9 +403,7 @@ async function contestantOf(spec: string, { target }: SimulateOptions): Promise<
     policy = dispatchPolicyByName(spec, { fingerprint: target });
   if (policy === undefined) return known!;
   const chosen = served(policy);
-  const kind = CONTESTANTS.find(({ name }) => spec.startsWith(`${name}:`) || name.startsWith(`${spec}:`));
-  const plumbing = known?.plumbing ?? kind?.plumbing ?? RESIDENT;
-  return { name: policy.name, meaning: spec, plumbing, makePolicy: () => chosen };
+  return { name: policy.name, meaning: spec, plumbing: plumbingOf(spec), makePolicy: () => chosen };
 }
 
 async function runAll(

@@ -5,7 +5,7 @@ import { blindSplitPolicy } from '../policy/blind-split.ts';
 import { infadapterPolicy } from '../policy/infadapter.ts';
 import { geometricChain } from './chain.ts';
 import { compare } from './compare.ts';
-import { CONTESTANTS, type Contestant, contestantsOf } from './contestants.ts';
+import { CONTESTANTS, type Contestant, contestantsOf, plumbingOf } from './contestants.ts';
 import { type BuiltInDemand, builtInDemand, twitterDemand } from './demand.ts';
 import { makeScenario } from './scenario.ts';
 
@@ -117,4 +117,20 @@ test('lists name what is compared', () => {
   expect(contestantsOf('trivial, slackfit').map(({ name }) => name)).toEqual(['trivial', 'slackfit']);
   expect(contestantsOf('all').length).toBeLessThan(contestantsOf('everything').length);
   expect(() => contestantsOf('trivia')).toThrow(/no contestant "trivia".*static:smallest/);
+});
+
+test('policies that are no contestants by themselves run on the servers of their kind', () => {
+  const thesis = plumbingOf('trivial');
+  for (const spec of [
+    'maximal-metric:0.1',
+    'maximal-metric:latency:digits=20',
+    'static:task1=3',
+    'infaas:published',
+  ]) {
+    expect(plumbingOf(spec), spec).toEqual(thesis);
+  }
+  expect(plumbingOf('static:hindsight').residency).toBe('all');
+  for (const spec of ['bonsai:0.9', 'blind-split', './mine.mjs']) {
+    expect(plumbingOf(spec), spec).toEqual(plumbingOf('bonsai'));
+  }
 });

@@ -129,6 +129,18 @@ export function contestantsOf(list: string): Contestant[] {
   });
 }
 
+/**
+ * The usual servers of a policy that is no contestant by itself, such as `maximal-metric:0.1`, `static:digits=3` or `bonsai:0.9`:
+ * those of its kind. A policy that nobody knows gets a deadline queue with every version in memory.
+ */
+export function plumbingOf(spec: string): Plumbing {
+  const known = CONTESTANTS.find(({ name }) => name === spec);
+  if (known !== undefined) return known.plumbing;
+  if (/^(static|maximal-metric):/.test(spec)) return LOADING;
+  const kind = CONTESTANTS.find(({ name }) => spec.startsWith(`${name}:`) || name.startsWith(`${spec}:`));
+  return kind?.plumbing ?? RESIDENT;
+}
+
 function fixed(
   name: string,
   meaning: string,
