@@ -56,6 +56,18 @@ describe('bonsai simulate', () => {
     expect(own!.intervals.violationRatio!.mean).toBeLessThan(trivial!.intervals.violationRatio!.mean);
   });
 
+  it('refuses what would change nothing without a word', () => {
+    const demand = ['--trace', 'burst3', '--seeds', '1'];
+    const task = refusal(...demand, '--policy', 'static:task9=1');
+    expect(task.stderr).toContain('There is no task "task9"');
+    expect(task.status).toBe(2);
+    expect(refusal(...demand, '--policy', 'static:task1=99').stderr).toContain('is not on its frontier');
+    const chain = ['--repository', 'zoo/models', '--chain', 'geometric:3,1,2,0.5,1'];
+    expect(refusal(...demand, '--policy', 'trivial', ...chain).stderr).toContain('cannot be used with');
+    const mean = ['--demand', 'constant:5', '--mean', '9'];
+    expect(refusal('--policy', 'trivial', ...mean).stderr).toContain('cannot be used with');
+  });
+
   it('gives the same figures each time', () => {
     const args = ['--trace', 'burst1', '--policy', 'slackfit', '--seeds', '2', '--seed', '7'];
     expect(simulated(...args)).toEqual(simulated(...args));

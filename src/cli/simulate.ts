@@ -10,6 +10,7 @@ import { COMPARE_COLUMNS, renderCompareReport } from '../report/compare-report.t
 import { renderRunReport } from '../report/html.ts';
 import type { RunReport } from '../report/report-types.ts';
 import { alignedTable } from '../report/table.ts';
+import { frontierOf } from '../repository/frontier.ts';
 import { listTasks, readManifest } from '../repository/store.ts';
 import type { Variant } from '../repository/types.ts';
 import { geometricChain } from '../simulate/chain.ts';
@@ -89,7 +90,9 @@ export function simulateCommand(): Command {
       new Option(
         '--chain <spec>',
         'without a repository: one made-up family for every task, as geometric:VERSIONS,SLOWEST,FASTEST,LOWEST_ACCURACY,EXPONENT',
-      ).default('geometric:12,4.3,76,0.59,2.2'),
+      )
+        .default('geometric:12,4.3,76,0.59,2.2')
+        .conflicts('repository'),
     )
     .addOption(
       new Option(
@@ -114,9 +117,9 @@ export function simulateCommand(): Command {
         .default(60_000, '1min'),
     )
     .addOption(
-      new Option('--mean <list>', 'scale traces to these means in req/s, one for each task').argParser(
-        parseMeans,
-      ),
+      new Option('--mean <list>', 'scale traces to these means in req/s, one for each task')
+        .argParser(parseMeans)
+        .conflicts('demand'),
     )
     .addOption(new Option('--scale <factor>', 'multiply every demand').argParser(parseNumber(0)).default(1))
     .addOption(
@@ -237,7 +240,7 @@ ${EXIT_CODE_HELP}`,
       const setting = await settingOf(options, self);
       const contestants =
         options.compare === undefined
-          ? [await contestantOf(options.policy!, options)]
+          ? [await contestantOf(options.policy!, options, setting.scenario)]
           : contestantsOf(options.compare);
       const withOracle =
         options.oracle === true || options.compare === 'all' || options.compare === 'everything';
@@ -394,7 +397,12 @@ async function fileDemand(spec: string, meanRps: number | undefined): Promise<De
 }
 
 /** A policy of a name or file, on the servers it is made for; others on a deadline queue with all versions. */
-async function contestantOf(spec: string, { target }: SimulateOptions): Promise<Contestant> {
+async function contestantOf(
+  spec: string,
+  { target }: SimulateOptions,
+  scenario: Scenario,
+): Promise<Contestant> {
+  refuseWhatIsNotThere(spec, scenario);
   const known = CONTESTANTS.find(({ name }) => name === spec);
   // By name rather than the contestant's own, for the target's sake.
   let policy: Policy | undefined;
@@ -404,6 +412,24 @@ async function contestantOf(spec: string, { target }: SimulateOptions): Promise<
   if (policy === undefined) return known!;
   const chosen = served(policy);
   return { name: policy.name, meaning: spec, plumbing: plumbingOf(spec), makePolicy: () => chosen };
+}
+
+/** `static:TASK=VERSION` with a task or version that the scenario lacks would run as if nothing had been said. */
+function refuseWhatIsNotThere(spec: string, { tasks, fingerprint }: Scenario): void {
+  const choice = isPolicyFile(spec) ? undefined : /^static:(.+=.+)$/.exec(spec)?.[1];
+  for (const pair of choice?.split(',') ?? []) {
+    const [name, version] = pair.split('=');
+    const task = tasks.find((one) => one.task === name);
+    if (task === undefined) {
+      const names = tasks.map((one) => one.task).join(', ');
+      throw new InvalidArgumentError(`There is no task "${name}" for ${spec}. Tasks: ${names}.`);
+    }
+    const frontier = frontierOf(task.variants, 'inverseThroughput', fingerprint).map((one) => one.version);
+    if (frontier.includes(Number(version))) continue;
+    throw new InvalidArgumentError(
+      `Version ${version} of ${name} is not on its frontier. There are: ${frontier.join(', ')}.`,
+    );
+  }
 }
 
 async function runAll(

@@ -94,3 +94,11 @@ test('a time scale shortens what is ours to choose, not the intervals of product
   expect(policyByName('infaas', { timeScale: 0.1 }).periodMs).toBe(100);
   expect(codeOf(() => policyByName('kpa', { timeScale: 0.1 }))).toBe('invalid_argument');
 });
+
+test('static policies tell of tasks that are not there, as of versions that are not', () => {
+  const policy = policyByName('static:digits=2,digit=3');
+  const state = makeState({ tasks: [makeTask({ task: 'digits', frontier, servingVersion: 1 })] });
+  const { actions, notice } = policy.decide(state);
+  expect(actions).toEqual([{ kind: 'switch', task: 'digits', toVersion: 2 }]);
+  expect(notice).toBe('there is no task digit here (digits).');
+});

@@ -7,7 +7,7 @@ export type StaticChoice = 'largest' | 'smallest' | Readonly<Record<string, numb
  * The policy that never changes its mind: each task is brought to one version of its frontier and kept there,
  * whatever the demand. The yardstick of every experiment. Source: thesis, section 5.4.1.
  * Tasks that a choice by name does not mention stay as they are; a version that is not on the frontier is
- * reported in `notice` and not taken.
+ * reported in `notice` and not taken, and so is a task that is not there.
  */
 export function staticPolicy(choice: StaticChoice): Policy {
   return { name: nameOf(choice), decide: (state) => decide(state, choice) };
@@ -29,6 +29,12 @@ function decide(state: PolicyState, choice: StaticChoice): Decision {
     } else {
       actions.push({ kind: 'switch', task: task.task, toVersion: wanted });
     }
+  }
+  if (typeof choice !== 'string') {
+    const known = new Set(state.tasks.map(({ task }) => task));
+    const unknown = Object.keys(choice).filter((task) => !known.has(task));
+    if (unknown.length > 0)
+      refused.push(`there is no task ${unknown.join(', ')} here (${[...known].join(', ')})`);
   }
   const moves = actions.map((action) => `${action.task} to version ${action.toVersion}`);
   const reason =
