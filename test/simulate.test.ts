@@ -115,6 +115,7 @@ describe('bonsai simulate', () => {
     const own = (file: string, text: string) => writeFileSync(join(project, file), text);
     own('waits.mjs', 'await new Promise(() => {}); export const policy = {};');
     own('restless.mjs', 'export const policy = { name: "restless", periodMs: 0, decide: () => ({}) };');
+    own('fails.mjs', 'export const policy = { name: "fails", decide: (state) => state.none.there };');
     own('silent.mjs', 'export const policy = { name: "silent", decide: () => {} };');
     const cases: [string[], RegExp, number][] = [
       [[], /--policy NAME/, 2],
@@ -123,6 +124,7 @@ describe('bonsai simulate', () => {
       [['--policy', './broken.mjs'], /its decide is no function/, 2],
       [['--policy', './waits.mjs'], /its top level has not ended after 10 s/, 2],
       [['--policy', './restless.mjs'], /Policy restless must have a periodMs of at least 1/, 2],
+      [['--policy', './fails.mjs'], /Policy fails failed in decide\(state\): TypeError: .*fails\.mjs:1/s, 2],
       [
         ['--policy', './silent.mjs'],
         /Policy silent must return \{ actions, reason \}.*returned undefined/,

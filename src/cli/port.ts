@@ -351,12 +351,7 @@ async function portAsWorker(
 
 type Ported = PortedTask & { readonly jobs?: readonly PortJob[]; readonly unmet?: readonly PortJob[] };
 
-function tell(
-  { result }: Context,
-  { out }: PortCommandOptions,
-  ported: Ported,
-  more: object = {},
-): void {
+function tell({ result }: Context, { out }: PortCommandOptions, ported: Ported, more: object = {}): void {
   result(
     {
       ...ported.manifest,
@@ -367,7 +362,9 @@ function tell(
     [
       familyTable(ported.manifest),
       ...portNotes(ported.manifest),
-      ...(ported.unmet?.length ? [`Jobs of which nothing came: ${ported.unmet.map(({ id }) => id).join(', ')}.`] : []),
+      ...(ported.unmet?.length
+        ? [`Jobs of which nothing came: ${ported.unmet.map(({ id }) => id).join(', ')}.`]
+        : []),
       ...(ported.isComplete ? [] : [UNFINISHED]),
       `Written to ${out}. Serve it: bonsai serve ${isS3Url(out) ? `'${out}'` : out}`,
     ].join('\n'),

@@ -15,6 +15,7 @@ import { ServerOverrides } from './control/server-overrides.ts';
 import { slotsOf } from './cpu-budget.ts';
 import { CpuGovernor, processMeter } from './cpu-governor.ts';
 import { DataPlane } from './data-plane.ts';
+import { dispatchFailureLog } from './dispatch-failures.ts';
 import { NothingServedError } from './errors.ts';
 import { createGrpcServer } from './grpc/server.ts';
 import { IdleCollector } from './idle-collector.ts';
@@ -188,8 +189,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     limits,
     clock,
     governor,
-    onDispatchFailure: (reason) =>
-      logger.error({ reason }, 'the default dispatch takes over for one decision'),
+    onDispatchFailure: dispatchFailureLog(logger, () => clock.nowMs()),
   });
   const { repository } = options;
   const store = typeof repository === 'string' ? folderStore(repository) : repository;

@@ -212,7 +212,10 @@ export class SimulatedServer {
     for (const task of this.#tasks) {
       task.demand = pushed(task.demand, { atMs: nowMs, demandRps: (1000 * task.arrivals) / periodMs });
     }
-    const decision = checkedDecision(policy.name, policy.decide(this.#state(nowMs)));
+    const decision = checkedDecision(
+      policy.name,
+      this.#asked('decide', () => policy.decide(this.#state(nowMs))),
+    );
     for (const task of this.#tasks) {
       task.arrivals = 0;
       task.violations = 0;
@@ -298,7 +301,7 @@ export class SimulatedServer {
         guardMs: scenario.guardMs,
         plan: this.#plan,
       };
-      const decision = dispatch.pick(state);
+      const decision = this.#asked('pick', () => dispatch.pick(state));
       const problem = problemOfPick(decision);
       if (problem !== undefined) throw this.#wrong(problem);
       if (decision.kind === 'wait') {
@@ -558,6 +561,19 @@ export class SimulatedServer {
     if (task === undefined) throw this.#wrong(`named the task ${name}, which is not there`);
     if (version === undefined) throw this.#wrong(`named version ${number} of ${name}, which is not there`);
     return { task, version };
+  }
+
+  /** What a policy answers, which may be somebody's own: an error of its own is told with its name. */
+  #asked<T>(half: 'decide' | 'pick', ask: () => T): T {
+    try {
+      return ask();
+    } catch (cause) {
+      throw new BonsaiError(
+        'invalid_argument',
+        `Policy ${this.#options.policy.name} failed in ${half}(state): ${cause instanceof Error ? (cause.stack ?? cause.message) : String(cause)}`,
+        { cause },
+      );
+    }
   }
 
   #wrong(deed: string): BonsaiError {

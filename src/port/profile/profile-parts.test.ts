@@ -89,5 +89,7 @@ test('a network that has another number by now is the same one', () => {
   const renumbered = { ...bees, version: 5, digest: 'a' };
   const fresh = contested(0.25, renumbered);
   expect(mergeContested([old], [fresh])).toEqual([fresh]);
-  expect(kinds(profile({ contested: [old] }), { ...wanted, contest: { by: renumbered, shares: [0.25] } })).toEqual([]);
+  expect(
+    kinds(profile({ contested: [old] }), { ...wanted, contest: { by: renumbered, shares: [0.25] } }),
+  ).toEqual([]);
 });

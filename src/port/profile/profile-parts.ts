@@ -48,7 +48,8 @@ export function mergeContested(
   const kept = known.filter(
     (old) =>
       !measured.some(
-        (entry) => entry.share === old.share && (isNamed(entry.by, old.by) || isSameNetwork(entry.by, old.by)),
+        (entry) =>
+          entry.share === old.share && (isNamed(entry.by, old.by) || isSameNetwork(entry.by, old.by)),
       ),
   );
   return [...kept, ...measured].sort(

@@ -8,7 +8,7 @@ import { connect as connectTls } from 'node:tls';
 import { gzipSync } from 'node:zlib';
 import pino from 'pino';
 import { request } from 'undici';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import type { DType } from '../../base/dtype.ts';
 import { float32Tensor } from '../../base/tensor.ts';
 import { GraphBuilder, modelOf } from '../../graph/build.ts';
@@ -366,6 +366,9 @@ describe('the model repository extension', () => {
     (await readdir(tmpdir())).filter((name) => name.startsWith('bonsai-override-'));
 
   it('loads networks that come with the request; they stay until the repository changes or the model is unloaded', async () => {
+    // Servers of other tests make such folders, too.
+    const temporary = await mkdtemp(join(tmpdir(), 'bonsai-control-files-'));
+    vi.stubEnv('TMPDIR', temporary);
     const before = await overrides();
     const server = await start(root);
     try {
@@ -403,6 +406,8 @@ describe('the model repository extension', () => {
       expect((await call(server, 'POST', loadPath('guest'))).status).toBe(500);
     } finally {
       await server.close();
+      vi.unstubAllEnvs();
+      await rm(temporary, { recursive: true, force: true });
     }
   });
 
