@@ -99,7 +99,9 @@ it('says how a job that failed is tried again', async () => {
 it('refuses bounds that cannot be read, and a target without profiles', async () => {
   const bad = await request('--max', 'throughput<=40');
   expect([bad.code, bad.stderr]).toEqual([2, expect.stringMatching(/bounded from below \(>=\)/)]);
-  const unknown = await request('--max', 'throughput>=40/s', '--target', 'elsewhere');
-  expect(unknown.code).toBe(2);
-  expect(unknown.stderr).toContain(`${target.fingerprint} (`);
+  for (const bound of ['throughput>=40/s', 'params<=50']) {
+    const unknown = await request('--max', bound, '--target', 'elsewhere');
+    expect([bound, unknown.code]).toEqual([bound, 2]);
+    expect(unknown.stderr).toContain(`${target.fingerprint} (`);
+  }
 });

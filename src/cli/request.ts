@@ -93,9 +93,9 @@ function targetOf({ task, variants }: TaskManifest, options: RequestOptions): st
     ),
   );
   const wanted = options.target ?? describeTarget({ cpus: options.cpus.length }).fingerprint;
-  // Figures that are counted need no profile.
+  // Figures that are counted need no profile; a target that was named was meant all the same.
   const isMeasured = options.max.some(({ metric }) => metric === 'throughput' || metric === 'latency');
-  if (known.has(wanted) || !isMeasured) return wanted;
+  if (known.has(wanted) || (!isMeasured && options.target === undefined)) return wanted;
   const targets = [...known.values()].map(
     ({ fingerprint, cpuModel, cpus }) => `${fingerprint} (${cpuModel}, ${cpus} CPU)`,
   );
