@@ -15,4 +15,4 @@ npx bonsai train --data "cifar10:$data" --batch 64 $augment --seed 1 --from stag
 npx bonsai port cifar10-densenet-wide.onnx --data "cifar10:$data" --task cifar10 --out "$out" --add \
   --criteria l2 --scope global --align 8 --ratios 0.7 --distill only --teacher teacher-int8.onnx \
   --epochs 12 --learning-rate 0.05 $augment --int8 --keep all --threads 2 --seed 1
-npx bonsai profile "$out" --task cifar10 --cpus 0 --again --contest mnist:5
+npx bonsai profile "$out" --task cifar10 --cpus 0 --again --contest mnist:6

@@ -15,4 +15,4 @@ npx bonsai port $densenet $common --criteria l2 --scope global --align 8 --ratio
 npx bonsai port $resnet $common --add --criteria fpgm,taylor --ratios 0.5,0.7 --epochs 3 --threads 1
 npx bonsai port $resnet $common --add --criteria taylor --ratios 0.5,0.7,0.85 --epochs 2@0.5,3 --distill both --teacher teacher10-int8.onnx --threads 1
 npx bonsai port $resnet $common --add --criteria taylor --ratios 0.25,0.4,0.6,0.8 --epochs 2@0.5,3 --distill only --teacher teacher10-int8.onnx --threads 1
-npx bonsai profile "$out" --task cifar10 --cpus 0 --again --contest mnist:5
+npx bonsai profile "$out" --task cifar10 --cpus 0 --again --contest mnist:6

@@ -13,4 +13,4 @@ npx bonsai train --data "cifar100:$data" --from zoo/models/cifar10/11/model.onnx
   --teacher-normalize-input --distill-weight 0.9 --epochs 3@0.5,5 --learning-rate 0.08 --threads 1 --seed 1 --out cifar100-densenet.onnx
 npx bonsai port cifar100-resnet-wide.onnx $common --add --criteria fpgm --ratios 0.5 --distill both $teacher
 npx bonsai port cifar100-densenet.onnx $common --add --criteria taylor --scope global --ratios 0.3 --distill only $teacher
-npx bonsai profile "$out" --task cifar100 --cpus 0 --again --contest mnist:5
+npx bonsai profile "$out" --task cifar100 --cpus 0 --again --contest mnist:6

@@ -24,5 +24,5 @@ npx bonsai port hymenoptera-resnet.onnx $port --add --epochs 30 --criteria taylo
 npx bonsai port hymenoptera-resnet.onnx $port --add --epochs 30 --criteria taylor --ratios 0.9,0.95 --align 4 --distill only
 npx bonsai port hymenoptera-resnet.onnx $port --add --epochs 50 --criteria taylor --ratios 0.25,0.4 --distill only
 npx bonsai port hymenoptera-resnet.onnx $port --add --epochs 50 --criteria taylor --ratios 0.7,0.8 --align 4 --distill only
-npx bonsai profile "$out" --task hymenoptera --cpus 0 --again --contest mnist:5
+npx bonsai profile "$out" --task hymenoptera --cpus 0 --again --contest mnist:6
 npx bonsai repo remove "$out" hymenoptera --dominated

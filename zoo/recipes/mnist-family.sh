@@ -4,7 +4,7 @@
 set -eu
 data=${1:?usage: mnist-family.sh MNIST_FOLDER [REPOSITORY]}
 out=${2:-models}
-wide=zoo/models/mnist/2/model.onnx resnet=zoo/models/mnist/5/model.onnx densenet=zoo/models/mnist/11/model.onnx
+wide=zoo/models/mnist/2/model.onnx resnet=zoo/models/mnist/6/model.onnx densenet=zoo/models/mnist/11/model.onnx
 common="--data mnist:$data --task mnist --out $out --epochs 2 --learning-rate 0.05 --augment shift=2,rotate=10,scale=0.1 --int8 --keep all --seed 1"
 npx bonsai port $resnet $common --criteria l2,taylor --ratios 0.5,0.75 --distill both
 npx bonsai port $densenet $common --add --criteria fpgm --ratios 0.5,0.75 --align 8 --teacher $resnet --distill only
@@ -14,5 +14,5 @@ longer="$(echo "$common" | sed 's/--epochs 2/--epochs 4/')"
 npx bonsai port $resnet $longer --add --criteria taylor --ratios 0.5,0.625 --align 4 --distill only
 npx bonsai port $resnet $longer --add --criteria l2 --ratios 0.8125 --align 4 --distill only
 npx bonsai port $wide --data "mnist:$data" --task mnist --out "$out" --epochs 3 --learning-rate 0.05 --augment shift=2,rotate=10,scale=0.1 --int8 --keep all --seed 1 \
-  --add --criteria taylor --ratios 0.375,0.5 --align 8 --distill only
+  --add --criteria taylor --ratios 0.25,0.375,0.5 --align 8 --distill only
 npx bonsai profile "$out" --task mnist --cpus 0 --again --contest cifar10:4
