@@ -68,6 +68,16 @@ it('says which files are missing', async () => {
   });
 });
 
+it('refuses a gap between the training batches', async () => {
+  put('data_batch_4.bin', records([1, 0]));
+  await expect(load()).rejects.toMatchObject({
+    code: 'missing_dataset',
+    message: expect.stringMatching(
+      /data_batch_3\.bin is not in .*, but data_batch_4\.bin is: .* not complete/,
+    ),
+  });
+});
+
 describe('CIFAR-100', () => {
   /** Records of a coarse and a fine label. */
   const pairs = (labels: readonly (readonly [coarse: number, fine: number])[]) =>

@@ -15,8 +15,8 @@ export interface CifarBinaryOptions {
 
 /**
  * CIFAR-10 from the official binary files in a folder: `data_batch_1.bin` … `data_batch_5.bin`, `test_batch.bin`, and
- * the names of the classes in `batches.meta.txt`. Files may hold fewer records than the official ones; those of a
- * training batch that is not there are missed without harm as long as one is.
+ * the names of the classes in `batches.meta.txt`. Files may hold fewer records than the official ones, and the
+ * last of the training batches may be left out; one that is missing before another is an error.
  * The validation split is drawn from the training files by the seed, with their class shares.
  * Source of the format: A. Krizhevsky, "The CIFAR-10 dataset", section "Binary version".
  */
@@ -44,10 +44,18 @@ function cifarModule(layout: Layout, folder: string, options: CifarBinaryOptions
     async load({ seed, signal }) {
       const classes = await readClasses(folder, layout);
       const parts: Split[] = [];
+      let missing: string | undefined;
       for (const file of trainingFiles) {
         signal?.throwIfAborted();
         const part = await readRecords(join(folder, file), layout, classes.length);
-        if (part !== undefined) parts.push(part);
+        if (part !== undefined && missing !== undefined) {
+          throw new BonsaiError(
+            'missing_dataset',
+            `${missing} is not in ${folder}, but ${file} is: the folder is not complete. Unpack ${layout.title} again.`,
+          );
+        }
+        if (part === undefined) missing ??= file;
+        else parts.push(part);
       }
       if (parts.length === 0) {
         const [first, last] = [trainingFiles[0], trainingFiles.at(-1)];
