@@ -30,15 +30,22 @@ export async function runJob<Input, Event, Result>(
   options.signal?.addEventListener('abort', onAbort);
   try {
     return await new Promise<Result>((resolve, reject) => {
+      // Thrown by the caller's handler: the job is of no use any more. Its thread ends by its flag all the same, for ended in
+      // the midst of an inference it takes the process with it (ONNX Runtime's binding throws where nothing runs any more).
+      let failure: { readonly thrown: unknown } | undefined;
       worker.on('message', (message: JobMessage<Event, Result>) => {
-        try {
-          if (message.kind === 'event') options.onEvent?.(message.event);
-          else if (message.kind === 'done') resolve(message.result);
-          else if (message.code === 'aborted' && options.signal?.aborted) reject(abortError(options.signal));
-          else reject(new BonsaiError(message.code, message.message));
-        } catch (thrown) {
-          reject(thrown); // An event handler of the caller's failed: the job is of no use to it any more.
-        }
+        if (message.kind === 'event') {
+          if (failure !== undefined) return;
+          try {
+            options.onEvent?.(message.event);
+          } catch (thrown) {
+            failure = { thrown };
+            onAbort();
+          }
+        } else if (failure !== undefined) reject(failure.thrown);
+        else if (message.kind === 'done') resolve(message.result);
+        else if (message.code === 'aborted' && options.signal?.aborted) reject(abortError(options.signal));
+        else reject(new BonsaiError(message.code, message.message));
       });
       worker.on('error', (cause) => {
         reject(

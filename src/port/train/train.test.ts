@@ -107,11 +107,11 @@ describe('training', () => {
     }
   });
 
-  it('goes on from the last regular checkpoint, early stopping included', async () => {
+  it('goes on where a failing listener had it stopped, early stopping included', async () => {
     const patient = { ...recipe, earlyStopping: { patienceEpochs: 5 } };
     const whole = await trainNetwork(model, dataset, patient, options);
     const checkpointPath = join(folder, 'regular');
-    // A failing listener ends the caller's interest at once: the thread is killed in the middle of its work.
+    // A failing listener ends the caller's interest at once: the thread stops after the step that it is in.
     const killed = trainNetwork(model, dataset, patient, {
       ...options,
       checkpointPath,
