@@ -240,21 +240,22 @@ async function perform(watch: Watch, change: Change, settings: Settings): Promis
   try {
     signal.throwIfAborted();
     let done = change;
+    let failure: unknown;
     if (change.kind === 'switch') await watch.server.switchVersion(task, change.toVersion, signal);
     else {
-      const { versions, failure } = await reside(watch, change, signal);
-      done = { ...change, versions };
-      watch.failed.delete(task);
-      if (failure !== undefined) {
-        watch.failed.set(task, { change, atMs: clock.nowMs() });
-        logger.error({ server, task, versions: change.versions, ...described(failure) }, messageOf(failure));
-      }
+      const resided = await reside(watch, change, signal);
+      done = { ...change, versions: resided.versions };
+      failure = resided.failure;
     }
     const tookMs = Math.round(clock.nowMs() - beginMs);
     const versions = versionsOf(done);
     const what = change.kind === 'switch' ? 'serves version' : 'has in memory versions';
     logger.info({ server, task, versions, tookMs }, `${server} ${what} ${versions.join(', ')} of ${task}.`);
-    if (change.kind === 'switch') watch.failed.delete(task);
+    if (failure === undefined) watch.failed.delete(task);
+    else {
+      watch.failed.set(task, { change, atMs: clock.nowMs() });
+      logger.error({ server, task, versions: versionsOf(change), ...described(failure) }, messageOf(failure));
+    }
     watch.done.set(task, { change: done, atMs: clock.nowMs() });
   } catch (error) {
     if (!signal.aborted) {

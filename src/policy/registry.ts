@@ -51,7 +51,7 @@ export const LIVE_UTILIZATION = 0.9;
 
 /**
  * The name by which a live server runs a policy: `bonsai` keeps idle time there, since machines pause, as simulated ones do
- * not. Ten minutes of three tasks at twice the CPU (`bench/policy-live.ts`): 0.075 % late or refused for 0.175 %, and at
+ * not. Ten minutes of three tasks at 1.8 times the CPU (`bench/policy-live.ts`): 0.075 % late or refused for 0.175 %, and at
  * 4 points more of accuracy, for without idle time requests wait nearly to their deadlines.
  */
 export function livePolicyName(spec: string): string {

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Grows the family in zoo/models/mnist from its three bases, and measures it on CPU 0. Needs MNIST in the official IDX files;
 # run from the project's root after `npm ci`. Seed 1. About three quarters of an hour on 2 cores of an AMD EPYC.
+# zoo/models keeps seventeen versions of it, the bases among them; most of those left out are dominated.
 set -eu
 data=${1:?usage: mnist-family.sh MNIST_FOLDER [REPOSITORY]}
 out=${2:-models}
