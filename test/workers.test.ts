@@ -257,7 +257,7 @@ describe('workers that port', () => {
 
   const port = (work: string, out: string, ...more: string[]) => [
     ...['port', 'base.onnx', '--data', './data.mjs', '--task', 'digits', '--ratios', '0.25,0.5'],
-    ...['--chain', 'base', '--align', '1', '--keep', 'all', '--threads', '1', '--json'],
+    ...['--chain', 'base', '--align', '1', '--keep', 'all', '--threads', '1', '--window', '100ms', '--json'],
     ...['--work', work, '--out', out, ...more],
   ];
   const familyIn = (result: unknown) => (result as TaskManifest).variants.map(({ digest }) => digest);

@@ -100,7 +100,8 @@ function boardView(
       if (!isOpen) return;
       isOpen = false;
       last = undefined;
-      draw();
+      // What follows on standard output stands apart from it.
+      if (variants.length > 0) board.show([...boardLines(variants, undefined, undefined), '']);
       board.close();
     },
   };

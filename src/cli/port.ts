@@ -40,7 +40,7 @@ import {
 } from './port-repository.ts';
 import { openPortTarget, type PortTarget } from './port-target.ts';
 import { threadsOfEach, trainShare, trainTogether, withSharedSteps } from './port-workers.ts';
-import { cpusOption } from './profile.ts';
+import { cpusOption, windowOption } from './profile.ts';
 import { familyTable } from './repo.ts';
 import { parsePhases, trainDefaults } from './train.ts';
 import { addWorkerOptions, isStartedWorker, type Part, partOf, type WorkerOptions } from './workers.ts';
@@ -76,6 +76,7 @@ interface PortCommandOptions extends WorkerOptions {
   readonly jobs?: boolean;
   readonly join: boolean;
   readonly cpus: number[];
+  readonly window: number;
   readonly threads: number;
   readonly seed: number;
   readonly work: string;
@@ -221,6 +222,7 @@ export function portCommand(): Command {
       'with --worker-index: leave measuring and writing the family to the same command without --workers; by default the worker does it that is through last',
     )
     .addOption(cpusOption())
+    .addOption(windowOption())
     .addOption(threadsOption())
     .addOption(seedOption())
     .addOption(workOption())
@@ -287,6 +289,7 @@ ${EXIT_CODE_HELP} With --jobs, 1 also where nothing came of one of them.`,
         distillation,
         sloMs: options.slo,
         budgetMs: options.budget,
+        throughputMs: options.window,
         workDirectory,
         ...(part.kind === 'together' && !isThreadsGiven && { threads: threadsOfEach(part.count) }),
       };

@@ -13,7 +13,7 @@ import type { LabelledInputs } from '../load/labelled-inputs.ts';
 import type { Throughput } from '../port/pipeline/types.ts';
 import { type LatencyMeasurement, latencyDefaults, summarizeLatencies } from '../port/profile/latency.ts';
 import { repeatDefaults, repeatUntilStable, untilAnswered } from '../port/profile/throughput.ts';
-import type { ContestedThroughput, Profile, TaskManifest } from '../repository/types.ts';
+import type { ContestedThroughput, Measurement, Profile, TaskManifest } from '../repository/types.ts';
 import type { Context } from './context.ts';
 import { type ProfiledServer, profiledServer } from './profile-server.ts';
 import { startServerProcess } from './server-process.ts';
@@ -39,6 +39,11 @@ export interface ServerBench {
   /** Whether it was started here, for nobody else. */
   readonly isOwn: boolean;
   throughput(subject: Subject): Promise<MeasuredThroughput>;
+  /** Throughput where no requests are joined into a batch. @param maximum what is known, and may be the same */
+  unbatched(
+    subject: Subject,
+    maximum: Pick<MeasuredThroughput, 'throughputRps' | 'concurrency'>,
+  ): Promise<Measurement>;
   /** Throughput while the contestant takes a share of its own maximum. Both have to be ready. */
   contested(
     subject: Subject,
@@ -66,7 +71,9 @@ const RISE_WARMUP_MS = 100;
 const RISE_WINDOW_MS = 400;
 /** Of the window of the repeats, where that has to be long. */
 const RISE_WINDOW_RATIO = 0.4;
-/** A slot holds one inference and its successor; more only fills the queue. Beyond that, for servers with many slots. */
+/** Requests under way for each CPU: one is computed and its successor waits, so that there is nothing to join. */
+const UNBATCHED_PER_CPU = 2;
+/** Beyond that jobs are joined, or more slots are filled. */
 const RISE_CONCURRENCIES = [2, 4, 8, 16, 32];
 
 /** Loads that the load time is the median of: one disturbed load does not move it. */
@@ -127,10 +134,19 @@ export async function openServerBench(context: Context, options: ServerBenchOpti
   };
 
   let isWarm = own === undefined;
-  const maximum = async (subject: Subject, windows: Windows) => {
+  const warm = async (subject: Subject) => {
     if (!isWarm) await warmServer(context, url, subject, windowMs, seed);
     isWarm = true;
-    return maximalThroughput(context, url, subject, windows, seed, options.repeats);
+  };
+  const { repeats } = options;
+  const alone: Windows = { windowMs, around: (_, measure) => measure() };
+  const maximum = async (subject: Subject, windows: Windows): Promise<MeasuredThroughput> => {
+    await warm(subject);
+    const concurrency = await saturatingConcurrency(context, url, subject, windows, seed);
+    return {
+      concurrency,
+      ...(await steadyThroughput(context, url, subject, { ...windows, concurrency, repeats }, seed)),
+    };
   };
 
   try {
@@ -140,7 +156,14 @@ export async function openServerBench(context: Context, options: ServerBenchOpti
       server,
       isOwn: own !== undefined,
       ready,
-      throughput: (subject) => maximum(subject, { windowMs, around: (_, measure) => measure() }),
+      throughput: (subject) => maximum(subject, alone),
+      async unbatched(subject, { throughputRps, concurrency: saturating }) {
+        const concurrency = UNBATCHED_PER_CPU * target.cpus;
+        if (saturating <= concurrency) return throughputRps;
+        await warm(subject);
+        const windows = { ...alone, concurrency, repeats };
+        return (await steadyThroughput(context, url, subject, windows, seed)).throughputRps;
+      },
       async contested(subject, { contestant, maximumRps, share }) {
         const rps = share * maximumRps;
         const streams: StreamCount[] = [];
@@ -266,28 +289,24 @@ async function warmServer(
   }
 }
 
-/** Requests under way are doubled until throughput has not risen twice; then windows are repeated until they agree. */
-async function maximalThroughput(
-  context: Context,
+/** Requests under way are doubled until throughput has not risen twice. @returns how many gave the most */
+async function saturatingConcurrency(
+  { clock, signal }: Context,
   url: string,
   subject: Subject,
   { windowMs, around }: Windows,
   seed: number,
-  repeats: number = repeatDefaults.repeats,
-): Promise<MeasuredThroughput> {
-  const { clock, signal } = context;
+): Promise<number> {
   const { task: model, version, inputs } = subject;
-  const what = `version ${version} of "${model}"`;
-  const shared = { url, model, version: String(version), inputs, clock, seed, signal };
   const riseMs = Math.max(Math.min(RISE_WINDOW_MS, windowMs), RISE_WINDOW_RATIO * windowMs);
   const { concurrency } = await untilAnswered(
-    what,
+    nameOf(subject),
     (factor) => {
       const durationMs = factor * riseMs;
       const longestMs = (RISE_CONCURRENCIES.length + 1) * (RISE_WARMUP_MS + durationMs) + LAST_ANSWER_MS;
       return around(longestMs, () =>
         findMaximalThroughput({
-          ...shared,
+          ...{ url, model, version: String(version), inputs, clock, seed, signal },
           repeats: 1,
           concurrencies: RISE_CONCURRENCIES,
           warmupMs: RISE_WARMUP_MS,
@@ -297,14 +316,31 @@ async function maximalThroughput(
     },
     signal,
   );
+  return concurrency;
+}
+
+/** Windows with so many requests under way are repeated until they agree. */
+async function steadyThroughput(
+  { clock, signal }: Context,
+  url: string,
+  subject: Subject,
+  options: Windows & { readonly concurrency: number; readonly repeats?: number },
+  seed: number,
+): Promise<Omit<MeasuredThroughput, 'concurrency'>> {
+  const { windowMs, around, concurrency, repeats = repeatDefaults.repeats } = options;
+  const { task: model, version, inputs } = subject;
   let [count, right] = [0, 0];
   const measureOnce = async () => {
     const { throughputRps, answered, accuracy } = await untilAnswered(
-      what,
+      nameOf(subject),
       (factor) => {
         const durationMs = factor * windowMs;
         return around(CLOSED_LOOP_DEFAULTS.warmupMs + durationMs + LAST_ANSWER_MS, () =>
-          measureThroughput({ ...shared, concurrency, durationMs }),
+          measureThroughput({
+            ...{ url, model, version: String(version), inputs, clock, seed, signal },
+            concurrency,
+            durationMs,
+          }),
         );
       },
       signal,
@@ -320,10 +356,13 @@ async function maximalThroughput(
   });
   return {
     throughputRps,
-    concurrency,
     ...(!stable && { noisy: true }),
     answers: { count, accuracy: right / count },
   };
+}
+
+function nameOf({ task, version }: Subject): string {
+  return `version ${version} of "${task}"`;
 }
 
 /** As by default: a disturbance of a third of the time still leaves a calm window. */
@@ -406,8 +445,9 @@ export async function openThroughputBench(
   return {
     async measure(version) {
       await bench.ready(task, [version]);
-      const { answers: _, ...measured } = await bench.throughput({ task, version, inputs });
-      return measured;
+      const subject = { task, version, inputs };
+      const { answers: _, ...measured } = await bench.throughput(subject);
+      return { ...measured, unbatchedRps: await bench.unbatched(subject, measured) };
     },
     close: () => bench.close(),
   };

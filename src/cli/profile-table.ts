@@ -55,7 +55,7 @@ function costTable(manifest: TaskManifest, fingerprint: string): string {
   return alignedTable([
     [
       ...['version', 'accuracy %', 'MMACs', 'parameters', 'latency ms', 'p95', 'p99', 'throughput /s'],
-      ...['spread', 'load ms', 'memory MiB', 'frontier'],
+      ...['spread', 'unbatched /s', 'load ms', 'memory MiB', 'frontier'],
     ],
     ...manifest.variants.map(({ version, accuracy, macs, parameters, profiles }) => {
       const profile = profiles[fingerprint];
@@ -64,7 +64,7 @@ function costTable(manifest: TaskManifest, fingerprint: string): string {
         (100 * accuracy.test).toFixed(2),
         (macs / 1e6).toFixed(1),
         String(parameters),
-        ...(profile === undefined ? Array<string>(7).fill('-') : profileCells(profile)),
+        ...(profile === undefined ? Array<string>(8).fill('-') : profileCells(profile)),
         frontier.has(version) ? 'yes' : '',
       ];
     }),
@@ -72,13 +72,14 @@ function costTable(manifest: TaskManifest, fingerprint: string): string {
 }
 
 function profileCells(profile: Profile): string[] {
-  const { latencyMs, throughputRps, noisy, loadMs, memoryBytes } = profile;
+  const { latencyMs, throughputRps, noisy, unbatchedRps, loadMs, memoryBytes } = profile;
   return [
     milliseconds(latencyMs.median),
     milliseconds(latencyMs.p95),
     milliseconds(latencyMs.p99),
     throughputRps.median.toFixed(1),
     `${(throughputRps.max / throughputRps.min).toFixed(2)}${noisy ? NOISY_MARK : ''}`,
+    unbatchedRps?.median.toFixed(1) ?? '-',
     loadMs?.toFixed(0) ?? '-',
     memoryBytes === undefined ? '-' : (memoryBytes / BYTES_PER_MIB).toFixed(1),
   ];

@@ -76,6 +76,12 @@ export function cpusOption(): Option {
     .default(DEFAULT_CPUS, '0');
 }
 
+export function windowOption(): Option {
+  return new Option('--window <duration>', 'length of one throughput measurement')
+    .argParser(parseDurationMs)
+    .default(DEFAULT_WINDOW_MS, `${DEFAULT_WINDOW_MS}ms`);
+}
+
 export function profileCommand(): Command {
   const data = dataOption().makeOptionMandatory(false);
   data.description += ' (default: made-up inputs)';
@@ -117,11 +123,7 @@ export function profileCommand(): Command {
         .argParser(parseInteger(2, 100))
         .default(repeatDefaults.repeats),
     )
-    .addOption(
-      new Option('--window <duration>', 'length of one throughput measurement')
-        .argParser(parseDurationMs)
-        .default(DEFAULT_WINDOW_MS, `${DEFAULT_WINDOW_MS}ms`),
-    )
+    .addOption(windowOption())
     .addOption(seedOption())
     .addOption(workOption())
     .addOption(jsonOption())
@@ -369,6 +371,7 @@ const WEIGHTS: Readonly<Record<ProfilePart['kind'], number>> = {
   memory: 2,
   load: 3,
   throughput: 7,
+  unbatched: 3,
   contested: 8,
 };
 
@@ -377,7 +380,14 @@ function weightOf(parts: readonly ProfilePart[]): number {
 }
 
 function nameOf(part: ProfilePart): string {
-  return part.kind === 'contested' ? `throughput beside ${percentText(part.share)}` : part.kind;
+  switch (part.kind) {
+    case 'contested':
+      return `throughput beside ${percentText(part.share)}`;
+    case 'unbatched':
+      return 'throughput without batches';
+    default:
+      return part.kind;
+  }
 }
 
 /** The model beside which throughput is measured. Its own maximum is measured once, when it is first needed. */
@@ -457,6 +467,13 @@ async function profileVariant(
         Object.assign(measured, throughput);
         measured.noisy = noisy;
         if (options.data !== undefined) report.notices.push(...accuracyNotice(variant, answers));
+        break;
+      }
+      case 'unbatched': {
+        await bench.ready(task, [version]);
+        // The maximum is known, or was measured just before.
+        const known = { ...variant.profiles[bench.target.fingerprint], ...measured } as Profile;
+        measured.unbatchedRps = await bench.unbatched(subject, known);
         break;
       }
       case 'contested':

@@ -1,5 +1,5 @@
 import { mean } from '../base/statistics.ts';
-import { profileOf, type Variant } from '../repository/types.ts';
+import { profileOf, requestCpuMs, type Variant } from '../repository/types.ts';
 import type { PolicyState, TaskState } from './policy.ts';
 
 /** Mean demand of a task over the last `windowMs`, in req/s; 0 where nothing was seen. */
@@ -39,5 +39,5 @@ export function recentUtilization({ cpu, nowMs }: PolicyState, windowMs: number)
  */
 export function serviceMsOf(variant: Variant, cpuBudget: number, fingerprint?: string): number | undefined {
   const profile = profileOf(variant, fingerprint);
-  return profile && (1000 * profile.target.cpus) / cpuBudget / profile.throughputRps.median;
+  return profile && requestCpuMs(profile) / cpuBudget;
 }

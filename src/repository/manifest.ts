@@ -112,6 +112,7 @@ const profile = z.looseObject({
   throughputRps: measurement,
   concurrency: count,
   noisy: z.literal(true).optional(),
+  unbatchedRps: measurement.optional(),
   contested: z.array(contested).optional(),
   loadMs: z.number().optional(),
   memoryBytes: z.number().optional(),

@@ -109,6 +109,11 @@ export interface Profile {
   readonly concurrency: number;
   /** The throughput kept varying between repetitions by more than a profile that can be trusted does. */
   readonly noisy?: true;
+  /**
+   * Throughput with two requests under way for each CPU, requests per second: one is computed, the next one waits, and
+   * none is joined with others into a batch. What a request costs where versions and tasks take turns.
+   */
+  readonly unbatchedRps?: Measurement;
   /** The throughput while another model takes shares of its own maximum on the same server. */
   readonly contested?: readonly ContestedThroughput[];
   /** Median time from the wish for the variant to its readiness on the server. */
@@ -162,6 +167,14 @@ export function costOf(
   const profile = profileOf(variant, fingerprint);
   if (profile === undefined) return undefined;
   return metric === 'latency' ? profile.latencyMs.median / 1000 : 1 / profile.throughputRps.median;
+}
+
+/**
+ * CPU time of one request that is joined with no others, the server's own work for it included, in ms. Of a profile
+ * without such a measurement, that at maximal throughput.
+ */
+export function requestCpuMs({ target, unbatchedRps, throughputRps }: Profile): number {
+  return (1000 * target.cpus) / (unbatchedRps ?? throughputRps).median;
 }
 
 /** The profile for a target; by default the most recent one of those with the fewest CPUs, since a slot has one. */

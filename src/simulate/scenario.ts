@@ -1,5 +1,5 @@
 import { InvalidArgumentError } from '../base/errors.ts';
-import { profileOf, type Variant } from '../repository/types.ts';
+import { profileOf, requestCpuMs, type Variant } from '../repository/types.ts';
 
 /** The servers of a simulation and what they serve; the demand is the workload's, the decisions are the policy's. */
 export interface Scenario {
@@ -149,7 +149,7 @@ export function versionFigures(task: SimulatedTask, scenario: Scenario): Version
       return {
         version: variant.version,
         accuracy: best > 0 ? variant.accuracy.test / best : 1,
-        serviceMs: (1000 * profile.target.cpus) / profile.throughputRps.median,
+        serviceMs: requestCpuMs(profile),
         loadMs: profile.loadMs ?? scenario.loadMs,
       };
     })

@@ -302,6 +302,22 @@ test('requests without deadline are neither demand nor work that others are rout
   expect(summarizeSimulation(run).tasks.map(({ offered }) => offered)).toEqual([50, 50]);
 });
 
+test('a request takes what it costs unbatched, where that was measured', () => {
+  const task = makeTask({}, [100, 1]);
+  const [variant] = task.variants;
+  const profiles = Object.entries(variant!.profiles).map(([target, profile]) => {
+    const unbatchedRps = { ...profile.throughputRps, median: 50 };
+    return [target, { ...profile, unbatchedRps }] as const;
+  });
+  const measured = { ...task, variants: [{ ...variant!, profiles: Object.fromEntries(profiles) }] };
+  const latenciesOf = (tasks: readonly SimulatedTask[]) =>
+    Array.from(
+      simulate({ scenario: makeScenario({ tasks }), workload: requestsAt([0, 500]), policy: idle }).latencyMs,
+    );
+  expect(latenciesOf([task])).toEqual([10, 10]);
+  expect(latenciesOf([measured])).toEqual([20, 20]);
+});
+
 test('policies do not see versions that are too inaccurate for the task', () => {
   const frontiers: number[][] = [];
   const policy: Policy = {

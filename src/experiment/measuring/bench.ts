@@ -11,6 +11,8 @@ export interface Bench {
   ready(task: string, versions: readonly number[]): Promise<void>;
   /** Maximal throughput, so many times: requests per second. The version has to be ready. */
   throughputs(subject: Subject, repeats: number): Promise<number[]>;
+  /** Throughput where no requests are joined into a batch, so many times. After `throughputs`, which warms the server. */
+  unbatched(subject: Subject, repeats: number): Promise<number[]>;
   close(): Promise<void>;
 }
 
@@ -49,6 +51,16 @@ export async function openBench(lab: Lab, cpus: readonly number[]): Promise<Benc
     signal,
     warmupMs: Math.min(CLOSED_LOOP_DEFAULTS.warmupMs, windowMs),
   });
+  const measure = async (subject: Subject, concurrency: number, repeats: number) => {
+    const rates: number[] = [];
+    for (let i = 0; i < repeats; i++) {
+      const { throughputRps } = await patiently(windowMs, (durationMs) =>
+        measureThroughput({ ...loadOf(subject), concurrency, durationMs, seed: seed + i }),
+      );
+      rates.push(throughputRps);
+    }
+    return rates;
+  };
   let isWarm = false;
   return {
     server,
@@ -67,15 +79,9 @@ export async function openBench(lab: Lab, cpus: readonly number[]): Promise<Benc
       const { concurrency } = await patiently(RISE_WINDOW_RATIO * windowMs, (durationMs) =>
         findMaximalThroughput({ ...load, concurrencies: CONCURRENCIES, repeats: 1, durationMs }),
       );
-      const rates: number[] = [];
-      for (let i = 0; i < repeats; i++) {
-        const { throughputRps } = await patiently(windowMs, (durationMs) =>
-          measureThroughput({ ...load, concurrency, durationMs, seed: seed + i }),
-        );
-        rates.push(throughputRps);
-      }
-      return rates;
+      return measure(subject, concurrency, repeats);
     },
+    unbatched: (subject, repeats) => measure(subject, 2 * cpus.length, repeats),
     close: () => server.close(),
   };
 }

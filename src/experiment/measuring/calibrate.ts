@@ -20,9 +20,9 @@ export async function calibrate(
       for (const { version, profiles: before } of manifest.variants) {
         lab.say(`profiling version ${version} of ${name}`);
         await bench.ready(name, [version]);
-        const throughputRps = summarize(
-          await bench.throughputs({ task: name, version, inputs }, CALIBRATION_REPEATS),
-        );
+        const subject = { task: name, version, inputs };
+        const throughputRps = summarize(await bench.throughputs(subject, CALIBRATION_REPEATS));
+        const unbatchedRps = summarize(await bench.unbatched(subject, CALIBRATION_REPEATS));
         const known = before[target.fingerprint];
         const latencyMs = await lab.latency(name, version, Math.min(100, lab.scale.latencyRuns));
         profiles[name][version] = {
@@ -31,6 +31,7 @@ export async function calibrate(
           latencyMs,
           throughputRps,
           concurrency: 4,
+          unbatchedRps,
           ...(known?.loadMs !== undefined && { loadMs: known.loadMs }),
           ...(known?.memoryBytes !== undefined && { memoryBytes: known.memoryBytes }),
         };

@@ -1,6 +1,6 @@
 import type { PlacementTask } from '../../policy/placement/placement.ts';
 import type { TaskObjective } from '../../policy/policy.ts';
-import { profileOf, type TaskManifest, type Variant } from '../../repository/types.ts';
+import { profileOf, requestCpuMs, type TaskManifest, type Variant } from '../../repository/types.ts';
 import type { ServerAdapter } from '../server-adapter.ts';
 import { type TaskOverride, type WatchedTask, watchedTasks } from '../watch.ts';
 
@@ -101,5 +101,5 @@ export function placementTaskOf(
 function cpuSecondsOf(variant: Variant, fingerprint?: string): number | undefined {
   const profile = profileOf(variant, fingerprint);
   if (profile === undefined || !(profile.throughputRps.median > 0)) return undefined;
-  return profile.target.cpus / profile.throughputRps.median;
+  return requestCpuMs(profile) / 1000;
 }

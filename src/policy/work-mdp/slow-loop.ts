@@ -1,4 +1,4 @@
-import { type Profile, profileOf, type Variant } from '../../repository/types.ts';
+import { type Profile, profileOf, requestCpuMs, type Variant } from '../../repository/types.ts';
 import type { Action, Decision, PolicyState, TaskState } from '../policy.ts';
 import { type BelievedTask, type BelievedVersion, type IndicesOf, residentIndices } from './believed-task.ts';
 import { type DemandMemory, forecastRps, learnDemand, meanSince } from './forecast.ts';
@@ -280,11 +280,12 @@ function noticeOf(
   );
 }
 
-/** Time of one inference on one of the server's slots by the profile, whose throughput used all CPUs of its target. */
+/** Time of one request on one of the server's slots by the profile. */
 function slotServiceMs(variant: Variant, { slots, cpuBudget, variants }: Server): number | undefined {
   const profile = variants.profile(variant);
-  if (profile === undefined || !(profile.throughputRps.median > 0)) return undefined;
-  return ((1000 * profile.target.cpus) / profile.throughputRps.median) * (slots / cpuBudget);
+  const cpuMs = profile && requestCpuMs(profile);
+  if (cpuMs === undefined || !Number.isFinite(cpuMs)) return undefined;
+  return cpuMs * (slots / cpuBudget);
 }
 
 /** Demand peaks are remembered for two minutes, as means of two samples: one second's count alone is noise. */

@@ -143,6 +143,8 @@ export interface Throughput {
   readonly throughputRps: Measurement;
   /** Concurrency at which throughput stopped rising. */
   readonly concurrency: number;
+  /** See `Profile`. */
+  readonly unbatchedRps?: Measurement;
 }
 
 /** A variant that has no place in its family yet. */

@@ -24,6 +24,7 @@ function profile(parts: Partial<Profile> = {}): Profile {
     latencyMs: { ...measurement, p95: 1 },
     throughputRps: measurement,
     concurrency: 2,
+    unbatchedRps: measurement,
     loadMs: 10,
     memoryBytes: 1e6,
     ...parts,
@@ -36,9 +37,9 @@ const kinds = (known: Profile | undefined, want: WantedProfile = wanted) =>
   missingParts(known, want).map((part) => (part.kind === 'contested' ? part.share : part.kind));
 
 test('of a variant that is new on the target everything is measured', () => {
-  expect(kinds(undefined)).toEqual(['latency', 'memory', 'load', 'throughput']);
+  expect(kinds(undefined)).toEqual(['latency', 'memory', 'load', 'throughput', 'unbatched']);
   expect(kinds(undefined, { ...wanted, contest })).toEqual([
-    ...['latency', 'memory', 'load', 'throughput', 0.25, 0.5],
+    ...['latency', 'memory', 'load', 'throughput', 'unbatched', 0.25, 0.5],
   ]);
 });
 
@@ -53,6 +54,10 @@ test('of a variant whose profile is complete nothing is, noisy or not', () => {
 test('what porting leaves out is measured later, and nothing twice', () => {
   const ported = profile({ latencyMs: measurement, loadMs: undefined, memoryBytes: undefined });
   expect(kinds(ported)).toEqual(['latency', 'memory', 'load']);
+});
+
+test('a profile from before there were unbatched throughputs gets one, and keeps the rest', () => {
+  expect(kinds(profile({ unbatchedRps: undefined }))).toEqual(['unbatched']);
 });
 
 test('a latency over fewer runs than wanted is measured again', () => {

@@ -14,7 +14,7 @@ export interface WantedProfile {
 
 /** One measurement of a profile. */
 export type ProfilePart =
-  | { readonly kind: 'latency' | 'load' | 'throughput' | 'memory' }
+  | { readonly kind: 'latency' | 'load' | 'throughput' | 'unbatched' | 'memory' }
   | { readonly kind: 'contested'; readonly share: number };
 
 /**
@@ -29,6 +29,7 @@ export function missingParts(known: Profile | undefined, wanted: WantedProfile):
   if (memory && known?.memoryBytes === undefined) parts.push({ kind: 'memory' });
   if (load && known?.loadMs === undefined) parts.push({ kind: 'load' });
   if (known === undefined) parts.push({ kind: 'throughput' });
+  if (known?.unbatchedRps === undefined) parts.push({ kind: 'unbatched' });
   for (const share of contest?.shares ?? []) {
     const isKnown = known?.contested?.some((entry) => entry.share === share && isBy(entry, contest!.by));
     if (isKnown !== true) parts.push({ kind: 'contested', share });
