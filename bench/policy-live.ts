@@ -428,7 +428,7 @@ function withTimes(scenario: Scenario, { measuredMs }: Live): Scenario {
         if (serviceMs === undefined) return variant;
         const profiles = Object.entries(variant.profiles).map(([key, profile]) => {
           const median = (1000 * profile.target.cpus) / serviceMs;
-          return [key, { ...profile, throughputRps: { ...profile.throughputRps, median } }];
+          return [key, { ...profile, unbatchedRps: { ...profile.throughputRps, median } }];
         });
         return { ...variant, profiles: Object.fromEntries(profiles) };
       }),

@@ -97,6 +97,17 @@ describe('bonsai simulate', () => {
     expect(failing.policies[0]!.runs[0]).toMatchObject({ errors: 1 });
   });
 
+  it('compares contestants, policies with parameters, and policies of files', () => {
+    const list = 'slackfit, static:task1=2,task2=1,bonsai:0.9,./mine.mjs';
+    const { policies } = simulated(
+      ...['--demand', 'constant:20', '--demand', 'constant:5', '--duration', '20s'],
+      ...['--compare', list, '--seeds', '1'],
+    );
+    expect(policies.map(({ name }) => name)).toEqual([
+      ...['slackfit', 'static:task1=2,task2=1', 'bonsai:0.9', 'share-of-slack'],
+    ]);
+  });
+
   it('writes pages with figures', () => {
     simulated('--trace', 'burst1', '--compare', 'trivial,slackfit', '--seeds', '2', '--html', 'compare.html');
     const compared = readFileSync(join(project, 'compare.html'), 'utf8');
@@ -131,6 +142,7 @@ describe('bonsai simulate', () => {
         2,
       ],
       [['--compare', 'trivial,clever'], /no contestant "clever"/, 2],
+      [['--policy', 'trivial', '--duration', '60s'], /--duration does something only with --demand/, 2],
       [['--policy', 'trivial', '--trace', 'burst3', '--mean', '5'], /3 tasks, but 1 means/, 2],
       [['--policy', 'trivial', '--fail', '1@2-3'], /server 1 \(of 1\)/, 2],
       [['--policy', 'trivial', '--residency', 'none'], /integer/, 2],

@@ -1,7 +1,7 @@
 import { writeFile } from 'node:fs/promises';
 import { setImmediate } from 'node:timers/promises';
 import { Command, Option } from 'commander';
-import { InvalidArgumentError } from '../base/errors.ts';
+import { BonsaiError, InvalidArgumentError } from '../base/errors.ts';
 import { type DemandProfile, demandSteps, durationMsOf } from '../load/arrivals.ts';
 import { readTrace, traceProfile, traceWindow } from '../load/trace.ts';
 import type { Policy } from '../policy/policy.ts';
@@ -24,7 +24,7 @@ import {
   type TwitterDemand,
   twitterDemand,
 } from '../simulate/demand.ts';
-import { oracleBounds } from '../simulate/oracle-bounds.ts';
+import { ORACLES, oracleBounds } from '../simulate/oracle-bounds.ts';
 import { runReports } from '../simulate/run-reports.ts';
 import {
   makeScenario,
@@ -37,6 +37,7 @@ import { simulate } from '../simulate/simulate.ts';
 import { drawWorkload, scaledDemand, type WorkloadOptions, workloadDefaults } from '../simulate/workload.ts';
 import { type Context, processContext } from './context.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
+import { checkIdleOptions, isChosen } from './idle-options.ts';
 import { jsonOption, seedOption } from './options.ts';
 import { parseDurationMs, parseInteger, parseNumber } from './parse.ts';
 import { isPolicyFile, readPolicyFile } from './policy-file.ts';
@@ -131,7 +132,7 @@ export function simulateCommand(): Command {
     .addOption(
       new Option(
         '--compare <list>',
-        'many policies with the servers they are made for: all, everything (with tuned ones, minutes), or names with commas',
+        'many policies with the servers they are made for: all, everything (with tuned ones, minutes), or names and files with commas',
       ).conflicts('policy'),
     )
     .option(
@@ -236,12 +237,20 @@ ${EXIT_CODE_HELP}`,
       if (options.policy === undefined && options.compare === undefined) {
         throw new InvalidArgumentError('Say what decides: --policy NAME, --policy FILE, or --compare all.');
       }
+      checkIdleOptions(
+        (['duration', 'interval'] as const).map((name) => ({
+          flag: `--${name}`,
+          isGiven: isChosen(self, name),
+          need: '--demand',
+          isMet: options.demand !== undefined,
+        })),
+      );
       const context = processContext(options);
       const setting = await settingOf(options, self);
       const contestants =
         options.compare === undefined
           ? [await contestantOf(options.policy!, options, setting.scenario)]
-          : contestantsOf(options.compare);
+          : await comparedBy(options.compare, options, setting.scenario);
       const withOracle =
         options.oracle === true || options.compare === 'all' || options.compare === 'everything';
       const comparisons = await runAll(context, contestants, setting, withOracle);
@@ -396,6 +405,31 @@ async function fileDemand(spec: string, meanRps: number | undefined): Promise<De
   return traceProfile(trace, meanRps);
 }
 
+/**
+ * What `--compare` names: contestants, and any other policies or files.
+ * @throws InvalidArgumentError for what is neither
+ */
+async function comparedBy(
+  list: string,
+  options: SimulateOptions,
+  scenario: Scenario,
+): Promise<readonly Contestant[]> {
+  if (list === 'all' || list === 'everything') return contestantsOf(list);
+  // Not at the commas within static:digits=3,bees=1.
+  const specs = list.split(/,(?![^,:]+=)/).map((spec) => spec.trim());
+  return Promise.all(
+    specs.map(async (spec) => {
+      if (CONTESTANTS.some(({ name }) => name === spec)) return contestantsOf(spec)[0]!;
+      try {
+        return await contestantOf(spec, options, scenario);
+      } catch (thrown) {
+        if (thrown instanceof BonsaiError && thrown.code === 'unknown_policy') contestantsOf(spec); // Says what there is.
+        throw thrown;
+      }
+    }),
+  );
+}
+
 /** A policy of a name or file, on the servers it is made for; others on a deadline queue with all versions. */
 async function contestantOf(
   spec: string,
@@ -411,7 +445,12 @@ async function contestantOf(
     policy = dispatchPolicyByName(spec, { fingerprint: target });
   if (policy === undefined) return known!;
   const chosen = served(policy);
-  return { name: policy.name, meaning: spec, plumbing: plumbingOf(spec), makePolicy: () => chosen };
+  return {
+    name: isPolicyFile(spec) ? policy.name : spec,
+    meaning: spec,
+    plumbing: plumbingOf(spec),
+    makePolicy: () => chosen,
+  };
 }
 
 /** `static:TASK=VERSION` with a task or version that the scenario lacks would run as if nothing had been said. */
@@ -438,7 +477,7 @@ async function runAll(
   { scenario, fixed, demand, workload, seeds }: Setting,
   withOracle: boolean,
 ): Promise<Comparison[]> {
-  const rows = contestants.length + (withOracle ? 2 : 0);
+  const rows = contestants.length + (withOracle ? ORACLES.length : 0);
   const bar = context.progress.task('Simulating', rows * seeds.length);
   let done = 0;
   const onRun = async (name: string, seed: number) => {

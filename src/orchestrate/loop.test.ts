@@ -328,15 +328,15 @@ describe('the loop', () => {
     fake.failLoad = { status: 400, body: '{"error":"load failed for model \'digits\': bad file"}' };
     const { of, decisions } = await run({
       policy: 'static:smallest',
-      seconds: 12,
+      seconds: 140,
       script: (second) => {
-        if (second === 8) fake.failLoad = undefined;
+        if (second === 130) fake.failLoad = undefined;
       },
     });
-    // Asked for every second, but tried every 5 s: at 0, 5 and 10 s, where it succeeds.
-    expect(fake.loads.map((load) => load.atMs)).toEqual([0, 5000, 10_000]);
+    // Asked for every second, but tried after 5, 10, 20, 40 s, and so on up to a minute; at last it succeeds.
+    expect(fake.loads.map((load) => load.atMs)).toEqual([0, 5000, 15_000, 35_000, 75_000, 135_000]);
     expect(of('error').map((line) => line.message)).toEqual(
-      Array(2).fill(
+      Array(5).fill(
         "Loading version 4 of digits on fake failed with 400: load failed for model 'digits': bad file",
       ),
     );

@@ -67,8 +67,10 @@ export const loopDefaults = {
   periodMs: 1_000,
   /** A quarter of an hour of decisions of one server. */
   decisionCapacity: 900,
-  /** A switch that failed is not tried again sooner, however often the policy asks. */
+  /** A switch that failed is not tried again sooner, however often the policy asks; each time it fails again the wait doubles. */
   retryAfterMs: 5_000,
+  /** A file may be repaired at any time. */
+  longestRetryAfterMs: 60_000,
 } as const;
 
 /** A list for `LoopOptions.decisions`. */
@@ -219,7 +221,7 @@ function isDue(watch: Watch, change: Change, nowMs: number, { tasks, logger }: S
   if (watch.scrape?.loading.has(task) === true && servingVersionOf(watch, task) === undefined) return false;
   const failure = watch.failed.get(task);
   const isRetry = failure !== undefined && isSame(failure.change, change);
-  if (isRetry && nowMs - failure.atMs < loopDefaults.retryAfterMs) return false;
+  if (isRetry && nowMs - failure.atMs < retryAfterMs(failure.times)) return false;
   const known = tasks.find((candidate) => candidate.task === task)?.variants ?? [];
   const unknown = versionsOf(change).filter((wanted) => !known.some(({ version }) => version === wanted));
   if (unknown.length === 0) return true;
@@ -227,8 +229,18 @@ function isDue(watch: Watch, change: Change, nowMs: number, { tasks, logger }: S
     { server: watch.server.name, task, versions: unknown },
     `The repository has no version ${unknown.join(', ')} of ${task}.`,
   );
-  watch.failed.set(task, { change, atMs: nowMs });
+  noteFailure(watch, change, nowMs);
   return false;
+}
+
+function noteFailure({ failed }: Watch, change: Change, atMs: number): void {
+  const before = failed.get(change.task);
+  const times = before !== undefined && isSame(before.change, change) ? before.times + 1 : 1;
+  failed.set(change.task, { change, atMs, times });
+}
+
+function retryAfterMs(times: number): number {
+  return Math.min(loopDefaults.longestRetryAfterMs, loopDefaults.retryAfterMs * 2 ** (times - 1));
 }
 
 /** Never rejects. */
@@ -253,13 +265,13 @@ async function perform(watch: Watch, change: Change, settings: Settings): Promis
     logger.info({ server, task, versions, tookMs }, `${server} ${what} ${versions.join(', ')} of ${task}.`);
     if (failure === undefined) watch.failed.delete(task);
     else {
-      watch.failed.set(task, { change, atMs: clock.nowMs() });
+      noteFailure(watch, change, clock.nowMs());
       logger.error({ server, task, versions: versionsOf(change), ...described(failure) }, messageOf(failure));
     }
     watch.done.set(task, { change: done, atMs: clock.nowMs() });
   } catch (error) {
     if (!signal.aborted) {
-      watch.failed.set(task, { change, atMs: clock.nowMs() });
+      noteFailure(watch, change, clock.nowMs());
       logger.error({ server, task, versions: versionsOf(change), ...described(error) }, messageOf(error));
     }
   } finally {

@@ -98,8 +98,8 @@ export interface Watch {
   acting: Promise<void>;
   /** By task: what succeeded last, and when; truer than a look that began before. */
   readonly done: Map<string, { readonly change: Change; readonly atMs: number }>;
-  /** By task: what failed last, and when. */
-  readonly failed: Map<string, { readonly change: Change; readonly atMs: number }>;
+  /** By task: what failed last, when, and how often in a row. */
+  readonly failed: Map<string, { readonly change: Change; readonly atMs: number; readonly times: number }>;
   /** Tasks not ready yet at the last look; see `tellWaiting`. */
   waiting: ReadonlySet<string>;
   /** Troubles that were reported and are not over. */

@@ -1,6 +1,7 @@
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { BonsaiError, systemReason } from '../base/errors.ts';
 import { digestOf } from '../repository/digest.ts';
 import { isTaskName, parseVersion } from '../repository/names.ts';
 import type { StoredTask, StoredVersion } from '../repository/store.ts';
@@ -22,15 +23,19 @@ export const MAX_FILES = 64;
  * Checks and writes the files of a load request, `<version>/<name>` each, into a folder of their own. Their digests are
  * taken from the request, and checked again whenever one of them is loaded.
  * @throws InvalidRequestError for names that lead elsewhere, or a version without its network
+ * @throws BonsaiError `unwritable_path` where there is no room for them
  */
 export async function writeFileOverride(
   task: string,
   files: ReadonlyMap<string, Uint8Array>,
 ): Promise<FileOverride> {
   const byVersion = checkedFiles(task, files);
-  const folder = await mkdtemp(join(tmpdir(), 'bonsai-override-'));
-  const dispose = () => rm(folder, { recursive: true, force: true });
+  let folder: string | undefined;
+  const dispose = async () => {
+    if (folder !== undefined) await rm(folder, { recursive: true, force: true });
+  };
   try {
+    folder = await mkdtemp(join(tmpdir(), 'bonsai-override-'));
     const versions: StoredVersion[] = [];
     for (const [version, own] of [...byVersion].sort(([a], [b]) => a - b)) {
       await mkdir(join(folder, String(version)));
@@ -48,7 +53,12 @@ export async function writeFileOverride(
     return { stored: { task, versions, problems: [] }, dispose };
   } catch (thrown) {
     await dispose();
-    throw thrown;
+    throw new BonsaiError(
+      'unwritable_path',
+      `load failed for model '${task}': its files cannot be written to the server's temporary folder: ${systemReason(thrown)}. ` +
+        'Free some space there, or start the server with another one (TMPDIR).',
+      { cause: thrown },
+    );
   }
 }
 

@@ -154,6 +154,13 @@ export class ModelRegistry {
         );
       }
     }
+    for (const folder of await this.#options.store.listFolders()) {
+      if (!present.includes(folder))
+        this.#options.logger.warn(
+          { folder },
+          'folder is no task: it has neither bonsai.json nor VERSION/model.onnx',
+        );
+    }
     const tasks = only === undefined ? present : present.filter((name) => only.includes(name));
     if (this.#options.control === 'poll') this.#polled = await this.#fingerprints(present);
     for (const name of tasks) {
@@ -378,9 +385,8 @@ export class ModelRegistry {
         firstFailure ??= thrown;
       }
     }
-    throw (
-      firstFailure ?? new LoadFailedError(name, stored.problems.map(({ error }) => error.message).join('; '))
-    );
+    const reasons = stored.problems.map(({ error }) => error.message).join('; ');
+    throw firstFailure ?? new LoadFailedError(name, reasons || 'it has no version');
   }
 
   /**

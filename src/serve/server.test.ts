@@ -713,6 +713,24 @@ describe('the server', () => {
     await server.close();
   });
 
+  it('names folders that are no tasks', async () => {
+    const own = await mkdtemp(join(tmpdir(), 'bonsai-folders-'));
+    await writeScorer(own, 'digits', [1]);
+    await mkdir(join(own, 'notes'));
+    const log: string[] = [];
+    const server = await start(own, {
+      logger: pino({ level: 'warn' }, { write: (line: string) => void log.push(line) }),
+    });
+    try {
+      expect(log.map((line) => JSON.parse(line))).toMatchObject([
+        { folder: 'notes', msg: expect.stringMatching(/no task: .*bonsai\.json/) },
+      ]);
+    } finally {
+      await server.close();
+      await rm(own, { recursive: true, force: true });
+    }
+  });
+
   it('refuses damaged versions by name and keeps serving the rest', async () => {
     const damaged = await mkdtemp(join(tmpdir(), 'bonsai-damaged-'));
     await writeScorer(damaged, 'digits', [1, 2, 3]);

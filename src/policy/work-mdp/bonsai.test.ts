@@ -94,6 +94,28 @@ test('a server that tells its slots is planned for by them, else by its whole CP
   expect(planFor(1)).toEqual(planFor());
 });
 
+test('administrators hear of inferences that stay slower than profiled, not of a moment', () => {
+  const policy = bonsaiPolicy();
+  const frontier = makeFrontier([0.9, 5], [0.7, 60]);
+  let memory: unknown;
+  const noticesWith = (seconds: number, slowness: number) =>
+    Array.from({ length: seconds }, () => {
+      const planned = frontier.map(({ version }) => ({
+        version,
+        serviceMs: slowness * [200, 1000 / 60][version - 1]!,
+      }));
+      nowMs += 1_000;
+      const task = makeTask({ frontier, demandRps: 2, nowMs, planned });
+      const decision = policy.decide(makeState({ tasks: [task], nowMs, memory }));
+      memory = decision.memory;
+      return decision.notice;
+    });
+  let nowMs = 100_000;
+  for (const slowness of [1.15, 1.9, 1, 1.9]) expect(noticesWith(9, slowness).join('')).toBe('');
+  expect(noticesWith(3, 1.9).at(-1)).toMatch(/^Inferences take 1\.90 times as long as their profiles say/);
+  expect(noticesWith(1, 1.1)).toEqual([undefined]);
+});
+
 test('memory and plan are plain data: a copy through JSON decides the same', () => {
   const frontier = makeFrontier([0.9, 5], [0.85, 20], [0.7, 60]);
   const task = makeTask({ frontier, demandRps: 12, resident: [1, 2, 3], residencyLimit: 3 });

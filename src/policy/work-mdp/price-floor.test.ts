@@ -39,5 +39,6 @@ test('the floor comes while the CPU is fuller than it should be, and goes again'
   expect(after(0, 1)).toBeCloseTo(0.02, 12);
   expect(after(0.5, 0.8)).toBeCloseTo(0.48, 12);
   expect(after(0, 0.5)).toBe(0);
-  expect(after(0.99, 1, 10)).toBe(1);
+  expect(after(0.99, 1, 10)).toBeCloseTo(1.19, 12);
+  expect(after(1.99, 1, 10)).toBe(2);
 });

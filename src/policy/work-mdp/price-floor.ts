@@ -8,9 +8,13 @@ export const priceFloorDefaults = {
   floorGain: 0.2,
 } as const;
 
+/** Twice the price leaves room above what is reckoned, and falls soon enough when demand does. */
+const MOST_SHARE = 2;
+
 /**
- * How much of the price floor applies, in [0, 1]: the integral of what was used beyond the target. It is 0 while the
- * server keeps idle by itself, as it does where inferences are long against the SLO.
+ * How much of the price floor applies, in [0, 2]: the integral of what was used beyond the target. It is 0 while the
+ * server keeps idle by itself, as it does where inferences are long against the SLO. It is above 1 where the price that
+ * was reckoned does not do: a second's demand is never quite as forecast, and of a full one the CPU does not show by how much.
  * @param before of the decision before
  */
 export function floorShare(
@@ -26,7 +30,7 @@ export function floorShare(
   for (let i = cpu.length - 1; i >= 0 && cpu[i]!.atMs > sinceMs; i--) {
     share += floorGain * (cpu[i]!.utilization - targetUtilization);
   }
-  return Math.min(1, Math.max(0, share));
+  return Math.min(MOST_SHARE, Math.max(0, share));
 }
 
 /**

@@ -43,6 +43,8 @@ export const workMdpDefaults = {
   typicalServiceShare: 0.1,
   /** Administrators are told where inferences take more than so many times their profiles' time, as the thesis has it. */
   noticeRatio: 1.2,
+  /** And only where they have done so for a while: a pause of the machine is over by then. */
+  noticeAfterMs: 10_000,
 } as const;
 
 export type WorkMdpConstants = { readonly [K in keyof typeof workMdpDefaults]: number };
@@ -59,6 +61,8 @@ export interface WorkMdpMemory {
   /** More than the forecast is planned for until then. */
   readonly cautiousUntilMs?: number;
   readonly floorShare?: number;
+  /** Since when inferences have taken longer than profiles explain. */
+  readonly slowSinceMs?: number;
 }
 
 /** One decision of the slow loop: learn, forecast, solve, choose what is resident. */
@@ -72,7 +76,9 @@ export function decide(
   const service = learnServiceTimes(before?.service ?? EMPTY_SERVICE_MEMORY, state.tasks);
   const slots = state.slots ?? Math.max(1, Math.floor(state.cpuBudget));
   const server = { slots, cpuBudget: state.cpuBudget, variants };
-  const notice = noticeOf(state.tasks, service, server, constants);
+  const ratio = profileRatio(state.tasks, service, server);
+  const slowSinceMs = ratio > constants.noticeRatio ? (before?.slowSinceMs ?? state.nowMs) : undefined;
+  const isToBeTold = slowSinceMs !== undefined && state.nowMs - slowSinceMs >= constants.noticeAfterMs;
   const families = state.tasks.map((task) => believedVersions(task, service, server));
   const { troubledUntilMs, cautiousUntilMs } = troubleOf(state, constants, families, slots, before);
   const isTroubled = troubledUntilMs !== undefined;
@@ -126,6 +132,7 @@ export function decide(
     residency: residency.memory,
     ...(isTroubled && { troubledUntilMs }),
     ...(isCautious && { cautiousUntilMs }),
+    ...(slowSinceMs !== undefined && { slowSinceMs }),
   };
   return {
     actions: startsOf(tasks),
@@ -140,7 +147,7 @@ export function decide(
     ),
     memory,
     reason: reasonOf(tasks, problem, values, solved.gain, residency.reason, isCautious),
-    ...(notice !== undefined && { notice }),
+    ...(isToBeTold && { notice: noticeOf(ratio, constants) }),
   };
 }
 
@@ -252,15 +259,10 @@ function believedVersions(task: TaskState, service: ServiceMemory, server: Serve
 }
 
 /**
- * What to tell where inferences take longer than profiles say: by what the server measures of its versions where it
- * tells, else by the requests that were computed.
+ * How many times as long as profiles say inferences take: by what the server measures of its versions where it tells,
+ * else by the requests that were computed.
  */
-function noticeOf(
-  tasks: readonly TaskState[],
-  { all }: ServiceMemory,
-  server: Server,
-  { noticeRatio }: WorkMdpConstants,
-): string | undefined {
+function profileRatio(tasks: readonly TaskState[], { all }: ServiceMemory, server: Server): number {
   let measuredMs = 0;
   let profiledMs = 0;
   for (const { planned = [], frontier } of tasks) {
@@ -272,8 +274,10 @@ function noticeOf(
       profiledMs += told;
     }
   }
-  const ratio = profiledMs > 0 ? (all.ratio * measuredMs) / profiledMs : all.ratio;
-  if (!(ratio > noticeRatio)) return undefined;
+  return profiledMs > 0 ? (all.ratio * measuredMs) / profiledMs : all.ratio;
+}
+
+function noticeOf(ratio: number, { noticeRatio }: WorkMdpConstants): string {
   return (
     `Inferences take ${ratio.toFixed(2)} times as long as their profiles say, above ${noticeRatio}: ` +
     'the profiles do not explain the load. Look for other work on this machine, or profile the variants again.'

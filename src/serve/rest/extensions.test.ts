@@ -411,6 +411,23 @@ describe('the model repository extension', () => {
     }
   });
 
+  it('says why files cannot be written, and goes on', async () => {
+    const server = await start(root, { loadModels: ['plus'] });
+    vi.stubEnv('TMPDIR', join(root, 'no-such-folder'));
+    try {
+      const parameters = { config: '{}', 'file:1/model.onnx': 'AA==' };
+      const reply = await call(server, 'POST', loadPath('plus'), { parameters });
+      expect([reply.status, reply.json.error]).toEqual([
+        500,
+        expect.stringMatching(/model 'plus': its files cannot be written .* ENOENT: no such file .*TMPDIR/),
+      ]);
+      expect(await result(server, 'plus')).toBe(2);
+    } finally {
+      await server.close();
+      vi.unstubAllEnvs();
+    }
+  });
+
   it.each<[string, Record<string, unknown>, number, RegExp]>([
     ['files without a config', { 'file:1/model.onnx': 'AA==' }, 400, /needs the parameter 'config'/],
     ['no base64', { config: '{}', 'file:1/model.onnx': '§§§§' }, 400, /is no base64/],
