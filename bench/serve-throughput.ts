@@ -1,8 +1,8 @@
 /**
  * How much of ONNX Runtime's own speed is left behind REST and gRPC, what a request costs beside its inference, and does
- * it pay to run the network in the thread with the sockets? Raw and served windows alternate, all ways in turn; the
- * medians of their ratios count. The clients are `wrk` and `h2load` (Debian: wrk, nghttp2-client), since one core of
- * Node.js sends fewer requests than the server answers. Linux, two CPUs, see serve-harness.ts:
+ * it pay to run the network in the thread with the sockets? Raw and served windows alternate, one way after the other,
+ * for a server that has idled is slower for seconds; the medians of their ratios count. The clients are `wrk` and `h2load`
+ * (Debian: wrk, nghttp2-client), since one core of Node.js sends fewer requests than the server answers. Linux, two CPUs, see serve-harness.ts:
  * node dist/bench/bench/serve-throughput.js [repeats] [window s] [network…]
  */
 import { execFile } from 'node:child_process';
@@ -183,10 +183,12 @@ for (const { name, load, levels } of CASES) {
   for (const concurrency of levels) {
     const ways = await waysFor(folder, repository.root, name, network, concurrency);
     pinTo(CLIENT_CPU);
-    for (const way of ways) await way.run(WARM_S[name]);
     const raw = () => rawRate(network, windowS * 500);
-    let before = await raw();
-    for (let i = 0; i < repeats; i++) for (const way of ways) before = await measure(way, raw, before);
+    for (const way of ways) {
+      await way.run(WARM_S[name]);
+      let before = await raw();
+      for (let i = 0; i < repeats; i++) before = await measure(way, raw, before);
+    }
     for (const { label, ratios, rates, beyondUs, failures } of ways) {
       say(
         `${name} c${concurrency}, ${label}: median ratio ${quantile(ratios, 0.5).toFixed(3)} (${Math.min(...ratios).toFixed(3)} to ${Math.max(...ratios).toFixed(3)}), ${quantile(rates, 0.5).toFixed(0)} requests/s, ${quantile(beyondUs, 0.5).toFixed(0)} µs of CPU beside the inference, failures ${failures}`,

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -13,7 +13,7 @@ import { readRemoteManifest } from '../src/repository/s3/pull-task.ts';
 import { pushTask } from '../src/repository/s3/push-task.ts';
 import { parseS3Url } from '../src/repository/s3/s3-url.ts';
 import { DOUBLE_CREDENTIALS, StoreDouble } from '../src/repository/s3/store-double.fixture.ts';
-import type { TaskManifest } from '../src/repository/types.ts';
+import type { TaskManifest, Variant } from '../src/repository/types.ts';
 import { randomNetwork } from '../src/transform/prune/networks.fixture.ts';
 import { writeConstantFamily } from './constant-family.fixture.ts';
 
@@ -303,6 +303,20 @@ describe('workers that port', () => {
       expect(double.objects.get('fleet/digits/bonsai.json')!.etag).toBe(before);
     },
   );
+
+  it('add to one family at once, and neither drops what the other has made', {
+    timeout: LONG_MS,
+  }, async () => {
+    const adding = (ratio: string) => [...port(`work ${ratio}`, 'models', '--add'), ...['--ratios', ratio]];
+    expect(familyIn(await resultOf(() => start(port('first', 'models', '--ratios', '0.25'))))).toHaveLength(
+      2,
+    );
+    await Promise.all(['0.5', '0.6', '0.75'].map((ratio) => resultOf(() => start(adding(ratio)))));
+    const { variants } = JSON.parse(await readFile(join(folder, 'models', 'digits', 'bonsai.json'), 'utf8'));
+    expect((variants as Variant[]).map(({ lineage }) => lineage.pruning?.ratio ?? 0).sort()).toEqual([
+      ...[0, 0.25, 0.5, 0.6, 0.75],
+    ]);
+  });
 
   it('leave the family to others where they are told to, have nothing to do beyond the pieces, and refuse jobs', {
     timeout: LONG_MS,

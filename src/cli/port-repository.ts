@@ -29,6 +29,7 @@ import { ModelNotFoundError } from '../repository/errors.ts';
 import { type PortJob, readJobs, settleJob } from '../repository/jobs.ts';
 import { checkTaskName } from '../repository/names.ts';
 import { readManifest, verifyVariant, writeTask } from '../repository/store.ts';
+import { withTaskLock } from '../repository/task-lock.ts';
 import {
   MANIFEST_SCHEMA_VERSION,
   type TaskManifest,
@@ -95,26 +96,39 @@ export async function portToRepository(
   const before = await manifestBefore(context, options);
   const view = viewOf(context, options);
   let written: TaskManifest | undefined;
+  /** Networks that this run has put there. */
+  const own = new Set<string>();
+  const isFresh = (digest: string) => !before?.variants.some((variant) => variant.digest === digest);
   const write = async (family: Family) => {
     const base = readModel(family.models.get(1)!); // A family has a member.
     const described = describeTask(base, dataset, options);
-    const fits = before !== undefined && sameInterface(before, described);
-    if (options.add && before !== undefined && !fits) throw otherTask(before, options);
+    // Others may have added, measured or removed versions since this run began, hours ago.
+    const there = await manifestThere(options);
+    const made = new Set(family.variants.map(({ digest }) => digest));
+    const known = there?.variants.filter(({ digest }) => made.has(digest) || !own.has(digest)) ?? [];
+    const fits = there !== undefined && sameInterface(there, described);
+    if (options.add && there !== undefined && !fits) throw otherTask(there, options);
     const stays = fits && (options.add === true || family.state !== 'complete');
-    const variants = mergeVariants(fits ? before.variants : [], family.variants, stays);
-    written = { ...(stays && before), ...described, variants };
+    const variants = mergeVariants(fits ? known : [], family.variants, stays);
+    written = { ...(stays && there), ...described, variants };
     const bytes = new Map(
       family.variants.map(({ digest, version }) => [digest, family.models.get(version)!]),
     );
     await writeTask(options.out, written, networksOf(variants, bytes));
-    if (family.state === 'complete') tellOfDropped(context, before?.variants ?? [], variants);
+    for (const digest of made) if (isFresh(digest)) own.add(digest);
+    if (family.state === 'complete') tellOfDropped(context, known, variants);
   };
+  /** Before the first write there may be no folder for a lock. */
+  const writeAlone = (family: Family) =>
+    before === undefined && written === undefined
+      ? write(family)
+      : withTaskLock(options.out, options.task, () => write(family));
   try {
     const family = await portFamily(
       bases,
       dataset,
       { ...(await portOptions(context, options, view)), ...(await namesToTake(before, options)) },
-      { ...stepsOf(context, dataset, options), write },
+      { ...stepsOf(context, dataset, options), write: writeAlone },
     );
     view.close();
     const reuse = view.reuse();
@@ -222,14 +236,14 @@ async function portJob(
       context.progress.say(`Not made: ${outcome.reason}`);
       return true;
     }
-    // The family may have changed meanwhile.
-    const now = await readManifest(out, task);
-    const variants = mergeVariants(now.variants, [outcome.variant], true);
-    await writeTask(
-      out,
-      { ...now, variants },
-      networksOf(variants, new Map([[outcome.variant.digest, outcome.model]])),
-    );
+    const variants = await withTaskLock(out, task, async () => {
+      // The family may have changed meanwhile.
+      const now = await readManifest(out, task);
+      const merged = mergeVariants(now.variants, [outcome.variant], true);
+      const networks = networksOf(merged, new Map([[outcome.variant.digest, outcome.model]]));
+      await writeTask(out, { ...now, variants: merged }, networks);
+      return merged;
+    });
     const text = outcomeOf(outcome.variant, variants);
     await settleJob(out, job, 'done', text);
     context.progress.say(text);
@@ -363,6 +377,16 @@ async function manifestBefore(
     if (thrown instanceof ModelNotFoundError) return undefined;
     if (add) throw thrown;
     context.progress.say(`The task that lies there cannot be read and is written anew: ${messageOf(thrown)}`);
+    return undefined;
+  }
+}
+
+/** The same while the family is written; a damaged one that shall be added to is not overwritten. */
+async function manifestThere({ out, task, add }: PortToRepositoryOptions): Promise<TaskManifest | undefined> {
+  try {
+    return await readManifest(out, task);
+  } catch (thrown) {
+    if (add && !(thrown instanceof ModelNotFoundError)) throw thrown;
     return undefined;
   }
 }

@@ -28,7 +28,10 @@ export function repoPushCommand(): Command {
       '--triton-layout',
       'also put copies where Triton looks for them (TASK/VERSION/model.onnx, config.pbtxt)',
     )
-    .option('--remove-unused', 'remove networks that no family names any more, once they are a day old')
+    .option(
+      '--remove-unused',
+      'remove networks that no family names any more, and what workers of a porting left for each other, once that is a day old',
+    )
     .addOption(jsonOption())
     .addHelpText(
       'after',
@@ -67,8 +70,9 @@ ${EXIT_CODE_HELP}`,
           pushed,
           pushed
             .map(
-              ({ task, outcome, uploadedNetworks, uploadedBytes, removedNetworks }) =>
-                `${task}: ${outcome}, ${uploadedNetworks} networks sent (${megabytes(uploadedBytes)})${removedNetworks > 0 ? `, ${removedNetworks} removed` : ''}`,
+              ({ task, outcome, uploadedNetworks, uploadedBytes, removedNetworks, removedSteps }) =>
+                `${task}: ${outcome}, ${uploadedNetworks} networks sent (${megabytes(uploadedBytes)})` +
+                `${removedNetworks > 0 ? `, ${removedNetworks} removed` : ''}${removedSteps > 0 ? `, ${removedSteps} files of finished steps removed` : ''}`,
             )
             .join('\n'),
         );

@@ -34,7 +34,11 @@ export function stepKey(task: string, name: string): string {
     throw new InvalidArgumentError(
       `"${name}" is no name of a step; expected small letters, digits, "-" and ".".`,
     );
-  return `${checkTaskName(task)}/steps/${name}`;
+  return `${stepsPrefix(task)}${name}`;
+}
+
+export function stepsPrefix(task: string): string {
+  return `${checkTaskName(task)}/steps/`;
 }
 
 /** A file of Triton's layout. */

@@ -257,9 +257,17 @@ describe('pushing and pulling', () => {
     await pushTask(store, at('a'), 'digits', { nowMs });
     await writeRandomTask(at('a'), 'digits', [800], 2);
     const options = { removesUnused: true, nowMs: Date.now() };
-    expect(await pushTask(store, at('a'), 'digits', options)).toMatchObject({ removedNetworks: 0 });
+    for (const step of ['evaluate-1.json', 'fine-tune-1.onnx'])
+      await store.write(`digits/steps/${step}`, new Uint8Array(9));
+    expect(await pushTask(store, at('a'), 'digits', options)).toMatchObject({
+      removedNetworks: 0,
+      removedSteps: 0,
+    });
     const later = { ...options, nowMs: Date.now() + UNUSED_GRACE_MS + 1000 };
-    expect(await pushTask(store, at('a'), 'digits', later)).toMatchObject({ removedNetworks: 2 });
+    expect(await pushTask(store, at('a'), 'digits', later)).toMatchObject({
+      removedNetworks: 2,
+      removedSteps: 2,
+    });
     await pullTask(store, at('b'), 'digits');
     await expectSound(at('b'), 'digits');
   });

@@ -3,8 +3,15 @@ import { manifestText, parseManifest } from '../manifest.ts';
 import { withNewerProfiles } from '../profiles.ts';
 import { descriptionFiles, readTask, verifyVariant } from '../store.ts';
 import type { TaskManifest } from '../types.ts';
-import { manifestKey, networkKey, networksPrefix, tritonKey, tritonNetworkKey } from './layout.ts';
-import type { ObjectStore, ReadObject } from './object-store.ts';
+import {
+  manifestKey,
+  networkKey,
+  networksPrefix,
+  stepsPrefix,
+  tritonKey,
+  tritonNetworkKey,
+} from './layout.ts';
+import type { ListedObject, ObjectStore, ReadObject } from './object-store.ts';
 import { type Patience, patiently } from './patience.ts';
 import { isText, publishManifest, readPublished, textOf } from './publish-manifest.ts';
 import { s3Text } from './s3-url.ts';
@@ -34,9 +41,14 @@ export interface PushedTask {
   readonly uploadedBytes: number;
   /** Networks that were removed since no family names them any more. */
   readonly removedNetworks: number;
+  /** Files of finished steps that several workers of a porting had left for each other. */
+  readonly removedSteps: number;
 }
 
-/** Readers may be about to fetch what the manifest named that they have read; publishers what they have just put there. */
+/**
+ * Readers may be about to fetch what the manifest named that they have read; publishers what they have just put there. A
+ * porting that has written no step for so long is over; one that goes on does again what it misses.
+ */
 export const UNUSED_GRACE_MS = 24 * 3_600_000;
 
 /**
@@ -77,7 +89,9 @@ export async function pushTask(
     outcome: isNew ? 'published' : 'unchanged',
     uploadedNetworks,
     uploadedBytes,
-    removedNetworks: options.removesUnused ? await removeUnused(store, manifest, options) : 0,
+    ...(options.removesUnused
+      ? await removeUnused(store, manifest, options)
+      : { removedNetworks: 0, removedSteps: 0 }),
   };
 }
 
@@ -147,13 +161,13 @@ async function removeUnused(
   store: ObjectStore,
   { task, variants }: TaskManifest,
   { nowMs, signal }: PushOptions,
-): Promise<number> {
+): Promise<Pick<PushedTask, 'removedNetworks' | 'removedSteps'>> {
   const used = new Set(variants.map(({ digest }) => networkKey(task, digest)));
-  let removed = 0;
-  for (const { key, writtenMs } of await store.list(networksPrefix(task), signal)) {
-    if (used.has(key) || nowMs - writtenMs < UNUSED_GRACE_MS) continue;
-    await store.remove(key, signal);
-    removed++;
-  }
-  return removed;
+  const isOld = ({ writtenMs }: ListedObject) => nowMs - writtenMs >= UNUSED_GRACE_MS;
+  const networks = await store.list(networksPrefix(task), signal);
+  const unused = networks.filter((network) => !used.has(network.key) && isOld(network));
+  const steps = await store.list(stepsPrefix(task), signal);
+  const finished = steps.every(isOld) ? steps : [];
+  for (const { key } of [...unused, ...finished]) await store.remove(key, signal);
+  return { removedNetworks: unused.length, removedSteps: finished.length };
 }
