@@ -2,6 +2,7 @@ import {
   type PlacementPlan,
   type PlacementServer,
   type PlacementState,
+  type PlacementTask,
   placementDefaults,
 } from './placement.ts';
 
@@ -38,7 +39,7 @@ export function routesOf(
     const own = shares.get(task) ?? new Map<string, number>();
     shares.set(task, own.set(server, share));
   }
-  const keeps = new Map([...lowered].map((name) => [name, keptShare(state, plan, name, lowered)]));
+  const keeps = keptShares(state, plan, lowered);
   const routes = new Map<string, Route[]>();
   for (const { task } of state.tasks) {
     const holders = state.servers.filter(({ present }) => present[task] !== undefined);
@@ -72,53 +73,60 @@ function weightToKeep(kept: number, share: number): number {
 }
 
 /**
- * The part of its requests that a server has to keep while it changes: the least that does not fill another server, with
- * what serves there now, beyond what a plan may. Requests of a task go over in proportion to the others' shares.
+ * The part of its requests that each server has to keep while it changes: the least that does not fill another server,
+ * with what serves there now, beyond what a plan may. Requests of a task go over in proportion to the others' shares.
  */
-function keptShare(
-  state: PlacementState,
+function keptShares(
+  { servers, tasks }: PlacementState,
   { cells }: PlacementPlan,
-  name: string,
   lowered: ReadonlySet<string>,
-): number {
-  const costs = new Map(
-    state.servers.map((server) => [
-      server.name,
-      new Map(state.tasks.map(({ task }) => [task, presentCost(state, server, task)])),
-    ]),
-  );
-  const costOf = ({ server, task }: { server: string; task: string }) => costs.get(server)?.get(task) ?? 0;
-  const rpsOf = new Map(state.tasks.map(({ task, demandRps }) => [task, demandRps]));
+): Map<string, number> {
+  if (lowered.size === 0) return new Map();
+  const serverOf = new Map(servers.map((server) => [server.name, server]));
+  const taskOf = new Map(tasks.map((task) => [task.task, task]));
   const busy = new Map<string, number>();
-  const more = new Map<string, number>();
-  for (const cell of cells) {
-    const rps = (rpsOf.get(cell.task) ?? 0) * cell.share;
-    busy.set(cell.server, (busy.get(cell.server) ?? 0) + rps * costOf(cell));
-    if (cell.server !== name) continue;
-    const others = cells.filter(
-      ({ task, server }) => task === cell.task && !lowered.has(server) && costs.get(server)!.get(task)! > 0,
-    );
+  const byTask = new Map<
+    string,
+    { readonly server: string; readonly share: number; readonly cost: number }[]
+  >();
+  for (const { server, task, share } of cells) {
+    const cost = presentCost(serverOf.get(server)!, taskOf.get(task)!);
+    add(busy, server, taskOf.get(task)!.demandRps * share * cost);
+    const own = byTask.get(task) ?? [];
+    own.push({ server, share, cost });
+    byTask.set(task, own);
+  }
+  const more = new Map([...lowered].map((name) => [name, new Map<string, number>()]));
+  for (const [task, hosts] of byTask) {
+    const others = hosts.filter(({ server, cost }) => !lowered.has(server) && cost > 0);
     const shares = others.reduce((sum, { share }) => sum + share, 0);
-    for (const other of others)
-      more.set(other.server, (more.get(other.server) ?? 0) + rps * (other.share / shares) * costOf(other));
+    for (const { server, share } of hosts) {
+      const added = more.get(server);
+      if (added === undefined) continue;
+      const rps = taskOf.get(task)!.demandRps * share;
+      for (const other of others) add(added, other.server, rps * (other.share / shares) * other.cost);
+    }
   }
-  let moved = 1;
-  for (const { name: other, cpus, weight } of state.servers) {
-    const free = placementDefaults.utilizationLimit * cpus * weight - (busy.get(other) ?? 0);
-    const added = more.get(other) ?? 0;
-    if (added > 0) moved = Math.min(moved, Math.max(0, free) / added);
-  }
-  return 1 - moved;
+  return new Map(
+    [...more].map(([name, added]) => {
+      let moved = 1;
+      for (const [other, cpu] of added) {
+        const { cpus, weight } = serverOf.get(other)!;
+        const free = placementDefaults.utilizationLimit * cpus * weight - (busy.get(other) ?? 0);
+        if (cpu > 0) moved = Math.min(moved, Math.max(0, free) / cpu);
+      }
+      return [name, 1 - moved];
+    }),
+  );
+}
+
+function add(sums: Map<string, number>, key: string, value: number): void {
+  sums.set(key, (sums.get(key) ?? 0) + value);
 }
 
 /** CPU seconds of a request by what serves a task on a server; 0: nothing does, or nobody is there. */
-function presentCost(
-  { tasks }: PlacementState,
-  { present, isUp, target }: PlacementServer,
-  task: string,
-): number {
-  const serving = present[task]?.version;
-  const known = tasks.find((each) => each.task === task)?.versions.find(({ version }) => version === serving);
+function presentCost({ present, isUp, target }: PlacementServer, { task, versions }: PlacementTask): number {
+  const known = versions.find(({ version }) => version === present[task]?.version);
   if (!isUp || known === undefined) return 0;
   return (target === undefined ? undefined : known.cpuSecondsOn?.[target]) ?? known.cpuSeconds;
 }
