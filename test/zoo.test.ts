@@ -26,11 +26,11 @@ const DATA: Readonly<Record<string, (folder: string) => string>> = {
 /** All test images for all networks, which takes minutes: `npm run test:zoo`. */
 const isWhole = process.env.BONSAI_ZOO === 'whole';
 /** Otherwise networks of more multiply-accumulates are scored on a part of the test images. */
-const MOST_MACS = isWhole ? Number.POSITIVE_INFINITY : 30e6;
+const MOST_MACS = isWhole ? Number.POSITIVE_INFINITY : 10e6;
 /** Of that part. */
-const PART = 2000;
-/** Three standard deviations of what a part of that size shows. */
-const PART_TOLERANCE = 0.025;
+const PART = 1000;
+/** Standard deviations of what a part of that size shows. */
+const PART_DEVIATIONS = 4;
 
 const packed = join(process.env.BONSAI_SHARED ?? '../shared', 'data');
 const hasData = existsSync(join(packed, 'cifar10/test_batch.bin.xz')) && hasXz();
@@ -83,8 +83,9 @@ describe.each(manifests)('zoo/models/$task', ({ task, variants }) => {
         const images = isLarge ? drawExamples(test, PART, seededRandom(1)) : test;
         const measured = await evaluate(model, images, { threads: 2 });
         if (!isLarge) expect(measured.count).toBe(accuracy.testCount);
+        const deviation = Math.sqrt((accuracy.test * (1 - accuracy.test)) / PART);
         expect(Math.abs(measured.accuracy - accuracy.test)).toBeLessThanOrEqual(
-          isLarge ? PART_TOLERANCE : TOLERANCE,
+          isLarge ? PART_DEVIATIONS * deviation : TOLERANCE,
         );
       },
       300_000,
