@@ -440,26 +440,6 @@ describe('routes', () => {
     ]);
   });
 
-  it('take from a server that changes no more than the others can carry', () => {
-    // Version 3 takes what it takes; each of three servers has 0.6 of its core to do, and may have 0.85.
-    const [, , third] = tasks[0]!.versions;
-    const demandRps = (2 * 0.6) / third!.cpuSeconds;
-    const state = {
-      nowMs: 0,
-      tasks: [task({ task: 'a', demandRps, replicas: 2 }, ...FAMILY)],
-      servers: ['x', 'y'].map((name) => server({ name, present })),
-    };
-    const [x, y] = routesOf(state, planPlacement(state), new Set(['x'])).get('a')!;
-    // y takes 0.25 of the 0.6 that are x's.
-    expect(x!.weight / (x!.weight + y!.weight)).toBeCloseTo(0.35 / 1.2, 2);
-    // Where y is full, x keeps what it has.
-    const full = { ...state, tasks: [task({ task: 'a', demandRps: 2 * demandRps, replicas: 2 }, ...FAMILY)] };
-    expect(routesOf(full, planPlacement(full), new Set(['x'])).get('a')).toEqual([
-      { server: 'x', weight: 100 },
-      { server: 'y', weight: 100 },
-    ]);
-  });
-
   it('leave out drained servers as long as another one can answer', () => {
     const [x, y] = ['x', 'y'].map((name) => server({ name, present: { a: { version: 1 } } }));
     const tasks = [task({ task: 'a', demandRps: 1 }, ...FAMILY)];
