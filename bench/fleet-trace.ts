@@ -274,7 +274,7 @@ function countRefusals(servers: readonly TestedServer[]) {
     await Promise.all(
       servers.map(async ({ metricsUrl }, i) => {
         // A look that fails is made up for by the next: counters go on.
-        const page = await request(`${metricsUrl}/metrics`, { reset: true })
+        const page = await request(new URL('/metrics', metricsUrl), { reset: true })
           .then(({ body }) => body.text())
           .catch(() => '');
         for (const sample of parsePrometheusText(page)) {
