@@ -13,8 +13,8 @@ export const MAX_WEIGHT = 100;
 
 /**
  * A server that changes a version gets this share of its weight meanwhile. To leave it as much as the others could not carry
- * was tried (`bench/fleet-trace.ts`, low load): 1.3 % late or refused for 0.16 %, on a host that was a tenth slower. Under a
- * quota a load needs the CPU that requests leave.
+ * was tried (`bench/fleet-trace.ts`, low load): 1.3 % late or refused for 0.16 %, once each, the second on servers that took
+ * a tenth more CPU for the same work. Under a quota a load needs the CPU that requests leave.
  */
 export const LOWERED_SHARE = 0.25;
 
