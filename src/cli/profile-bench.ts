@@ -1,6 +1,11 @@
 import { BonsaiError, messageOf } from '../base/errors.ts';
 import type { TargetDescription } from '../engine/target.ts';
-import { CLOSED_LOOP_DEFAULTS, findMaximalThroughput, measureThroughput } from '../load/closed-loop.ts';
+import {
+  CLOSED_LOOP_DEFAULTS,
+  findMaximalThroughput,
+  measureThroughput,
+  UNBATCHED_PER_CPU,
+} from '../load/closed-loop.ts';
 import {
   addStreams,
   CONTEST_REQUESTS_PER_WINDOW,
@@ -71,9 +76,7 @@ const RISE_WARMUP_MS = 100;
 const RISE_WINDOW_MS = 400;
 /** Of the window of the repeats, where that has to be long. */
 const RISE_WINDOW_RATIO = 0.4;
-/** Requests under way for each CPU: one is computed and its successor waits, so that there is nothing to join. */
-const UNBATCHED_PER_CPU = 2;
-/** Beyond that jobs are joined, or more slots are filled. */
+/** Beyond the first, jobs are joined or more slots filled. */
 const RISE_CONCURRENCIES = [2, 4, 8, 16, 32];
 
 /** Loads that the load time is the median of: one disturbed load does not move it. */

@@ -22,6 +22,9 @@ export const CLOSED_LOOP_DEFAULTS = {
   timeoutMs: 30_000,
 } as const;
 
+/** Requests under way for each CPU of a server: one is computed and its successor waits, so that there is nothing to join. */
+export const UNBATCHED_PER_CPU = 2;
+
 /** After a refusal or an error a client waits this long, so that a server in trouble is not hammered. */
 export const PAUSE_AFTER_FAILURE_MS = 10;
 

@@ -1,7 +1,7 @@
-import { mkdir, mkdtemp, readdir, rm, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, expect, it } from 'vitest';
+import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { LOCK_LIFETIME_MS, withTaskLock } from './task-lock.ts';
 
 let root: string;
@@ -44,6 +44,19 @@ it('is broken where its holder died, and not while somebody works', async () => 
   await rm(path);
   await waiting;
   expect(isDone).toBe(true);
+});
+
+it('is renewed while somebody works for long', async () => {
+  const path = join(root, 'digits', 'bonsai.json.lock');
+  const old = new Date(Date.now() - LOCK_LIFETIME_MS - 1000);
+  await withTaskLock(root, 'digits', async () => {
+    await utimes(path, old, old);
+    await vi.waitFor(async () => expect((await stat(path)).mtimeMs).toBeGreaterThan(old.getTime() + 1000), {
+      timeout: LOCK_LIFETIME_MS,
+      interval: 50,
+    });
+  });
+  expect(await readdir(join(root, 'digits'))).toEqual([]);
 });
 
 it('says where it cannot be taken', async () => {

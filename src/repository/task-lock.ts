@@ -5,8 +5,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { BonsaiError, messageOf, systemCodeOf } from '../base/errors.ts';
 import { checkTaskName } from './names.ts';
 
-/** A lock that is older was left by a process that died: what it guards takes milliseconds. */
+/** A lock that is older was left by a process that died: its holder renews it. */
 export const LOCK_LIFETIME_MS = 10_000;
+/** To write a family of large networks may take longer than a lock lives. */
+const RENEWAL_MS = LOCK_LIFETIME_MS / 4;
 /** So long it is waited for: longer than a dead one lies there. */
 const PATIENCE_MS = 3 * LOCK_LIFETIME_MS;
 const LOOK_MS = 20;
@@ -32,9 +34,15 @@ export async function withTaskLock<T>(root: string, task: string, work: () => Pr
     await breakDead(path);
     await delay(LOOK_MS);
   }
+  let renewing = Promise.resolve();
+  const renewal = setInterval(() => {
+    renewing = renew(path, own);
+  }, RENEWAL_MS);
   try {
     return await work();
   } finally {
+    clearInterval(renewal);
+    await renewing;
     if ((await holder(path)) === own) await rm(path, { force: true });
   }
 }
@@ -47,6 +55,11 @@ async function take(path: string, own: string): Promise<boolean> {
     if (systemCodeOf(cause) === 'EEXIST') return false;
     throw new BonsaiError('unwritable_path', `Cannot write ${path}: ${messageOf(cause)}`, { cause });
   }
+}
+
+/** Written anew, since its age is told by the clock of the file system. Never rejects. */
+async function renew(path: string, own: string): Promise<void> {
+  if ((await holder(path)) === own) await writeFile(path, own, { flag: 'r+' }).catch(() => undefined);
 }
 
 async function breakDead(path: string): Promise<void> {

@@ -158,7 +158,9 @@ export class ModelRegistry {
       if (!present.includes(folder))
         this.#options.logger.warn(
           { folder },
-          'folder is no task: it has neither bonsai.json nor VERSION/model.onnx',
+          isTaskName(folder)
+            ? 'folder is no task: it has neither bonsai.json nor VERSION/model.onnx'
+            : 'folder is no task: its name cannot be that of a model',
         );
     }
     const tasks = only === undefined ? present : present.filter((name) => only.includes(name));

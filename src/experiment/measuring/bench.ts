@@ -1,4 +1,9 @@
-import { CLOSED_LOOP_DEFAULTS, findMaximalThroughput, measureThroughput } from '../../load/closed-loop.ts';
+import {
+  CLOSED_LOOP_DEFAULTS,
+  findMaximalThroughput,
+  measureThroughput,
+  UNBATCHED_PER_CPU,
+} from '../../load/closed-loop.ts';
 import type { LabelledInputs } from '../../load/labelled-inputs.ts';
 import type { Lab } from '../lab.ts';
 import { patiently } from './patiently.ts';
@@ -81,7 +86,7 @@ export async function openBench(lab: Lab, cpus: readonly number[]): Promise<Benc
       );
       return measure(subject, concurrency, repeats);
     },
-    unbatched: (subject, repeats) => measure(subject, 2 * cpus.length, repeats),
+    unbatched: (subject, repeats) => measure(subject, UNBATCHED_PER_CPU * cpus.length, repeats),
     close: () => server.close(),
   };
 }
