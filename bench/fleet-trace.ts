@@ -41,8 +41,9 @@ import { clock, say, sleep } from './serve-harness.ts';
  * the clients and NGINX more than one. Run:
  * npm run build && npx tsc -p tsconfig.json --noEmit false --outDir dist/bench
  * node dist/bench/bench/fleet-trace.js [MINUTES, 10] --traces DIR --data cifar10=cifar10:PATH --data mnist=mnist:PATH
- *   [--repository zoo/models] [--quota 0.2] [--overload 2] [--loads low,high] [--policy plan] [--single-policy bonsai] [--seed 1] [--warm-up 20]
- *   [--json FILE]
+ *   [--repository zoo/models] [--quota 0.2] [--overload 2] [--loads low,high] [--policy plan] [--server-policy bonsai]
+ *   [--single-policy bonsai] [--seed 1] [--warm-up 20] [--json FILE]
+ * `--server-policy none`: the orchestrator chooses the versions by `--policy`.
  * High load is what needs `--overload` times the CPU of all servers by the most accurate versions, low load a third of that.
  */
 const { values: options, positionals } = parseArgs({
@@ -55,6 +56,7 @@ const { values: options, positionals } = parseArgs({
     overload: { type: 'string', default: String(COALLOCATION_OVERLOAD) },
     loads: { type: 'string', default: 'low,high' },
     policy: { type: 'string', default: 'plan' },
+    'server-policy': { type: 'string', default: 'bonsai' },
     'single-policy': { type: 'string', default: 'bonsai' },
     'warm-up': { type: 'string', default: '20' },
     seed: { type: 'string', default: '1' },
@@ -65,6 +67,9 @@ const durationMs = 60_000 * Number(positionals[0] ?? 10);
 const warmUpMs = 1000 * Number(options['warm-up']);
 const seed = Number(options.seed);
 const quota = Number(options.quota);
+const serverPolicy = options['server-policy'] === 'none' ? undefined : options['server-policy'];
+const fleetPolicy =
+  serverPolicy === undefined ? options.policy! : `${options.policy}, ${serverPolicy} on each server`;
 /** Of the issue that asked for it; the thesis has 0.72 % violations. */
 const BARS = { violations: 0.001, accuracyGap: 0.005 };
 /** So long after a change began to be made, and after it was done, requests count as beside it. */
@@ -97,6 +102,8 @@ async function main(): Promise<void> {
     scale: { ...SCALES.quick, timeScale: 1, settleMs: SCALES.full.settleMs, warmUpMs },
     out,
     work: out,
+    // Of the project's own build: this one has no live page.
+    start: (command) => startCommandProcess({ ...command, main: resolve('dist', 'cli', 'main.js') }),
   });
   const groups: ControlGroup[] = [];
   try {
@@ -105,14 +112,12 @@ async function main(): Promise<void> {
     const lab: Lab = {
       ...world.of(distributed),
       cpus: Array.from({ length: last + 1 }, (_, cpu) => cpu),
-      // Of the project's own build: this one has no live page.
-      start: (command) => startCommandProcess({ ...command, main: resolve('dist', 'cli', 'main.js') }),
     };
     const results: object[] = [];
     for (const kind of options.loads!.split(',') as (keyof typeof LOADS)[])
       results.push({ kind, ...(await compare(lab, kind, groups)) });
     if (options.json !== undefined) {
-      const description = { durationMs, warmUpMs, seed, quota, sloMs: THESIS_SLO_MS, policy: options.policy };
+      const description = { durationMs, warmUpMs, seed, quota, sloMs: THESIS_SLO_MS, policy: fleetPolicy };
       await writeFile(options.json, `${JSON.stringify({ ...description, results })}\n`);
     }
   } finally {
@@ -150,6 +155,7 @@ async function runFleet(
   const demand = await volatileDemand(lab, { meansRps, durationMs, warmUpMs, seed });
   const fleet = await startFleet(lab, {
     policy: options.policy!,
+    serverPolicy,
     servers: groups.map(({ folder }, i) => ({
       name: `server-${i + 1}`,
       boundTo: lab.cpus,
@@ -183,7 +189,7 @@ async function runFleet(
     });
     const refusals = await counting.stop();
     const run = liveRunOf(raw, {
-      name: `${kind}: fleet, ${options.policy}`,
+      name: `${kind}: fleet, ${fleetPolicy}`,
       sloMs: THESIS_SLO_MS,
       durationMs,
       countedFromMs: warmUpMs,
@@ -321,7 +327,7 @@ function countedBy<T>(items: readonly T[], keyOf: (item: T) => string): Record<s
 
 function reportFleet(run: FleetRun): void {
   const { offered, violationRatio, normalisedAccuracy, p99Ms, besideChange, changes } = run;
-  say(`fleet, ${options.policy}: ${offered} requests in ${durationMs / 1000} s, ${changes} changes`);
+  say(`fleet, ${fleetPolicy}: ${offered} requests in ${durationMs / 1000} s, ${changes} changes`);
   say(
     `  violations ${percent(violationRatio, 3)} of all offered; bar ≤ ${percent(BARS.violations)}, ${verdict(violationRatio <= BARS.violations)}; thesis 0.72 %`,
   );

@@ -111,3 +111,35 @@ test('a policy that names one version per task has only that one in memory', asy
   });
   expect(await ask(http)).toEqual({ version: '2', logits: [2] });
 }, 120_000);
+
+test('a policy leaves alone what nobody has loaded, and what clients unload', async () => {
+  await writeConstantFamily(root, 'letters', FAMILY);
+  const { http, metrics } = await serve('--policy', 'static:largest', '--model-control-mode', 'explicit');
+  const states = async () => {
+    const answer = await fetch(`${http}/v2/repository/index`, { method: 'POST', body: '{"ready": true}' });
+    return ((await answer.json()) as { name: string; version: string }[]).map(
+      ({ name, version }) => `${name} ${version}`,
+    );
+  };
+  const change = async (what: 'load' | 'unload', version?: number) => {
+    const config = JSON.stringify({ version_policy: { specific: { versions: [version] } } });
+    const body = version === undefined ? '{}' : JSON.stringify({ parameters: { config } });
+    const url = `${http}/v2/repository/models/digits/${what}`;
+    expect((await fetch(url, { method: 'POST', body })).status).toBe(200);
+  };
+  await change('load', 4);
+  await vi.waitFor(async () => expect(await states()).toEqual(['digits 1']), {
+    timeout: 20_000,
+    interval: 200,
+  });
+  await change('unload');
+  // Several periods of the policy.
+  await new Promise((done) => setTimeout(done, 3500));
+  expect(await states()).toEqual([]);
+  expect(await resident(metrics)).toEqual([]);
+  await change('load', 3);
+  await vi.waitFor(async () => expect(await states()).toEqual(['digits 1']), {
+    timeout: 20_000,
+    interval: 200,
+  });
+}, 120_000);

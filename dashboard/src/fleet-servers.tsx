@@ -122,7 +122,8 @@ function ServerRow(props: {
   readonly onDrain: () => void;
 }) {
   const { server, nowMs, onDrain } = props;
-  const { name, health, healthSinceMs, trouble, isDrained, cpus, utilization, change, tasks } = server;
+  const { name, health, healthSinceMs, trouble, isDrained, ownPolicy, cpus, utilization, change, tasks } =
+    server;
   const since = healthSinceMs === undefined ? '' : ` ${duration(nowMs - healthSinceMs)}`;
   return (
     <tr data-server={name} data-health={health} class={troubleOf(server) >= 3 ? 'troubled' : ''}>
@@ -133,6 +134,7 @@ function ServerRow(props: {
           {since}
         </span>
         {isDrained && <span class="tag">drained</span>}
+        {ownPolicy !== undefined && <span class="sub"> own policy: {ownPolicy}</span>}
         {trouble !== undefined && <p class="bad">{trouble}</p>}
       </th>
       <td data-label="CPU">

@@ -38,7 +38,12 @@ export interface ExperimentLab {
 }
 
 /** What the command was given, its scale and folder settled. */
-type LabOptions = Omit<ExperimentOptions, 'scale' | 'out'> & { readonly scale: Scale; readonly out: string };
+type LabOptions = Omit<ExperimentOptions, 'scale' | 'out'> & {
+  readonly scale: Scale;
+  readonly out: string;
+  /** By default commands are run by the program that this file was compiled with. */
+  readonly start?: Lab['start'];
+};
 
 /** Experiments of several tasks have as many as the thesis'. */
 const TASK_COUNT = 3;
@@ -91,7 +96,7 @@ export async function openExperimentLab(context: Context, options: LabOptions): 
       return storedPart(folder, key, identity, measure);
     },
     keep: (file, text) => writeText(folder, file, text),
-    start: startCommandProcess,
+    start: options.start ?? startCommandProcess,
     latency: (task, version, runs) =>
       profileLatency(modelPathOf(root, task, version), { runs, seed, signal }),
   });

@@ -125,6 +125,9 @@ export function statusText(
       : `Balancer: ${balancer.kind}, in trouble: ${balancer.error}`,
     '',
     alignedTable([HEADINGS, ...record.servers.flatMap(rowsOf)], (column) => TEXT_COLUMNS.includes(column)),
+    ...record.servers.flatMap(({ name, ownPolicy }) =>
+      ownPolicy === undefined ? [] : [`${name}: its own policy (${ownPolicy}) chooses versions.`],
+    ),
     ...record.servers.flatMap(({ name, trouble }) => (trouble === undefined ? [] : [`${name}: ${trouble}`])),
     ...(record.decisions.length > 0 ? ['', ...record.decisions.map(decisionLine)] : []),
   ].join('\n');

@@ -47,6 +47,7 @@ export async function followPolicy(
       signal,
       logger,
       overrides: () => server.overrides.byTask,
+      isHosted: (task) => server.models.isHosted(task),
       onDecision: (record) => {
         if (record.plan !== undefined) server.plane.setPlan(record.plan);
         server.control?.tell({

@@ -324,6 +324,22 @@ describe('the loop', () => {
     expect(decisions[3]!.reason).toBe('One is best. By hand: digits is pinned to version 3.');
   });
 
+  test('leaves alone what is not hosted here, pinned or not, and goes on once it is', async () => {
+    let isHosted = false;
+    fake.version = 0;
+    const { seen } = await run({
+      policy: 'static:largest',
+      seconds: 8,
+      script: (second) => {
+        isHosted = second >= 4;
+      },
+      options: { isHosted: () => isHosted, overrides: () => new Map([['digits', { version: 2 }]]) },
+    });
+    expect(fake.loads).toEqual([{ version: 2, atMs: 4000 }]);
+    expect(seen.length).toBeGreaterThan(0);
+    expect(seen.every(({ atMs }) => atMs >= 4000)).toBe(true);
+  });
+
   test('a switch that fails is logged and tried again by a later decision', async () => {
     fake.failLoad = { status: 400, body: '{"error":"load failed for model \'digits\': bad file"}' };
     const { of, decisions } = await run({

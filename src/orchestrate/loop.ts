@@ -49,6 +49,11 @@ export interface LoopOptions {
    * its task, and is switched to whatever the policy says.
    */
   readonly overrides?: () => ReadonlyMap<string, TaskOverride>;
+  /**
+   * Whether a task is the servers' to serve now, asked at each look: what is not is none of the policy's business. By
+   * default every task is. Where others load and unload tasks, the policy chooses among versions of what they loaded.
+   */
+  readonly isHosted?: (task: string) => boolean;
   /** Time between looks; by default the policy's, else `loopDefaults.periodMs`. */
   readonly periodMs?: number;
   /** Keeps the latest decisions of all servers for whoever shows them; see `decisionLog`. */
@@ -108,9 +113,9 @@ async function control(watch: Watch, settings: Settings): Promise<void> {
 function decide(watch: Watch, settings: Settings): Decision | undefined {
   const { policy, logger, decisions, onDecision, administrators: told } = settings;
   const server = watch.server.name;
-  const waiting = tellWaiting(watch, settings);
-  const state = stateOf(watch, settings, waiting);
-  if (waiting.size > 0 && state.tasks.length === 0) return undefined;
+  const hidden = new Set([...tellWaiting(watch, settings), ...elsewhere(settings)]);
+  const state = stateOf(watch, settings, hidden);
+  if (hidden.size > 0 && state.tasks.length === 0) return undefined;
   let decision: Decision;
   try {
     decision = withPins(checkedDecision(policy.name, policy.decide(state)), watch, settings);
@@ -136,10 +141,17 @@ function decide(watch: Watch, settings: Settings): Decision | undefined {
   return decision;
 }
 
+/** Tasks that are not these servers' to serve. */
+function elsewhere({ tasks, isHosted }: Settings): string[] {
+  return tasks.map(({ task }) => task).filter((task) => !isHosted(task));
+}
+
 /** Of tasks that are pinned the policy decides nothing: they go where they were pinned to. */
-function withPins(decision: Decision, watch: Watch, { overrides, tasks }: Settings): Decision {
+function withPins(decision: Decision, watch: Watch, { overrides, tasks, isHosted }: Settings): Decision {
   const pins = [...overrides()].flatMap(([task, { version }]) =>
-    version !== undefined && tasks.some((known) => known.task === task) ? [{ task, version }] : [],
+    version !== undefined && tasks.some((known) => known.task === task) && isHosted(task)
+      ? [{ task, version }]
+      : [],
   );
   if (pins.length === 0) return decision;
   const isFree = ({ task }: { readonly task: string }) => !pins.some((pin) => pin.task === task);
@@ -251,6 +263,8 @@ async function perform(watch: Watch, change: Change, settings: Settings): Promis
   const beginMs = clock.nowMs();
   try {
     signal.throwIfAborted();
+    // Let go since it was decided: to load it now would bring it back.
+    if (!settings.isHosted(task)) return;
     let done = change;
     let failure: unknown;
     if (change.kind === 'switch') await watch.server.switchVersion(task, change.toVersion, signal);
@@ -332,6 +346,7 @@ interface Settings {
   readonly onLook: LoopOptions['onLook'];
   readonly administrators: Administrators;
   readonly residency: number;
+  readonly isHosted: (task: string) => boolean;
   readonly sleep: (durationMs: number, signal: AbortSignal) => Promise<void>;
   readonly overrides: () => ReadonlyMap<string, TaskOverride>;
   readonly tasks: readonly WatchedTask[];
@@ -353,6 +368,7 @@ function settingsOf(options: LoopOptions): Settings {
     onDecision: options.onDecision,
     onLook: options.onLook,
     overrides: options.overrides ?? (() => NO_OVERRIDES),
+    isHosted: options.isHosted ?? (() => true),
     sleep: options.sleep ?? realSleep,
     tasks: watchedTasks(objective, policy),
   };

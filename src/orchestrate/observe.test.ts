@@ -64,3 +64,19 @@ test('requests without deadline are no demand, and refusals, give-ups and late a
   expect(seen?.demandRps.get('digits')).toBe(10);
   expect(seen?.violations.get('digits')).toBe(2);
 });
+
+test('tells by which versions a task was answered, and how accurate they are', () => {
+  const at = (atMs: number, versions: Readonly<Record<number, number>>) => {
+    const answers = Object.entries(versions).map(
+      ([version, count]) => [Number(version), { count, accuracy: version === '1' ? 0.9 : 0.8 }] as const,
+    );
+    return scrape(atMs, {}, { answers: new Map([['digits', new Map(answers)]]) });
+  };
+  const answered = (before: Scrape, after: Scrape) =>
+    observationBetween(before, after)?.answered.get('digits');
+  // Version 1 gave 10 answers, version 2, which is new, 30.
+  const seen = answered(at(0, { 1: 100 }), at(1000, { 1: 110, 2: 30 }))!;
+  expect(seen.version).toBe(2);
+  expect(seen.accuracy).toBeCloseTo((10 * 0.9 + 30 * 0.8) / 40);
+  expect(answered(at(0, { 1: 100, 2: 50 }), at(1000, { 2: 50 }))).toBeUndefined();
+});

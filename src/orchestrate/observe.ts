@@ -20,6 +20,8 @@ export interface Scrape {
   readonly batchRequests?: ReadonlyMap<string, number>;
   /** By task, by series: requests that were refused, given up or answered late; where the server tells. */
   readonly violations?: ReadonlyMap<string, ReadonlyMap<string, number>>;
+  /** By task and version: answers given, and the version's accuracy on test data, where the server tells both. */
+  readonly answers?: ReadonlyMap<string, ReadonlyMap<number, VersionAnswers>>;
   /** All versions that can answer, ascending, where the server tells. */
   readonly resident?: ReadonlyMap<string, readonly number[]>;
   /** What the server itself expects of one inference by each version in memory, where it tells. */
@@ -36,12 +38,27 @@ export interface Scrape {
   readonly ownPolicy?: string;
 }
 
+export interface VersionAnswers {
+  readonly count: number;
+  readonly accuracy: number;
+}
+
+/** The answers of a task between two looks. */
+export interface Answered {
+  /** That gave the most of them. */
+  readonly version: number;
+  /** Mean over the answers, on test data. */
+  readonly accuracy: number;
+}
+
 /** What happened between two looks. */
 export interface Observation {
   /** Arrivals per second of requests that have an objective: the batch class waits for idle time, and is no demand. */
   readonly demandRps: ReadonlyMap<string, number>;
   /** Requests refused, given up or late, by task. */
   readonly violations: ReadonlyMap<string, number>;
+  /** Of tasks that had answers, where the server tells: by which versions. */
+  readonly answered: ReadonlyMap<string, Answered>;
   /** CPU used over the CPU budget; undefined where either look has no CPU. */
   readonly utilization?: number;
 }
@@ -69,9 +86,27 @@ export function observationBetween(before: Scrape, after: Scrape): Observation |
   const violations = new Map<string, number>();
   for (const [task, series] of after.violations ?? [])
     violations.set(task, growth(before.violations?.get(task), series));
-  if (before.cpuSeconds === undefined || after.cpuSeconds === undefined) return { demandRps, violations };
+  const seen = { demandRps, violations, answered: answeredBetween(before, after) };
+  if (before.cpuSeconds === undefined || after.cpuSeconds === undefined) return seen;
   const utilization = increase(before.cpuSeconds, after.cpuSeconds) / (elapsedS * after.cpuBudget);
-  return { demandRps, violations, utilization };
+  return { ...seen, utilization };
+}
+
+function answeredBetween(before: Scrape, after: Scrape): Map<string, Answered> {
+  const answered = new Map<string, Answered>();
+  for (const [task, versions] of after.answers ?? []) {
+    let total = 0;
+    let sum = 0;
+    let most = { version: 0, count: 0 };
+    for (const [version, { count: all, accuracy }] of versions) {
+      const count = increase(before.answers?.get(task)?.get(version)?.count ?? 0, all);
+      total += count;
+      sum += count * accuracy;
+      if (count > most.count) most = { version, count };
+    }
+    if (total > 0) answered.set(task, { version: most.version, accuracy: sum / total });
+  }
+  return answered;
 }
 
 function growth(before: ReadonlyMap<string, number> | undefined, after: ReadonlyMap<string, number>): number {

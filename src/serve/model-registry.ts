@@ -74,6 +74,8 @@ export class ModelRegistry {
   >();
   /** What was selected at the start, or for want of it, as nobody asked for anything; by task. */
   readonly #initial = new Map<string, VersionSelection>();
+  /** Tasks that were known and that clients have unloaded since. */
+  readonly #letGo = new Set<string>();
   /** Warm-ups that came with load requests. */
   readonly #warmups = new Map<string, readonly Warmup[]>();
   /** What lay in the repository when it was last polled, by task. */
@@ -103,6 +105,14 @@ export class ModelRegistry {
     if (isComing)
       throw new NotReadyError(`'${name}' is not ready: the server is starting; try again in a moment`);
     throw new ModelNotFoundError(name);
+  }
+
+  /**
+   * Whether a task is this server's to serve: it was loaded at the start or by a client, even if in vain, and nobody has
+   * unloaded it since.
+   */
+  isHosted(name: string): boolean {
+    return (this.#models.has(name) || this.#broken.has(name)) && !this.#letGo.has(name);
   }
 
   /** Whether something that was meant to serve does not: a version that failed, or one that is being tried again. */
@@ -189,6 +199,7 @@ export class ModelRegistry {
     { files, warmups }: Brought = {},
   ): Promise<void> {
     this.checkControl();
+    this.#letGo.delete(name);
     if (files !== undefined) return this.#loadFiles(name, files, selection, threads, warmups);
     const stored = await this.#readToLoad(name, selection, warmups);
     const model = this.#model(name);
@@ -213,6 +224,7 @@ export class ModelRegistry {
   /** Unloading what is unknown is no error, as in Triton. @throws NotReadyError unless clients decide what is loaded */
   async unload(name: string): Promise<void> {
     this.checkControl();
+    if (this.isHosted(name)) this.#letGo.add(name);
     await this.#models.get(name)?.unload();
     await this.#dropOverride(name);
   }

@@ -17,6 +17,10 @@ export function drawDistributed({ hasOwnCpus, servers, loads }: DistributedResul
           ? `${servers.length} servers of a CPU each; requests over HTTP through NGINX (as in Fig. A.5).`
           : `${servers.length} servers share one CPU, since this machine has no more: together they have what one server has in the co-allocation test, and each counts on a third. Requests go over HTTP through NGINX (as in Fig. A.5), which works on the client's CPU.`,
       },
+      {
+        kind: 'text',
+        text: "trivial and plan: the orchestrator chooses the version on each server, by the thesis' policy for each server alone, or by a plan for all. bonsai: the plan says which tasks a server has, and its own policy by which versions each request is answered.",
+      },
       ...loads.flatMap(({ kind, meansRps, runs: own }): Part[] => [
         {
           kind: 'text',

@@ -36,8 +36,11 @@ export const LOADS = { low: 1 / 3, high: 1 } as const;
 /** NGINX holds two for each request, one to the client and one to a server, of 4,096 in all; where files are limited to 1,024, it has fewer. */
 export const FLEET_CONNECTIONS = 480;
 
+/** Each server's own; the fleet plans then which tasks are where. */
+const SERVER_POLICY = 'bonsai';
+
 /** `plan` is the fleet's own planner; the thesis' policy decides for each server alone. */
-const POLICIES = ['static:largest', 'trivial', 'plan'] as const;
+const POLICIES = ['static:largest', 'trivial', 'plan', SERVER_POLICY] as const;
 
 /** Figures 5.19 and 5.20: three tasks over three servers behind NGINX. */
 export const distributed: Experiment<DistributedResults> = {
@@ -79,9 +82,9 @@ export const distributed: Experiment<DistributedResults> = {
   draw: drawDistributed,
 };
 
-/** What the largest versions do under low load says little. */
+/** Under low load the others differ little. */
 function policiesOf({ scale }: Pick<Lab, 'scale'>, kind: 'low' | 'high'): readonly string[] {
-  return scale.name === 'full' || kind === 'high' ? POLICIES : POLICIES.slice(1);
+  return scale.name === 'full' || kind === 'high' ? POLICIES : ['trivial', SERVER_POLICY];
 }
 
 /** A CPU for each server beside the client's; undefined where there are too few. */
@@ -113,7 +116,7 @@ async function runFleet(
   const demand = await volatileDemand(lab, { meansRps, durationMs, warmUpMs, seed });
   const connections = 2 * LIVE_CONNECTIONS;
   const fleet = await startFleet(lab, {
-    policy,
+    ...(policy === SERVER_POLICY ? { policy: 'plan', serverPolicy: policy } : { policy }),
     servers,
     sloMs: THESIS_SLO_MS,
     replicas: REPLICAS,

@@ -23,8 +23,10 @@ export interface Fleet {
 }
 
 export interface FleetOptions {
-  /** `plan`, or a policy that chooses the version on each server. */
+  /** `plan`, or a policy by which the orchestrator chooses the version on each server. */
   readonly policy: string;
+  /** Policy that each server has of its own; the orchestrator only says then which tasks are where. */
+  readonly serverPolicy?: string;
   readonly servers: readonly FleetServerPlan[];
   readonly sloMs: number;
   /** On so many servers each task is served. */
@@ -68,6 +70,7 @@ export async function startFleet(lab: Lab, options: FleetOptions): Promise<Fleet
         flags: [
           ...['--model-control-mode', 'explicit', '--slots', '1', '--slo', `${options.sloMs}ms`],
           ...['--max-connections', String(options.connections), '--log-level', 'error'],
+          ...(options.serverPolicy === undefined ? [] : ['--policy', options.serverPolicy]),
         ],
       });
       open.push(server);

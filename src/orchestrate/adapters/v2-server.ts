@@ -1,7 +1,7 @@
 import { Pool } from 'undici';
 import type { Clock } from '../../base/clock.ts';
 import { BonsaiError } from '../../base/errors.ts';
-import type { Scrape } from '../observe.ts';
+import type { Scrape, VersionAnswers } from '../observe.ts';
 import type { ServerAdapter } from '../server-adapter.ts';
 import type { CpuReader } from './process-cpu.ts';
 import { type MetricSample, parsePrometheusText, seriesKey } from './prometheus-text.ts';
@@ -117,6 +117,7 @@ export function v2Server(options: V2ServerOptions): ServerAdapter {
         ),
         batchRequests: byModel(samples, 'bonsai_batch_requests_total'),
         violations: violationsOf(samples),
+        answers: answersOf(samples),
         queued: waiting.size > 0 ? waiting : byModel(samples, 'nv_inference_pending_request_count'),
         cpuSeconds,
         cpuBudget: options.cpuBudget ?? gaugeOf(samples, 'bonsai_cpu_budget_cores') ?? 1,
@@ -190,7 +191,21 @@ function violationsOf(samples: readonly MetricSample[]): Map<string, Map<string,
   return violations;
 }
 
-/** A gauge by model and version, ascending. */
+function answersOf(samples: readonly MetricSample[]): Map<string, Map<number, VersionAnswers>> {
+  const counts = versionsByModel(samples, 'nv_inference_request_success');
+  return mapped(
+    versionsByModel(samples, 'bonsai_version_accuracy_ratio'),
+    (accuracies, task) =>
+      new Map(
+        [...accuracies].map(([version, accuracy]) => [
+          version,
+          { count: counts.get(task)?.get(version) ?? 0, accuracy },
+        ]),
+      ),
+  );
+}
+
+/** A figure by model and version, ascending. */
 function versionsByModel(samples: readonly MetricSample[], name: string): Map<string, Map<number, number>> {
   const values = new Map<string, Map<number, number>>();
   const own = samples
@@ -205,8 +220,8 @@ function versionsByModel(samples: readonly MetricSample[], name: string): Map<st
   return values;
 }
 
-function mapped<A, B>(map: ReadonlyMap<string, A>, transform: (value: A) => B): Map<string, B> {
-  return new Map([...map].map(([key, value]) => [key, transform(value)]));
+function mapped<A, B>(map: ReadonlyMap<string, A>, transform: (value: A, key: string) => B): Map<string, B> {
+  return new Map([...map].map(([key, value]) => [key, transform(value, key)]));
 }
 
 /** A gauge by model, summed over its other labels. */

@@ -117,6 +117,8 @@ class Node implements ServerAdapter {
   readonly requests = new Map<string, number>();
   isDead = false;
   ownPolicy: string | undefined;
+  /** The version that its own policy answers by. */
+  answeredBy: number | undefined;
   /** Versions that cannot be loaded. */
   readonly broken = new Set<number>();
   changing = 0;
@@ -141,6 +143,14 @@ class Node implements ServerAdapter {
       cpuSeconds: 0,
       cpuBudget: 1,
       ownPolicy: this.ownPolicy,
+      answers: new Map(
+        this.answeredBy === undefined
+          ? []
+          : [...this.requests].map(([task, count]) => [
+              task,
+              new Map([[this.answeredBy!, { count, accuracy: 0.9 }]]),
+            ]),
+      ),
     };
   }
 
@@ -389,20 +399,46 @@ describe('the loop over a fleet', () => {
     );
   });
 
-  test('changes nothing on a server that has a policy of its own, and says so', async () => {
+  test('leaves the versions to a server that has a policy of its own, and shows what answers there', async () => {
     const world = new World();
     const nodes = ['x', 'y'].map((name) => new Node(world, name, { a: 4 })) as [Node, Node];
-    nodes[0].ownPolicy = 'trivial';
+    nodes[0].ownPolicy = 'bonsai';
+    nodes[0].answeredBy = 2;
+    world.demandRps.set('a', 5);
     await world.run(fleet(nodes, ['a']), () => world.serving().y === 'a@1' && world.nowMs >= 20_000);
     expect(world.serving().x).toBe('a@4');
     expect(world.routing!.tasks[0]!.servers.map(({ name }) => name)).toEqual(['x', 'y']);
-    expect(
-      world.decisions.filter(({ server, kind }) => server === 'x' && kind === 'server').at(-1)!.text,
-    ).toBe(
-      'x has a policy of its own (trivial): requests are balanced to it, but nothing on it is changed. Start it without --policy.',
+    const about = world.decisions.filter(({ server, kind }) => server === 'x' && kind === 'server');
+    expect(about.at(-1)!.text).toBe(
+      'x has a policy of its own (bonsai): the fleet says which tasks it serves, that policy by which versions.',
     );
-    expect(world.last.servers[0]).toMatchObject({ ownPolicy: 'trivial' });
-    expect(world.last.servers[0]!.trouble).toContain('a policy of its own (trivial)');
+    // What the plan expects of that policy is no news.
+    expect(world.decisions.filter(({ kind }) => kind === 'plan').length).toBeLessThan(5);
+    const [x] = world.last.servers;
+    expect(x).toMatchObject({ ownPolicy: 'bonsai', tasks: [{ version: 2, plannedVersion: 2 }] });
+    expect(x!.trouble).toBeUndefined();
+  });
+
+  test('moves tasks to and from a server that has a policy of its own', async () => {
+    const world = new World();
+    const [x, y] = [new Node(world, 'x', { a: 4 }), new Node(world, 'y', {})];
+    y.ownPolicy = 'bonsai';
+    const members = fleet([x, y], ['a', 'b']);
+    await world.run(members, () => world.serving().y === 'a@1 b@1' && world.nowMs >= 20_000);
+    const drained = { tasks: { a: { version: 3 } }, drained: ['y'] };
+    await world.run(members, () => world.nowMs >= 40_000, {
+      overrides: async () => ({ ...drained, drained: [] }),
+      before: world.last,
+    });
+    expect(world.serving().y).toBe('a@1 b@1');
+    expect(world.last.servers[1]!.trouble).toBe(
+      'its own policy (bonsai) chooses versions: a is not pinned here',
+    );
+    await world.run(members, () => world.serving().y === '', {
+      overrides: async () => drained,
+      before: world.last,
+    });
+    expect(world.routing!.tasks[0]!.servers.map(({ name }) => name)).toEqual(['x']);
   });
 
   test('tells since when a server is up or down, also over a new start of the orchestrator', async () => {

@@ -8,6 +8,7 @@ import { plan } from './planning.ts';
 import { save } from './recording.ts';
 import { route } from './routing.ts';
 import {
+  choosesVersions,
   decide,
   type Fleet,
   type FleetOptions,
@@ -122,8 +123,10 @@ async function lookAt(fleet: Fleet, node: Node): Promise<void> {
   hearOwnPolicy(fleet, node);
   const present: Record<string, PresentVersion> = {};
   for (const { task } of fleet.tasks) {
-    const version = servingVersionOf(watch, task);
-    if (version === undefined) continue;
+    const serving = servingVersionOf(watch, task);
+    if (serving === undefined) continue;
+    // Of several versions in memory, as its own policy has them, the one that answered most.
+    const version = (choosesVersions(node) && watch.seen?.answered.get(task)?.version) || serving;
     const before = node.present[task];
     // What is there at the first look may have been there for long.
     const isOld = before === undefined && isFirst;
@@ -133,7 +136,7 @@ async function lookAt(fleet: Fleet, node: Node): Promise<void> {
   node.present = present;
 }
 
-/** Two who change one server would undo each other's work for ever: the one inside it is left alone. */
+/** Two who choose versions on one server would undo each other's work for ever: it is left to the one inside it. */
 function hearOwnPolicy(fleet: Fleet, node: Node): void {
   const policy = node.watch.scrape?.ownPolicy;
   if (policy === node.ownPolicy) return;
@@ -142,7 +145,7 @@ function hearOwnPolicy(fleet: Fleet, node: Node): void {
   const text =
     policy === undefined
       ? `${name} has no policy of its own any more: it is planned like the others.`
-      : `${name} has a policy of its own (${policy}): requests are balanced to it, but nothing on it is changed. Start it without --policy.`;
+      : `${name} has a policy of its own (${policy}): the fleet says which tasks it serves, that policy by which versions.`;
   decide(fleet, { kind: 'server', server: name, text });
 }
 

@@ -5,7 +5,7 @@ import type { Policy } from '../../policy/policy.ts';
 import { described, stateOf } from '../watch.ts';
 import { placementTaskOf } from './members.ts';
 import {
-  canChange,
+  choosesVersions,
   cpusOf,
   decide,
   demandOf,
@@ -29,7 +29,8 @@ export function plan(fleet: Fleet): void {
       memoryBytes: node.member.memoryBytes,
       target: node.member.target,
       isUp: node.health === 'up',
-      canLoad: canChange(node),
+      canLoad: node.member.canLoad,
+      choosesVersions: choosesVersions(node),
       isDrained: isDrained(fleet, node.member.name),
       present: node.present,
     })),
@@ -48,14 +49,19 @@ export function plan(fleet: Fleet): void {
   fleet.state = state;
   fleet.plan =
     fleet.options.policy === undefined ? planned : withPolicy(fleet, planned, fleet.options.policy);
-  if (before === undefined || cellsText(before) !== cellsText(fleet.plan)) {
+  if (before === undefined || cellsText(fleet, before) !== cellsText(fleet, fleet.plan)) {
     const lacks = planned.unplaced.map(({ task, reason }) => ` ${task} is not placed: ${reason}.`).join('');
     decide(fleet, { kind: 'plan', text: `${planned.reason}${lacks}` });
   }
 }
 
-function cellsText({ cells, unplaced }: PlacementPlan): string {
-  return JSON.stringify([cells.map(({ server, task, version }) => [server, task, version]), unplaced]);
+/** What of a plan is worth to be told when it changes. */
+function cellsText({ nodes }: Fleet, { cells, unplaced }: PlacementPlan): string {
+  const told = cells.map(({ server, task, version }) => {
+    const node = nodes.get(server);
+    return node !== undefined && choosesVersions(node) ? [server, task] : [server, task, version];
+  });
+  return JSON.stringify([told, unplaced]);
 }
 
 /** The same places with the versions that the policy wants on each server. */
@@ -66,7 +72,8 @@ function withPolicy(fleet: Fleet, planned: PlacementPlan, policy: Policy): Place
     const cells = planned.cells.filter(
       ({ server, task }) => server === member.name && present[task] !== undefined,
     );
-    if (node.health !== 'up' || !canChange(node) || watch.seen === undefined || cells.length === 0) continue;
+    const isOurs = member.canLoad && !choosesVersions(node);
+    if (node.health !== 'up' || !isOurs || watch.seen === undefined || cells.length === 0) continue;
     const versions = new Map<string, number>();
     wanted.set(member.name, versions);
     const { change } = node;

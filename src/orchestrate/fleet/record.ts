@@ -40,11 +40,11 @@ export interface ServerRecord {
   readonly health: 'up' | 'down' | 'unknown';
   /** Since when; absent: it was so at the first look. */
   readonly healthSinceMs?: number;
-  /** What is wrong there, in words: why it is down, what cannot be loaded, who else changes it. */
+  /** What is wrong there, in words: why it is down, what cannot be loaded, what its own policy does not do. */
   readonly trouble?: string;
   /** By hand: it is to be empty. */
   readonly isDrained?: boolean;
-  /** Name of a policy that decides in the server itself; nothing is changed there. */
+  /** Name of a policy that decides in the server itself by which versions its tasks are served. */
   readonly ownPolicy?: string;
   readonly cpus: number;
   /** CPU used over the CPU budget, in the last period; absent where the server does not tell. */
@@ -59,10 +59,10 @@ export interface ServerRecord {
   readonly change?: string;
   readonly tasks: readonly {
     readonly task: string;
-    /** What serves; absent: it is still to be loaded. */
+    /** What serves, on a server with a policy of its own the version that answered most; absent: it is still to be loaded. */
     readonly version?: number;
     readonly sinceMs?: number;
-    /** What is planned; absent: it is to leave. */
+    /** What is planned; absent: it is to leave. Where the server chooses itself and serves already, the version that serves. */
     readonly plannedVersion?: number;
     /** Of the balancer, 0 where no requests are sent. */
     readonly weight: number;

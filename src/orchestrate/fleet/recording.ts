@@ -3,7 +3,7 @@ import { bytesOf } from '../../policy/placement/changes.ts';
 import { described, type WatchedTask } from '../watch.ts';
 import { textOf } from './changing.ts';
 import { FLEET_RECORD_SCHEMA_VERSION, type FleetRecord } from './record.ts';
-import { cpusOf, demandOf, type Fleet, isDrained, type Node } from './state.ts';
+import { choosesVersions, cpusOf, demandOf, type Fleet, isDrained, type Node } from './state.ts';
 
 export async function save(fleet: Fleet): Promise<void> {
   if (fleet.options.save === undefined || fleet.plan === undefined) return;
@@ -53,7 +53,9 @@ function recordOf(fleet: Fleet): FleetRecord {
       tasks: fleet.tasks.flatMap(({ task }) => {
         const key = JSON.stringify([node.member.name, task]);
         const present = node.present[task];
-        const plannedVersion = planned.get(key);
+        const expected = planned.get(key);
+        const isItsOwn = expected !== undefined && choosesVersions(node);
+        const plannedVersion = isItsOwn ? (present?.version ?? expected) : expected;
         if (present === undefined && plannedVersion === undefined) return [];
         return [
           {
@@ -79,11 +81,10 @@ function recordOf(fleet: Fleet): FleetRecord {
         replicas: fleet.members.tasks[k]!.replicas,
         hosts: hostsOf(fleet, task).length,
         servedAccuracy: servedAccuracyOf(fleet, watched),
-        plannedAccuracy: meanAccuracy(
-          watched,
-          cells.flatMap((cell) =>
-            cell.task === task ? [{ version: cell.version, weight: cell.share }] : [],
-          ),
+        plannedAccuracy: weightedMean(
+          cells
+            .filter((cell) => cell.task === task)
+            .map(({ version, share }) => ({ value: accuracyByVersion(watched)(version), weight: share })),
         ),
         levelRps: memory?.levelRps,
         deviationRps: memory?.deviationRps,
@@ -98,10 +99,10 @@ function troubleOf(fleet: Fleet, node: Node): string | undefined {
   const { name } = node.member;
   if (node.health === 'down') return messageOf(node.watch.failure);
   const parts: string[] = [];
-  if (node.ownPolicy !== undefined)
-    parts.push(
-      `it has a policy of its own (${node.ownPolicy}), so that nothing on it is changed from here; start it without --policy`,
-    );
+  if (choosesVersions(node))
+    for (const task of Object.keys(node.present))
+      if (fleet.overrides.tasks[task]?.version !== undefined)
+        parts.push(`its own policy (${node.ownPolicy}) chooses versions: ${task} is not pinned here`);
   for (const { server, task, version, untilMs } of fleet.blocked.values()) {
     const waitS = Math.ceil((untilMs - fleet.clock.nowMs()) / 1000);
     if (server === name && waitS > 0)
@@ -135,32 +136,34 @@ function arrivalsOf(fleet: Fleet, task: string): number {
   return rps;
 }
 
-/** By the requests that came; where none did, by the weights at the balancer. */
+/** By the requests that came and what answered them; where none did, by the weights at the balancer. */
 function servedAccuracyOf(fleet: Fleet, watched: WatchedTask): number | undefined {
   const { task } = watched;
   const weights = new Map(fleet.applied?.get(task)?.map(({ server, weight }) => [server, weight]));
   const isAsked = arrivalsOf(fleet, task) > 0;
-  return meanAccuracy(
-    watched,
+  const accuracyOf = accuracyByVersion(watched);
+  return weightedMean(
     hostsOf(fleet, task).map(({ member, present, watch }) => ({
-      version: present[task]!.version,
+      value: watch.seen?.answered.get(task)?.accuracy ?? accuracyOf(present[task]!.version),
       weight: isAsked ? (watch.seen?.demandRps.get(task) ?? 0) : (weights.get(member.name) ?? 0),
     })),
   );
 }
 
-/** Undefined where no part has a weight. */
-function meanAccuracy(
-  { variants }: WatchedTask,
-  parts: readonly { readonly version: number; readonly weight: number }[],
+function accuracyByVersion({ variants }: WatchedTask): (version: number) => number | undefined {
+  return (version) => variants.find((variant) => variant.version === version)?.accuracy.test;
+}
+
+/** Undefined where no part with a value has a weight. */
+function weightedMean(
+  parts: readonly { readonly value: number | undefined; readonly weight: number }[],
 ): number | undefined {
   let total = 0;
   let sum = 0;
-  for (const { version, weight } of parts) {
-    const accuracy = variants.find((variant) => variant.version === version)?.accuracy.test;
-    if (accuracy === undefined) continue;
+  for (const { value, weight } of parts) {
+    if (value === undefined) continue;
     total += weight;
-    sum += weight * accuracy;
+    sum += weight * value;
   }
   return total > 0 ? sum / total : undefined;
 }

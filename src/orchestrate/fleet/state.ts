@@ -229,9 +229,9 @@ export function cpusOf({ member, watch }: Node): number {
   return member.cpus ?? watch.scrape?.cpuBudget ?? 1;
 }
 
-/** Whether what a server serves is ours to change. */
-export function canChange({ member, ownPolicy }: Node): boolean {
-  return member.canLoad && ownPolicy === undefined;
+/** Whether it says itself by which versions it serves what is loaded there. */
+export function choosesVersions({ ownPolicy }: Node): boolean {
+  return ownPolicy !== undefined;
 }
 
 export function isDrained({ overrides }: Fleet, server: string): boolean {

@@ -109,7 +109,7 @@ function wishesOf(
       wishes.push({ change, rank: isDrained ? RANK.drain : RANK.unload });
       continue;
     }
-    if (here?.version === cell.version) continue;
+    if (here?.version === cell.version || (here !== undefined && server.choosesVersions)) continue;
     const need = bytesOf(state, server, task, cell.version);
     const fits = used + need <= memoryBytes * (1 + 1e-9);
     if (here === undefined) {

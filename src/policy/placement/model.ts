@@ -41,6 +41,7 @@ export function modelOf(state: PlacementState, options: PlacementOptions): Model
                 (i) => versionOf(i) === present || !blocked.has(keyOf(server.name, task.task, versionOf(i))),
               );
         if (task.pinnedVersion === undefined) return able;
+        if (server.choosesVersions) return able;
         const pinned = able.filter((i) => versionOf(i) === task.pinnedVersion);
         // Where the pinned one cannot be loaded, what serves is better than nothing.
         return pinned.length > 0 ? pinned : stays();

@@ -23,6 +23,8 @@ export interface PlacementServer {
   readonly isUp: boolean;
   /** False: what it serves is not ours to change, as with servers that have no repository extension. */
   readonly canLoad: boolean;
+  /** It has a policy of its own: what is loaded there is ours to say, by which versions that is served is not. */
+  readonly choosesVersions?: boolean;
   /** A person wants it empty: nothing is planned there, and its tasks leave as soon as others serve them. */
   readonly isDrained?: boolean;
   /** What serves there, by task; of a server that is down, what served last. */
@@ -80,6 +82,7 @@ export interface PlacementPlan {
 export interface PlannedCell {
   readonly server: string;
   readonly task: string;
+  /** On a server that chooses itself: what it is loaded with where it does not serve yet, else what the plan reckons with. */
   readonly version: number;
   /** Share of the task's requests that should come here, in [0, 1]; those of a task sum to 1. */
   readonly share: number;

@@ -25,7 +25,7 @@ export const CPU_GRID = 512;
 /**
  * The versions of the tasks on one server: the most normalised accuracy for its requests that its CPU and memory carry
  * (a multiple-choice knapsack). What serves stays as long as it fits the limit and the new choice is not clearly better, or
- * while the server has switched only just now.
+ * while the server has switched only just now. Of a server that chooses itself, what it can be expected to come to.
  * @returns by cell, an index into the task's versions
  */
 export function chooseVersions(model: Model, s: number, cells: readonly Cell[]): number[] {
@@ -39,7 +39,8 @@ export function chooseVersions(model: Model, s: number, cells: readonly Cell[]):
     const index = presentIndex(model, s, k);
     return choices[j]!.find(({ i }) => i === index);
   });
-  if (presents.every((choice) => choice === undefined)) return chosen.map(({ i }) => i);
+  if (server.choosesVersions || presents.every((choice) => choice === undefined))
+    return chosen.map(({ i }) => i);
 
   const limit = (capacity[s]! / options.utilization) * options.utilizationLimit;
   const kept = presents.map((choice, j) => choice ?? chosen[j]!);
