@@ -27,21 +27,30 @@ import type {
   FromWorker,
   LoadCommand,
   LoadReport,
+  NetworkReport,
   Parcel,
+  RehearseCommand,
   ToWorker,
 } from './worker-messages.ts';
 
 /**
- * What an inference thread does: it waits for one network to load, warms it, and then answers requests from its ring
- * until it is told to stop. A thread reads its own clock: nobody can hand it one.
+ * What an inference thread does: it waits for a network to load, warms it, and then answers requests from its ring
+ * until it is told to stop. Before that it may rehearse networks that others will run. A thread reads its own clock: nobody
+ * can hand it one.
  */
 export async function answerRequests(port: MessagePort, bell: EndedBell): Promise<void> {
-  const command = await new Promise<ToWorker>((resolve) => {
-    port.once('message', resolve);
-    port.postMessage({ kind: 'booted' } satisfies FromWorker);
-  });
-  if (command.kind === 'load') await serve(port, command, bell);
+  let command: ToWorker | undefined = await nextCommand(port, { kind: 'booted' });
+  while (command?.kind === 'rehearse') command = await rehearse(port, command);
+  if (command?.kind === 'load') await serve(port, command, bell);
   port.close();
+}
+
+/** @param said that the thread is ready for it */
+function nextCommand(port: MessagePort, said: FromWorker): Promise<ToWorker> {
+  return new Promise((resolve) => {
+    port.once('message', resolve);
+    port.postMessage(said);
+  });
 }
 
 /** Inputs for warming are made up from this seed; their values do not matter, only that they are not all zero. */
@@ -63,31 +72,14 @@ async function serve(port: MessagePort, command: LoadCommand, bell: EndedBell): 
   let session: PreparedSession;
   let report: LoadReport;
   try {
-    if (command.saveOptimizedTo !== undefined) {
-      const declared = await optimize(command, command.saveOptimizedTo);
-      port.postMessage({ kind: 'saved', declared } satisfies FromWorker);
-      return;
-    }
-    const startMs = systemClock.nowMs();
-    const bytesBefore = process.memoryUsage.rss();
-    const network = await warmedNetwork(command);
-    session = network.session;
-    const { warm } = network;
-    const { inputs, outputs } = command.declared ?? network.declared;
+    const measured = await measuredNetwork(command);
+    session = measured.network.session;
+    const { inputs, outputs } = measured.report;
     const ring = createRing(
       RING_BATCH_ROOM * sizeAtBatchOne(inputs),
-      RING_BATCH_ROOM * (warm?.outputBytes ?? sizeAtBatchOne(outputs)),
+      RING_BATCH_ROOM * (measured.network.warm?.outputBytes ?? sizeAtBatchOne(outputs)),
     );
-    report = {
-      ring,
-      inputs,
-      outputs,
-      loadMs: systemClock.nowMs() - startMs,
-      serviceMs: warm?.serviceMs,
-      batchMs: warm?.batchMs,
-      batchRows: BATCH_PROBE_ROWS,
-      memoryBytes: Math.max(process.memoryUsage.rss() - bytesBefore, statSync(command.modelPath).size),
-    };
+    report = { ...measured.report, ring };
   } catch (thrown) {
     port.postMessage({ kind: 'failed', ...failureOf(thrown, 'load_failed') } satisfies FromWorker);
     return;
@@ -98,10 +90,50 @@ async function serve(port: MessagePort, command: LoadCommand, bell: EndedBell): 
   command.port?.close();
 }
 
-async function optimize(command: LoadCommand, path: string): Promise<DeclaredSpecs> {
-  const { session, declared } = await warmedNetwork({ ...command, keepOptimizedAt: path });
-  await session.release();
-  return declared;
+/** @returns the next command; undefined where the network cannot be loaded */
+async function rehearse(port: MessagePort, command: RehearseCommand): Promise<ToWorker | undefined> {
+  const { modelPath, digest, optimizedPath } = command;
+  try {
+    const { network, report } = await measuredNetwork({
+      modelPath,
+      digest,
+      isOptimized: false,
+      intraOpThreads: 1,
+      optimizedPath,
+    });
+    await network.session.release();
+    return await nextCommand(port, { kind: 'rehearsed', report });
+  } catch (thrown) {
+    port.postMessage({ kind: 'failed', ...failureOf(thrown, 'load_failed') } satisfies FromWorker);
+    return undefined;
+  }
+}
+
+/** What is opened, and how. */
+interface Opening extends Pick<LoadCommand, 'modelPath' | 'digest' | 'isOptimized' | 'intraOpThreads'> {
+  /** Of an optimised file: what the original one says. */
+  readonly declared?: DeclaredSpecs;
+  /** Where the network is put as ONNX Runtime has optimised it. */
+  readonly optimizedPath?: string;
+}
+
+async function measuredNetwork(
+  opening: Opening,
+): Promise<{ readonly network: WarmedNetwork; readonly report: NetworkReport }> {
+  const startMs = systemClock.nowMs();
+  const bytesBefore = process.memoryUsage.rss();
+  const network = await warmedNetwork(opening);
+  const { inputs, outputs } = opening.declared ?? network.declared;
+  const report = {
+    inputs,
+    outputs,
+    loadMs: systemClock.nowMs() - startMs,
+    serviceMs: network.warm?.serviceMs,
+    batchMs: network.warm?.batchMs,
+    batchRows: BATCH_PROBE_ROWS,
+    memoryBytes: Math.max(process.memoryUsage.rss() - bytesBefore, statSync(opening.modelPath).size),
+  };
+  return { network, report };
 }
 
 interface WarmedNetwork {
@@ -111,14 +143,14 @@ interface WarmedNetwork {
   readonly warm: WarmUp | undefined;
 }
 
-async function warmedNetwork(command: LoadCommand): Promise<WarmedNetwork> {
-  const model = checkedModel(command);
-  const session = await open(command, model);
+async function warmedNetwork(opening: Opening): Promise<WarmedNetwork> {
+  const model = checkedModel(opening);
+  const session = await open(opening, model);
   const declared = specsOf(session);
   const warm = await warmUp(session, declared);
   if (warm === undefined || warm.serviceMs > BATCH_PROBE_MAX_MS || !declared.inputs.every(isSingle))
     return { session, declared, warm };
-  const wide = await openedForBatches(command, model, session);
+  const wide = await openedForBatches(opening, model, session);
   if (wide === undefined) return { session, declared, warm };
   await session.release();
   return { session: wide.session, declared, warm: { ...warm, batchMs: wide.batchMs } };
@@ -129,17 +161,17 @@ async function warmedNetwork(command: LoadCommand): Promise<WarmedNetwork> {
  * @returns undefined where it does not compute the same then, or mixes rows
  */
 async function openedForBatches(
-  command: LoadCommand,
+  opening: Opening,
   model: string | Uint8Array,
   session: PreparedSession,
 ): Promise<{ session: PreparedSession; batchMs: number } | undefined> {
-  if (command.isOptimized || statSync(command.modelPath).size > MAX_REOPENED_BYTES) return undefined;
+  if (opening.isOptimized || statSync(opening.modelPath).size > MAX_REOPENED_BYTES) return undefined;
   let wide: PreparedSession | undefined;
   try {
     // What reads and writes networks takes memory that most servers never need.
     const { openBatch } = await import('../engine/open-batch.ts');
     const bytes = openBatch(typeof model === 'string' ? readFileSync(model) : model);
-    wide = bytes && (await open(command, bytes));
+    wide = bytes && (await open(opening, bytes));
     if (wide !== undefined && (await computesSame(session, wide))) {
       const batchMs = await probeBatch(wide, specsOf(wide));
       if (batchMs !== undefined) return { session: wide, batchMs };
@@ -148,20 +180,20 @@ async function openedForBatches(
     // It stays as it is in its file.
   }
   await wide?.release();
-  if (command.keepOptimizedAt !== undefined) await (await open(command, model)).release();
+  if (opening.optimizedPath !== undefined) await (await open(opening, model)).release();
   return undefined;
 }
 
-function open(command: LoadCommand, model: string | Uint8Array): Promise<PreparedSession> {
+function open(opening: Opening, model: string | Uint8Array): Promise<PreparedSession> {
   return PreparedSession.create(model, {
-    intraOpThreads: command.intraOpThreads,
-    optimization: command.isOptimized ? 'disabled' : 'all',
-    optimizedModelPath: command.keepOptimizedAt,
+    intraOpThreads: opening.intraOpThreads,
+    optimization: opening.isOptimized ? 'disabled' : 'all',
+    optimizedModelPath: opening.optimizedPath,
   });
 }
 
 /** The digest is checked on the very bytes that are loaded, here rather than on the socket thread. */
-function checkedModel({ modelPath, digest, isOptimized }: LoadCommand): string | Uint8Array {
+function checkedModel({ modelPath, digest, isOptimized }: Opening): string | Uint8Array {
   if (digest === undefined || isOptimized) return modelPath;
   const bytes = readFileSync(modelPath);
   checkDigest(bytes, digest, modelPath);

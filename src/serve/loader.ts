@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { mkdtemp, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,21 +12,21 @@ import type { Lane } from './lane.ts';
 import { mayRaisePriority } from './pinning.ts';
 import { watchForStarvation } from './starvation.ts';
 import { WorkerHandle } from './worker-handle.ts';
-import type { DeclaredSpecs, LoadReport } from './worker-messages.ts';
+import type { NetworkReport } from './worker-messages.ts';
 
 /** A network ready to run. */
 export interface LoadedNetwork {
   readonly lane: Lane;
-  readonly report: LoadReport;
+  readonly report: NetworkReport;
 }
 
-/** A network as ONNX Runtime optimised it, and what its own file says. */
-interface OptimizedFile {
+/** A network as ONNX Runtime optimised it in a file, and what was found out about it. */
+interface Rehearsed {
   readonly path: string;
-  readonly declared: DeclaredSpecs;
+  readonly report: NetworkReport;
 }
 
-/** Optimised files that are kept for the next load of the same version. */
+/** Of so many versions the optimised files are kept for the next load. */
 export const MAX_OPTIMIZED_FILES = 64;
 
 export interface LoaderOptions {
@@ -42,8 +43,9 @@ export interface LoaderOptions {
 /**
  * Loads networks into fresh threads beside the serving ones. Threads are booted ahead of need, since booting costs more
  * CPU than loading a small network. Where priorities can be raised again, a thread loads and warms up at low priority
- * and is raised to serve. Where not, a throw-away thread at low priority optimises the network into a file, which a
- * thread of normal priority then opens in a few milliseconds; the files are kept as long as the server runs.
+ * and is raised to serve. Where not, and for networks that may run in the thread with the sockets, one at low priority
+ * rehearses it first: it optimises the network into a file and measures it. A thread of normal priority then opens the file in a
+ * few milliseconds. The files are kept as long as the server runs, so that a version which comes back costs little.
  */
 export class Loader {
   readonly #spareCount: number;
@@ -52,7 +54,9 @@ export class Loader {
   readonly #clock: Clock;
   readonly #spares: WorkerHandle[] = [];
   /** By path, the oldest first. */
-  readonly #optimizedFiles = new Map<string, OptimizedFile>();
+  readonly #rehearsed = new Map<string, Rehearsed>();
+  /** Rehearses where no thread of low priority can be raised to serve. */
+  #rehearser: WorkerHandle | undefined;
   #isPrivileged: boolean;
   /** Threads that boot or load, with the CPU time that each had when it began, and when it was last looked at. */
   readonly #counted = new Map<WorkerHandle, { readonly sinceMs: number; untilMs: number }>();
@@ -99,52 +103,41 @@ export class Loader {
    */
   async load(stored: StoredVersion, threads = 1, isUrgent = false): Promise<LoadedNetwork> {
     const mayBeInline = threads === 1 && this.#inlineBelowMs > 0 && (await isSmall(stored.modelPath));
-    const loaded = await this.#loadInThread(stored, threads, isUrgent, mayBeInline);
-    if (!mayBeInline) return loaded;
-    const path = await this.#optimizedPath(stored);
-    try {
-      const { serviceMs = Number.POSITIVE_INFINITY } = loaded.report;
-      if (serviceMs >= this.#inlineBelowMs) return loaded;
-      // It was optimised and measured beside the sockets; what is left is to open the file.
-      const lane = await InlineLane.open(path, loaded.report.inputs, this.#clock);
-      await loaded.lane.close();
-      return { lane, report: loaded.report };
-    } finally {
-      if (!this.#optimizedFiles.has(path)) await rm(path, { force: true });
-    }
+    if (!mayBeInline && this.#isPrivileged) return this.#loadInThread(stored, threads, isUrgent);
+    const startMs = this.#clock.nowMs();
+    const { path, report } = await this.#rehearsedOf(stored, isUrgent);
+    const { serviceMs = Number.POSITIVE_INFINITY } = report;
+    if (!mayBeInline || serviceMs >= this.#inlineBelowMs)
+      return this.#loadInThread(stored, threads, isUrgent, { path, report });
+    const bytesBefore = process.memoryUsage.rss();
+    const lane = await InlineLane.open(path, report.inputs, this.#clock);
+    const memoryBytes = Math.max(report.memoryBytes, process.memoryUsage.rss() - bytesBefore);
+    return { lane, report: { ...report, memoryBytes, loadMs: this.#clock.nowMs() - startMs } };
   }
 
+  /** @param rehearsed the network is opened as it was optimised */
   async #loadInThread(
     stored: StoredVersion,
     threads: number,
     isUrgent: boolean,
-    keepsOptimized: boolean,
+    rehearsed?: Rehearsed,
   ): Promise<LoadedNetwork> {
-    const request = {
-      modelPath: stored.modelPath,
-      digest: stored.variant?.digest ?? stored.digest,
-      intraOpThreads: threads,
-    };
-    if (!this.#isPrivileged) {
-      const { path, declared } = await this.#optimized(stored);
-      const lane = await this.#takeWorker(isUrgent);
-      const report = await this.#counting(
-        lane,
-        lane.load({ ...request, modelPath: path, isOptimized: true, declared }),
-      );
-      return { lane, report };
-    }
+    const command =
+      rehearsed === undefined
+        ? { ...fileOf(stored), isOptimized: false, intraOpThreads: threads }
+        : {
+            modelPath: rehearsed.path,
+            isOptimized: true,
+            declared: { inputs: rehearsed.report.inputs, outputs: rehearsed.report.outputs },
+            intraOpThreads: threads,
+          };
     const lane = await this.#takeWorker(isUrgent);
     const endWatch = watchForStarvation(
       () => lane.cpuMs,
       () => lane.raisePriority(),
     );
     try {
-      const keepOptimizedAt = keepsOptimized ? await this.#optimizedPath(stored) : undefined;
-      const report = await this.#counting(
-        lane,
-        lane.load({ ...request, isOptimized: false, keepOptimizedAt }),
-      );
+      const report = await this.#counting(lane, lane.load(command));
       if (lane.raisePriority()) return { lane, report };
     } finally {
       endWatch();
@@ -154,13 +147,14 @@ export class Loader {
     );
     this.#isPrivileged = false;
     await lane.close();
-    return this.#loadInThread(stored, threads, isUrgent, keepsOptimized);
+    return this.load(stored, threads, isUrgent);
   }
 
   async close(): Promise<void> {
     this.#isClosed = true;
+    const idle = [...this.#spares.splice(0), ...(this.#rehearser === undefined ? [] : [this.#rehearser])];
     await Promise.all(
-      this.#spares.splice(0).map((spare) =>
+      idle.map((spare) =>
         spare.booted.then(
           () => spare.close(),
           () => undefined,
@@ -205,30 +199,58 @@ export class Loader {
     return fresh;
   }
 
-  async #optimized(stored: StoredVersion): Promise<OptimizedFile> {
+  async #rehearsedOf(stored: StoredVersion, isUrgent: boolean): Promise<Rehearsed> {
     const path = await this.#optimizedPath(stored);
-    const known = this.#optimizedFiles.get(path);
-    if (known !== undefined) return known;
-    const throwAway = this.#start(true);
-    await throwAway.booted;
-    const declared = await this.#counting(
-      throwAway,
-      throwAway.optimize({
-        modelPath: stored.modelPath,
-        digest: stored.variant?.digest ?? stored.digest,
-        isOptimized: false,
-        intraOpThreads: 1,
-        saveOptimizedTo: path,
-      }),
-    );
-    const file = { path, declared };
-    this.#optimizedFiles.set(path, file);
-    const [oldest] = this.#optimizedFiles.keys();
-    if (this.#optimizedFiles.size > MAX_OPTIMIZED_FILES) {
-      this.#optimizedFiles.delete(oldest!);
+    const known = this.#rehearsed.get(path);
+    // Temporary files may be tidied up by others.
+    if (known !== undefined && existsSync(path)) return known;
+    const report = await this.#rehearse({ ...fileOf(stored), optimizedPath: path }, isUrgent);
+    const rehearsed = { path, report };
+    this.#rehearsed.set(path, rehearsed);
+    const [oldest] = this.#rehearsed.keys();
+    if (this.#rehearsed.size > MAX_OPTIMIZED_FILES) {
+      this.#rehearsed.delete(oldest!);
       await rm(oldest!, { force: true });
     }
-    return file;
+    return rehearsed;
+  }
+
+  /** The thread goes on to the next one: to boot another costs more than most rehearsals. */
+  async #rehearse(
+    command: Parameters<WorkerHandle['rehearse']>[0],
+    isUrgent: boolean,
+  ): Promise<NetworkReport> {
+    const worker = await this.#takeRehearser(isUrgent);
+    const endWatch = watchForStarvation(
+      () => worker.cpuMs,
+      () => worker.raisePriority(),
+    );
+    let report: NetworkReport;
+    try {
+      report = await this.#counting(worker, worker.rehearse(command));
+    } finally {
+      endWatch();
+    }
+    worker.lowerPriority();
+    await this.#keepRehearser(worker);
+    return report;
+  }
+
+  async #takeRehearser(isUrgent: boolean): Promise<WorkerHandle> {
+    if (this.#isPrivileged) return this.#takeWorker(isUrgent);
+    const kept = this.#rehearser;
+    this.#rehearser = undefined;
+    if (kept !== undefined && !kept.isLost) return kept;
+    const fresh = this.#start(true);
+    await fresh.booted;
+    return fresh;
+  }
+
+  async #keepRehearser(worker: WorkerHandle): Promise<void> {
+    if (this.#isClosed) await worker.close();
+    else if (this.#isPrivileged) this.#spares.unshift(worker);
+    else if (this.#rehearser === undefined) this.#rehearser = worker;
+    else await worker.close();
   }
 
   /** Where the network as ONNX Runtime has optimised it here is kept as long as the server runs. */
@@ -237,6 +259,10 @@ export class Loader {
     const key = createHash('sha256').update(`${stored.modelPath}\0${stored.identity}`).digest('hex');
     return join(await this.#cacheFolder, `${key}.onnx`);
   }
+}
+
+function fileOf(stored: StoredVersion) {
+  return { modelPath: stored.modelPath, digest: stored.variant?.digest ?? stored.digest };
 }
 
 async function isSmall(path: string): Promise<boolean> {

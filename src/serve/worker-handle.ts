@@ -10,11 +10,12 @@ import { joined, type Lane, type RunResult } from './lane.ts';
 import { CARRIAGE, CONTROL, putMerged, RING_SLOTS, type RingView, takeTensors, viewOf } from './ring.ts';
 import { cpuMsOfThread, watchForStarvation } from './starvation.ts';
 import type {
-  DeclaredSpecs,
   FromWorker,
   LoadCommand,
   LoadReport,
+  NetworkReport,
   Parcel,
+  RehearseCommand,
   ToWorker,
 } from './worker-messages.ts';
 
@@ -105,7 +106,7 @@ export class WorkerHandle implements Lane {
   }
 
   /** @throws BonsaiError with the worker's code and reason; the thread ends then */
-  async load(command: Omit<LoadCommand, 'kind' | 'port' | 'saveOptimizedTo'>): Promise<LoadReport> {
+  async load(command: Omit<LoadCommand, 'kind' | 'port'>): Promise<LoadReport> {
     const channel = new MessageChannel();
     this.#port = channel.port1;
     this.#port.unref();
@@ -116,12 +117,14 @@ export class WorkerHandle implements Lane {
     return message.report;
   }
 
-  /** Optimises a network into a file; the thread ends afterwards. @returns what the network's own file says */
-  async optimize(command: Omit<LoadCommand, 'kind' | 'port'>): Promise<DeclaredSpecs> {
-    const message = await this.#ask({ ...command, kind: 'load' }, []);
-    if (message === 0 || message.kind !== 'saved') throw this.#unexpected(message);
-    await this.close();
-    return message.declared;
+  /**
+   * Has a network optimised into a file and measured; the thread can take another one afterwards.
+   * @throws as `load`; the thread ends then
+   */
+  async rehearse(command: Omit<RehearseCommand, 'kind'>): Promise<NetworkReport> {
+    const message = await this.#ask({ ...command, kind: 'rehearse' }, []);
+    if (message === 0 || message.kind !== 'rehearsed') throw this.#unexpected(message);
+    return message.report;
   }
 
   /** Gives the thread the priority of the process back. @returns false if the system does not allow it */
@@ -134,6 +137,14 @@ export class WorkerHandle implements Lane {
     } catch {
       return false;
     }
+  }
+
+  /** Makes the thread give way to others again. */
+  lowerPriority(): void {
+    this.#isHurried = false;
+    if (this.#isLowPriority || this.#threadId === undefined) return;
+    setPriority(this.#threadId, constants.priority.PRIORITY_LOW); // Allowed to everybody.
+    this.#isLowPriority = true;
   }
 
   async #boot(): Promise<void> {
@@ -149,9 +160,7 @@ export class WorkerHandle implements Lane {
     } finally {
       endWatch();
     }
-    if (!wasRaised || this.#isHurried) return;
-    setPriority(this.#threadId!, constants.priority.PRIORITY_LOW); // Allowed to everybody.
-    this.#isLowPriority = true;
+    if (wasRaised && !this.#isHurried) this.lowerPriority();
   }
 
   /**
