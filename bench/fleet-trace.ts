@@ -6,7 +6,6 @@ import { request } from 'undici';
 import { startCommandProcess } from '../src/cli/command-process.ts';
 import { processContext } from '../src/cli/context.ts';
 import { openExperimentLab } from '../src/cli/experiment-lab.ts';
-import { COALLOCATION_OVERLOAD } from '../src/experiment/coallocation/experiment.ts';
 import {
   distributed,
   FLEET_CONNECTIONS,
@@ -19,7 +18,12 @@ import type { Lab } from '../src/experiment/lab.ts';
 import { volatileDemand } from '../src/experiment/live/demand.ts';
 import { type LiveRun, liveRunOf } from '../src/experiment/live/live-run.ts';
 import { LIVE_CONNECTIONS, runLive } from '../src/experiment/live/run-live.ts';
-import { overloadRates, serverScenario, THESIS_SLO_MS } from '../src/experiment/live/scenario.ts';
+import {
+  feasibleOverload,
+  overloadRates,
+  serverScenario,
+  THESIS_SLO_MS,
+} from '../src/experiment/live/scenario.ts';
 import { serveUnder } from '../src/experiment/live/serve-policy.ts';
 import type { TestedServer } from '../src/experiment/measuring/server.ts';
 import { SCALES } from '../src/experiment/scale.ts';
@@ -41,10 +45,11 @@ import { clock, say, sleep } from './serve-harness.ts';
  * the clients and NGINX more than one. Run:
  * npm run build && npx tsc -p tsconfig.json --noEmit false --outDir dist/bench
  * node dist/bench/bench/fleet-trace.js [MINUTES, 10] --traces DIR --data cifar10=cifar10:PATH --data mnist=mnist:PATH
- *   [--repository zoo/models] [--quota 0.2] [--overload 2] [--loads low,high] [--policy plan] [--server-policy bonsai]
+ *   [--repository zoo/models] [--quota 0.2] [--overload N] [--loads low,high] [--policy plan] [--server-policy bonsai]
  *   [--single-policy bonsai] [--seed 1] [--warm-up 20] [--json FILE]
- * `--server-policy none`: the orchestrator chooses the versions by `--policy`.
- * High load is what needs `--overload` times the CPU of all servers by the most accurate versions, low load a third of that.
+ * `--server-policy none`: the orchestrator chooses the versions by `--policy`. `--single-policy none`: without the one server.
+ * High load is what needs `--overload` times the CPU of all servers by the most accurate versions (2, or less where the fastest
+ * could not do that), low load a third of that.
  */
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,
@@ -53,7 +58,7 @@ const { values: options, positionals } = parseArgs({
     traces: { type: 'string' },
     data: { type: 'string', multiple: true },
     quota: { type: 'string', default: '0.2' },
-    overload: { type: 'string', default: String(COALLOCATION_OVERLOAD) },
+    overload: { type: 'string' },
     loads: { type: 'string', default: 'low,high' },
     policy: { type: 'string', default: 'plan' },
     'server-policy': { type: 'string', default: 'bonsai' },
@@ -132,14 +137,16 @@ async function compare(lab: Lab, kind: keyof typeof LOADS, groups: readonly Cont
     lab.tasks.map(({ manifest }) => manifest),
     THESIS_SLO_MS,
   );
-  const ratesFor = (cpus: number) => overloadRates(scenario, Number(options.overload) * cpus * LOADS[kind]);
+  const overload = Number(options.overload ?? feasibleOverload(scenario));
+  const ratesFor = (cpus: number) => overloadRates(scenario, overload * cpus * LOADS[kind]);
   const fleetRates = ratesFor(SERVERS * quota);
   say('');
   say(
-    `${kind} load: ${lab.tasks.map(({ name }, k) => `${name} ${fleetRates[k]!.toFixed(0)}/s`).join(', ')}; ${SERVERS} servers of ${quota} CPUs`,
+    `${kind} load, ${(overload * LOADS[kind]).toFixed(2)} x what the most accurate versions can: ${lab.tasks.map(({ name }, k) => `${name} ${fleetRates[k]!.toFixed(0)}/s`).join(', ')}; ${SERVERS} servers of ${quota} CPUs`,
   );
   const fleet = await runFleet(lab, kind, fleetRates, groups);
   reportFleet(fleet);
+  if (options['single-policy'] === 'none') return { meansRps: fleetRates, fleet: withoutDots(fleet) };
   const single = await runSingle(lab, kind, ratesFor(quota), groups[0]!);
   reportSingle(single, fleet);
   return { meansRps: fleetRates, fleet: withoutDots(fleet), single: withoutDots(single) };

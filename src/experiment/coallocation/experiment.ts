@@ -7,7 +7,7 @@ import { volatileDemand } from '../live/demand.ts';
 import { oracleOn, simulatedOn } from '../live/expected.ts';
 import type { LiveRun } from '../live/live-run.ts';
 import { fileName } from '../live/run-tasks.ts';
-import { overloadRates, serverScenario, THESIS_SLO_MS } from '../live/scenario.ts';
+import { feasibleOverload, overloadRates, serverScenario, THESIS_SLO_MS } from '../live/scenario.ts';
 import { servedRunMs, serveUnder } from '../live/serve-policy.ts';
 import { drawCoallocation } from './draw.ts';
 
@@ -32,9 +32,6 @@ export interface Expected {
 
 export const COALLOCATION_POLICIES = ['static:largest', 'static:smallest', 'trivial', 'bonsai'] as const;
 
-/** With demand that the most accurate versions need twice the CPU for. */
-export const COALLOCATION_OVERLOAD = 2;
-
 /** Figure 5.18: three tasks with demands of their own on one CPU. */
 export const coallocation: Experiment<CoallocationResults> = {
   name: 'coallocation',
@@ -54,7 +51,7 @@ export const coallocation: Experiment<CoallocationResults> = {
         lab.tasks.map(({ manifest }) => manifest),
         THESIS_SLO_MS,
       );
-      const meansRps = overloadRates(scenario, COALLOCATION_OVERLOAD * lab.cpus.length);
+      const meansRps = overloadRates(scenario, feasibleOverload(scenario) * lab.cpus.length);
       const demand = await volatileDemand(lab, { meansRps, durationMs, warmUpMs, seed });
       const runs: LiveRun[] = [];
       for (const policy of policiesOf(lab)) {

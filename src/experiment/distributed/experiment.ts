@@ -1,12 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { COALLOCATION_OVERLOAD } from '../coallocation/experiment.ts';
 import type { Experiment } from '../experiment.ts';
 import type { Lab } from '../lab.ts';
 import { volatileDemand } from '../live/demand.ts';
 import type { LiveRun } from '../live/live-run.ts';
 import { LIVE_CONNECTIONS } from '../live/run-live.ts';
 import { fileName, runTasks } from '../live/run-tasks.ts';
-import { overloadRates, serverScenario, THESIS_SLO_MS } from '../live/scenario.ts';
+import { feasibleOverload, overloadRates, serverScenario, THESIS_SLO_MS } from '../live/scenario.ts';
 import { servedRunMs } from '../live/serve-policy.ts';
 import { drawDistributed } from './draw.ts';
 import { type Fleet, type FleetServerPlan, startFleet } from './fleet.ts';
@@ -67,7 +66,7 @@ export const distributed: Experiment<DistributedResults> = {
     );
     const loads: DistributedResults['loads'][number][] = [];
     for (const kind of ['low', 'high'] as const) {
-      const meansRps = overloadRates(scenario, COALLOCATION_OVERLOAD * cpus * LOADS[kind]);
+      const meansRps = overloadRates(scenario, feasibleOverload(scenario) * cpus * LOADS[kind]);
       const runs: DistributedResults['loads'][number]['runs'][number][] = [];
       for (const policy of policiesOf(lab, kind))
         runs.push(

@@ -7,7 +7,7 @@ import { oracleBounds } from '../../simulate/oracle-bounds.ts';
 import { makeScenario, type Scenario } from '../../simulate/scenario.ts';
 import type { Experiment } from '../experiment.ts';
 import type { Lab } from '../lab.ts';
-import { overloadRates, serverScenario, THESIS_SLO_MS } from '../live/scenario.ts';
+import { feasibleOverload, overloadRates, serverScenario, THESIS_SLO_MS } from '../live/scenario.ts';
 import { burstsOf, KNOWN_TRACES, knownTrace, windowsOf } from '../traces.ts';
 import { drawLeague } from './draw.ts';
 
@@ -31,8 +31,6 @@ export type LeagueRow = Pick<Comparison, 'name' | 'meaning' | 'intervals'>;
 /** The largest version for CIFAR-10 in the thesis, on one CPU of a Raspberry Pi 4. */
 const THESIS_SLOWEST_RPS = 4.3;
 
-const OVERLOAD = 2;
-
 /** What a window of so much virtual time takes, all policies and bounds: measured, 22 policies on a machine of 2 cores. */
 const REAL_PER_VIRTUAL = 0.04;
 
@@ -49,7 +47,7 @@ export const league: Experiment<LeagueResults> = {
   async run(lab) {
     const { leagueMs: lengthMs, leagueSeeds } = lab.scale;
     const { scenario, slowness } = slowedScenario(lab);
-    const meansRps = overloadRates(scenario, OVERLOAD);
+    const meansRps = overloadRates(scenario, feasibleOverload(scenario));
     const seeds = Array.from({ length: leagueSeeds }, (_, i) => lab.seed + i);
     const { demands, missing } = await demandsOf(lab, meansRps, lengthMs);
     const windows: LeagueResults['windows'][number][] = [];

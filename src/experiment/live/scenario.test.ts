@@ -3,7 +3,7 @@ import { dueTimes, durationMsOf } from '../../load/arrivals.ts';
 import { makeManifest } from '../results.fixture.ts';
 import { volatileDemand } from './demand.ts';
 import { oracleOn, simulatedOn } from './expected.ts';
-import { overloadRates, serverScenario } from './scenario.ts';
+import { feasibleOverload, overloadRates, serverScenario } from './scenario.ts';
 
 // The most accurate versions answer 100 requests a second each, the smaller ones 200.
 const scenario = serverScenario([makeManifest('a', [0.9, 0.8]), makeManifest('b', [0.99, 0.5])], 400);
@@ -26,6 +26,18 @@ describe('demand for twice the CPU', () => {
     expect(due.filter((atMs) => atMs < 2_000).length).toBeLessThan(
       due.filter((atMs) => atMs >= 8_000 && atMs < 10_000).length,
     );
+  });
+});
+
+describe('the load of the experiments', () => {
+  it('is twice what the most accurate versions can, where the fastest can do four times that', () => {
+    const wide = serverScenario([makeManifest('a', [0.9, 0.8, 0.7, 0.6])], 400);
+    expect(feasibleOverload(wide)).toBe(2);
+  });
+
+  it('fills the fastest versions by half at most', () => {
+    // They are twice as fast: at the whole of what the most accurate can, they are half filled.
+    expect(feasibleOverload(scenario)).toBeCloseTo(1);
   });
 });
 

@@ -19,6 +19,25 @@ export function serverScenario(manifests: readonly TaskManifest[], sloMs: number
   });
 }
 
+/** The load of the experiments: the most accurate versions need so many times the CPU. */
+export const OVERLOAD = 2;
+
+/** Demand of the traces rises to one and a half times its mean and more: no policy could answer it from a higher mean. */
+const MOST_OF_FASTEST = 0.5;
+
+/**
+ * @returns `OVERLOAD`, or less where a family is so flat that its fastest versions would be filled by half at less: where
+ * sockets cost as much as inferences, smaller networks answer hardly more
+ */
+export function feasibleOverload(scenario: Scenario): number {
+  const shareOfFastest = scenario.tasks.reduce((sum, task) => {
+    const figures = versionFigures(task, scenario);
+    const fastestMs = Math.min(...figures.map(({ serviceMs }) => serviceMs));
+    return sum + fastestMs / figures[0]!.serviceMs / scenario.tasks.length;
+  }, 0);
+  return Math.min(OVERLOAD, MOST_OF_FASTEST / shareOfFastest);
+}
+
 /** Demand at which the most accurate versions need so many times the CPU, each task the same part of it. */
 export function overloadRates(scenario: Scenario, overload: number): number[] {
   return scenario.tasks.map((task) => {

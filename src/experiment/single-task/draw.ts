@@ -19,7 +19,7 @@ const MEANINGS: Readonly<Record<WorkloadKind, { readonly figure: string; readonl
   'linear-down': { figure: 'Fig. 5.15', text: 'linear decline from 67 % of what the smallest version can' },
   trace: {
     figure: 'Fig. 5.16',
-    text: 'volatile demand for which the most accurate version would need twice the CPU',
+    text: 'volatile demand for which the most accurate version would need twice the CPU, or the fastest half of it where that is less',
   },
 };
 
@@ -129,7 +129,7 @@ function headlinesOf(workloads: SingleTaskResults['workloads']): Drawn['headline
       what: 'one task on a trace: violations and normalised accuracy',
       thesis: 'a small number of violations (Fig. 5.16)',
       ours: `bonsai ${percent(ours.violationRatio, 3)}, ${percent(ours.normalisedAccuracy)}; trivial ${percent(trivial.violationRatio, 3)}, ${percent(trivial.normalisedAccuracy)}`,
-      note: `${figure(trivial.offered)} requests each, the most accurate version would need twice the CPU`,
+      note: `${figure(trivial.offered)} requests each, the most accurate version would need up to twice the CPU`,
     },
   ];
 }

@@ -6,7 +6,7 @@ import type { Lab } from '../lab.ts';
 import { volatileDemand } from '../live/demand.ts';
 import type { LiveRun } from '../live/live-run.ts';
 import { fileName } from '../live/run-tasks.ts';
-import { overloadRates, serverScenario, THESIS_SLO_MS } from '../live/scenario.ts';
+import { feasibleOverload, overloadRates, serverScenario, THESIS_SLO_MS } from '../live/scenario.ts';
 import { servedRunMs, serveUnder } from '../live/serve-policy.ts';
 import { drawSingleTask } from './draw.ts';
 
@@ -158,7 +158,7 @@ async function demandOf(
     case 'trace': {
       const scenario = serverScenario([lab.tasks[0]!.manifest], THESIS_SLO_MS);
       const [demand] = await volatileDemand(lab, {
-        meansRps: overloadRates(scenario, OVERLOAD),
+        meansRps: overloadRates(scenario, feasibleOverload(scenario)),
         durationMs: scale.singleMs,
         warmUpMs: scale.warmUpMs,
         seed,
@@ -169,6 +169,3 @@ async function demandOf(
       return kind satisfies never;
   }
 }
-
-/** The most accurate version would need about twice the CPU. */
-const OVERLOAD = 2;
