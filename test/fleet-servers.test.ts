@@ -6,6 +6,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { systemClock } from '../src/base/clock.ts';
 import { plainV2Server } from '../src/orchestrate/adapters/plain-v2-server.ts';
 import { v2Server } from '../src/orchestrate/adapters/v2-server.ts';
+import { observationBetween } from '../src/orchestrate/observe.ts';
+import { readManifest } from '../src/repository/store.ts';
 import { start } from '../src/serve/server.fixture.ts';
 import type { RunningServer } from '../src/serve/server.ts';
 
@@ -36,6 +38,36 @@ describe('a server of a fleet', () => {
       await adapter.unload!('mnist', never);
       expect(await serving()).toEqual({});
     } finally {
+      await adapter.close();
+    }
+  });
+
+  test('tells by which versions it answered, and how accurate those are', async () => {
+    const { httpUrl: url, metricsUrl } = server;
+    const adapter = v2Server({ url, metricsUrl: new URL(metricsUrl).origin, clock: systemClock });
+    try {
+      await adapter.setResident!('mnist', [4, 10], new Map([[4, 1]]), never);
+      const before = await adapter.observe(never, ['mnist']);
+      for (const version of ['4', '10', '4']) {
+        const body = JSON.stringify({
+          inputs: [{ name: 'image', datatype: 'FP32', shape: [1, 1, 28, 28], data: Array(784).fill(0) }],
+        });
+        const answer = await fetch(`${url}/v2/models/mnist/versions/${version}/infer`, {
+          method: 'POST',
+          body,
+        });
+        expect(await answer.json()).toMatchObject({ model_version: version });
+      }
+      const { answered } = observationBetween(before, await adapter.observe(never, ['mnist']))!;
+      const { variants } = await readManifest(models, 'mnist');
+      const accuracyOf = (version: number) =>
+        variants.find((variant) => variant.version === version)!.accuracy.test;
+      expect(answered.get('mnist')).toEqual({
+        version: 4,
+        accuracy: expect.closeTo((2 * accuracyOf(4) + accuracyOf(10)) / 3, 6),
+      });
+    } finally {
+      await adapter.unload!('mnist', never);
       await adapter.close();
     }
   });
