@@ -36,6 +36,7 @@ export function recordAt(second: number, size: number): FleetRecord {
       healthSinceMs: START_MS - 60_000 * (i + 1),
       isDrained,
       ...(isDown && { trouble: `10.0.0.${i + 1}:8000 refuses connections.` }),
+      ...(i % 4 === 2 && { ownPolicy: 'bonsai' }),
       cpus: 1 + (i % 4),
       utilization: isDown ? undefined : 0.3 + 0.3 * Math.sin(second / 60 + i) ** 2,
       memoryBytes: 512e6,

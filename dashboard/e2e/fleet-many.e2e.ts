@@ -80,6 +80,9 @@ describe.skipIf(chromiumPath === undefined)('the page of a fleet', () => {
     await page.getByRole('combobox', { name: 'Health' }).selectOption('all');
     await page.getByRole('button', { name: `Show all ${SERVERS}` }).press('Enter');
     await vi.waitFor(async () => expect(await namesIn(page)).toHaveLength(SERVERS));
+    const nameOf = (server: string) => page.locator(`[data-server=${server}] th`).textContent();
+    expect(await nameOf('edge-3')).toContain('own policy: bonsai');
+    expect(await nameOf('edge-4')).not.toContain('policy');
     await page.context().close();
   });
 

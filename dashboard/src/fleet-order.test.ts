@@ -13,7 +13,7 @@ const SERVERS = [
   server('edge-2', { tasks: serving('signs', 9) }),
   server('edge-3', { isDrained: true }),
   server('edge-4', { health: 'down', trouble: 'refused' }),
-  server('edge-5', { trouble: 'a policy of its own', utilization: 0.1 }),
+  server('edge-5', { trouble: 'version 3 could not be loaded', utilization: 0.1 }),
   server('edge-6', { change: 'switch' }),
 ];
 
