@@ -2,14 +2,17 @@ import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { type Command, Option } from 'commander';
 import type { Logger } from 'pino';
+import { InvalidArgumentError } from '../base/errors.ts';
 import { seededRandom } from '../base/random.ts';
 import { isS3Url } from '../repository/s3/s3-url.ts';
 import type { Review } from '../serve/cloud/reviewed-plane.ts';
 import type { InferRequest } from '../serve/data-plane.ts';
 import { type CacheOptions, cacheFolderOf } from './cache-options.ts';
 import type { Context } from './context.ts';
+import { checkIdleOptions, isChosen } from './idle-options.ts';
 import { openBucket } from './open-repository.ts';
 import { parseBytes, parseNumberWithin } from './parse.ts';
+import { checkWritableFolder } from './writable.ts';
 
 /** What `bonsai serve` does with answers of low confidence; nothing by default. */
 export interface CloudOptions {
@@ -65,6 +68,33 @@ export function addCloudOptions(command: Command): Command {
     );
 }
 
+/** @param names of the repository's tasks, where they are known. @throws InvalidArgumentError for options that would do nothing */
+export function checkCloudOptions(
+  command: Command,
+  { collectSamples, secondOpinion, secondOpinionTask }: CloudOptions,
+  names: readonly string[] | undefined,
+): void {
+  const dependent = (flag: string, name: string, need: string, isMet: boolean) => ({
+    flag,
+    isGiven: isChosen(command, name),
+    need,
+    isMet,
+  });
+  const collects = collectSamples !== undefined;
+  const asks = secondOpinion !== undefined;
+  checkIdleOptions([
+    dependent('--collect-below', 'collectBelow', '--collect-samples', collects),
+    dependent('--collect-fraction', 'collectFraction', '--collect-samples', collects),
+    dependent('--collect-limit', 'collectLimit', '--collect-samples', collects),
+    dependent('--second-opinion-task', 'secondOpinionTask', '--second-opinion', asks),
+    dependent('--second-opinion-below', 'secondOpinionBelow', '--second-opinion', asks),
+  ]);
+  if (secondOpinionTask !== undefined && names?.includes(secondOpinionTask) === false)
+    throw new InvalidArgumentError(
+      `--second-opinion-task: there is no task ${secondOpinionTask}; the repository has ${names.join(', ') || 'none'}.`,
+    );
+}
+
 export interface OpenedCloudSide {
   readonly review: Review;
   metricsText(): string;
@@ -74,7 +104,8 @@ export interface OpenedCloudSide {
 /**
  * @param limitMsOf within what a request is to be answered
  * @returns undefined where nothing is to be done
- * @throws InvalidArgumentError for addresses that are none; the system's error for a folder that cannot be made
+ * @throws InvalidArgumentError for addresses that are none
+ * @throws BonsaiError `unwritable_path` for a folder that cannot be made
  */
 export async function openCloudSide(
   options: CloudOptions & CacheOptions,
@@ -120,8 +151,10 @@ async function openSpool(
   const { SampleSpool } = await import('../serve/cloud/sample-spool.ts');
   const store = isS3Url(where) ? await openBucket(where) : undefined;
   const name = createHash('sha256').update(where).digest('hex').slice(0, 16);
+  const folder = store === undefined ? where : join(cacheFolderOf(options), 'samples', name);
+  await checkWritableFolder(folder);
   const spool = await SampleSpool.open({
-    folder: store === undefined ? where : join(cacheFolderOf(options), 'samples', name),
+    folder,
     limitBytes: options.collectLimit,
     below: options.collectBelow,
     fraction: options.collectFraction,

@@ -82,6 +82,10 @@ describe("a fleet's file", () => {
       WHOLE.replace('    url: http://127.0.0.1:8000\n', ''),
       /:12: servers\[0\]\.url is missing; expected a URL such as/,
     ],
+    [
+      WHOLE.replace('http://pi.local:9000/', 'http://127.0.0.1:8000'),
+      /:19: pi\.local-9000 and edge-1 are the same server|:19: .* are the same server/,
+    ],
     [WHOLE.replace('512MB', '-1'), /:16: servers\[0\]\.memory is -1; expected a size such as 512MB/],
     [WHOLE.replace('200ms', 'soon'), /:24: tasks\[0\]\.slo is "soon"; expected a duration such as 200ms\./],
     [

@@ -325,6 +325,12 @@ function checkTogether(file: z.output<typeof fleetSchema>, fail: Fail): void {
     if (names.indexOf(own) !== i)
       throw fail(['servers', i], `two servers are called ${own}; give them names of their own.`);
     const { url: origin, kind } = file.servers[i]!;
+    const same = file.servers.findIndex((other) => new URL(other.url).host === new URL(origin).host);
+    if (same !== i)
+      throw fail(
+        ['servers', i, 'url'],
+        `${own} and ${names[same]} are the same server (${origin}); its CPUs would count twice.`,
+      );
     if (kind === 'v2' && file.servers[i]!.cpus === undefined)
       throw fail(['servers', i], `${own} is of kind v2, which does not tell its CPUs: give cpus.`);
     if (file.balancer === undefined || file.balancer === 'none') continue;

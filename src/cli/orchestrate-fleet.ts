@@ -1,5 +1,5 @@
 import { X509Certificate } from 'node:crypto';
-import { readFile, stat } from 'node:fs/promises';
+import { readFile, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BonsaiError, InvalidArgumentError, messageOf, systemReason } from '../base/errors.ts';
 import { nginxBalancer } from '../orchestrate/adapters/nginx.ts';
@@ -11,8 +11,14 @@ import { fleetMetrics } from '../orchestrate/fleet/fleet-metrics.ts';
 import { acquireLease } from '../orchestrate/fleet/lease.ts';
 import type { FleetMembers, FleetServer } from '../orchestrate/fleet/members.ts';
 import { followFleetOverrides } from '../orchestrate/fleet/overrides-file.ts';
-import { type FleetDecision, readFleetRecord, writeFleetRecord } from '../orchestrate/fleet/record.ts';
+import {
+  type FleetDecision,
+  type FleetRecord,
+  readFleetRecord,
+  writeFleetRecord,
+} from '../orchestrate/fleet/record.ts';
 import type { FleetOptions } from '../orchestrate/fleet/state.ts';
+import type { Logger } from '../orchestrate/logger.ts';
 import type { Policy } from '../policy/policy.ts';
 import { policyByName } from '../policy/registry.ts';
 import { listTasks, readManifest } from '../repository/store.ts';
@@ -91,7 +97,7 @@ export async function orchestrateFleet(
         });
   if (control !== undefined) logger.info({ control: control.url }, `See it at ${control.url}`);
   try {
-    while (!context.signal.aborted) {
+    for (let hasLed = false; !context.signal.aborted; hasLed = true) {
       control?.waits();
       const lease = await acquireLease(leasePathOf(described), {
         clock,
@@ -101,11 +107,13 @@ export async function orchestrateFleet(
             { pid, host },
             `Process ${pid} on ${host} orchestrates this fleet: waiting until it ends.`,
           ),
+        // A disk that is full for a while is no reason to leave the fleet alone for good.
+        ...(hasLed && { onTrouble: (error) => logger.error({}, `${error.message} It is tried on.`) }),
       });
       const signal = AbortSignal.any([context.signal, lease.lost]);
       control?.leads(lease.record);
       try {
-        const before = await readFleetRecord(described.state);
+        const before = await recordBefore(described.state, logger);
         await runFleet({
           members: first,
           reread: rereading(path, described, context, control?.setTokens),
@@ -151,6 +159,19 @@ export async function orchestrateFleet(
         {},
         `NGINX goes on with the last routes. To end it: kill -QUIT $(cat ${balancer.folder}/nginx.pid)`,
       );
+  }
+}
+
+/** What the one before wrote. A state that is damaged (a power loss) is put aside: servers and balancer tell what matters. */
+async function recordBefore(path: string, logger: Logger): Promise<FleetRecord | undefined> {
+  try {
+    return await readFleetRecord(path);
+  } catch (error) {
+    if (!(error instanceof BonsaiError && error.code === 'corrupt_checkpoint')) throw error;
+    const aside = `${path}.damaged`;
+    await rename(path, aside);
+    logger.warn({}, `${error.message} It is kept as ${aside}; demand and reasons are learned anew.`);
+    return undefined;
   }
 }
 

@@ -4,7 +4,7 @@ import { isS3Url } from '../repository/s3/s3-url.ts';
 import { listTasks } from '../repository/store.ts';
 import { interruptible, processContext } from './context.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
-import { openBucket } from './open-repository.ts';
+import { bucketPatience, openBucket } from './open-repository.ts';
 import { jsonOption } from './options.ts';
 import { checkWritableFolder } from './writable.ts';
 
@@ -12,6 +12,7 @@ interface TransferOptions {
   readonly task?: readonly string[];
   readonly tritonLayout?: boolean;
   readonly removeUnused?: boolean;
+  readonly all?: boolean;
   readonly json?: boolean;
 }
 
@@ -29,6 +30,10 @@ export function repoPushCommand(): Command {
       'also put copies where Triton looks for them (TASK/VERSION/model.onnx, config.pbtxt)',
     )
     .option(
+      '--all',
+      'also send networks that are there already, such as those that repo verify finds damaged',
+    )
+    .option(
       '--remove-unused',
       'remove networks that no family names any more, and what workers of a porting left for each other, once that is a day old',
     )
@@ -42,7 +47,7 @@ Examples:
 
 Networks go first, each under its digest, then the description of the task: a reader sees the family of before or the
 new one. If somebody else publishes the same task meanwhile, one of both is told and changes nothing. What an
-interrupted push has sent is not sent again. Credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or
+interrupted push has sent is not sent again. Profiles of the same networks that others measured into the bucket stay. Credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or
 what the machine has.
 ${EXIT_CODE_HELP}`,
     )
@@ -59,6 +64,8 @@ ${EXIT_CODE_HELP}`,
               await pushTask(store, folder, task, {
                 hasTritonLayout: options.tritonLayout,
                 removesUnused: options.removeUnused,
+                sendsAll: options.all,
+                keepsProfiles: bucketPatience(context),
                 nowMs: context.clock.epochMs(),
                 signal: context.signal,
                 onStep: (text) => context.progress.say(text),

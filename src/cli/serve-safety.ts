@@ -91,19 +91,22 @@ export interface Credentials {
 
 /** @throws InvalidArgumentError for files that cannot be used */
 export async function readCredentials(options: SafetyOptions): Promise<Credentials> {
-  const { tlsCert, tlsKey, tokenFile, adminTokenFile } = options;
+  return { tokens: await readAllTokens(options), tls: await readIdentity(options) };
+}
+
+async function readAllTokens({ tokenFile, adminTokenFile }: SafetyOptions): Promise<Tokens> {
+  return {
+    inference: tokenFile === undefined ? undefined : await readTokens(tokenFile),
+    administration: adminTokenFile === undefined ? undefined : await readTokens(adminTokenFile),
+  };
+}
+
+async function readIdentity({ tlsCert, tlsKey }: SafetyOptions): Promise<TlsIdentity | undefined> {
   if ((tlsCert === undefined) !== (tlsKey === undefined))
     throw new InvalidArgumentError('--tls-cert and --tls-key are needed together.');
-  return {
-    tokens: {
-      inference: tokenFile === undefined ? undefined : await readTokens(tokenFile),
-      administration: adminTokenFile === undefined ? undefined : await readTokens(adminTokenFile),
-    },
-    tls:
-      tlsCert === undefined || tlsKey === undefined
-        ? undefined
-        : await readTlsIdentity({ certFile: tlsCert, keyFile: tlsKey }),
-  };
+  return tlsCert === undefined || tlsKey === undefined
+    ? undefined
+    : await readTlsIdentity({ certFile: tlsCert, keyFile: tlsKey });
 }
 
 /**
@@ -118,18 +121,18 @@ export function followCredentials(
 ): () => void {
   const { tlsCert, tlsKey, tokenFile, adminTokenFile } = options;
   const files = [tlsCert, tlsKey, tokenFile, adminTokenFile].filter((file) => file !== undefined);
-  const update = async () => {
+  // Apart, so that a token file that is gone keeps no new certificate out.
+  const update = async (what: string, read: () => Promise<void>) => {
     try {
-      const { tokens, tls } = await readCredentials(options);
-      server.access.replace(tokens);
-      if (tls !== undefined) server.setTls(tls);
-      logger.info('tokens and certificate were read again');
+      await read();
+      logger.info(`${what} read again`);
     } catch (thrown) {
-      logger.error(
-        { reason: messageOf(thrown) },
-        'tokens and certificate cannot be read again; those of before stay in force',
-      );
+      logger.error({ reason: messageOf(thrown) }, `${what} not read again; those of before stay in force`);
     }
   };
-  return watchFiles(files, () => void update());
+  return watchFiles(files, () => {
+    void update('tokens', async () => server.access.replace(await readAllTokens(options)));
+    if (tlsCert === undefined) return;
+    void update('certificate and key', async () => server.setTls((await readIdentity(options))!));
+  });
 }

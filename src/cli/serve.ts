@@ -29,7 +29,7 @@ import type { ModelMeshOptions } from '../serve/model-mesh.ts';
 import type { InitialVersions, ModelControl } from '../serve/model-registry.ts';
 import { DEFAULT_POLL_MS, inlineBelowDefaults, type ServerOptions, startServer } from '../serve/server.ts';
 import { addCacheOptions, type CacheOptions } from './cache-options.ts';
-import { addCloudOptions, type CloudOptions, openCloudSide } from './cloud-options.ts';
+import { addCloudOptions, type CloudOptions, checkCloudOptions, openCloudSide } from './cloud-options.ts';
 import { processContext } from './context.ts';
 import { checkCpuQuota, checkCpus } from './cpus.ts';
 import { endWithChannel } from './end-with-channel.ts';
@@ -289,6 +289,7 @@ ${EXIT_CODE_HELP}`,
       const opened = await openRepository(repository, options, context, logger);
       const { store } = opened;
       const names = await store.listTasks().catch(() => undefined);
+      checkCloudOptions(self, options, names);
       const objectives = await readTaskObjectives(self, names);
       const told = administrators({
         logger,

@@ -80,3 +80,10 @@ test('tells by which versions a task was answered, and how accurate they are', (
   expect(seen.accuracy).toBeCloseTo((10 * 0.9 + 30 * 0.8) / 40);
   expect(answered(at(0, { 1: 100, 2: 50 }), at(1000, { 2: 50 }))).toBeUndefined();
 });
+
+test('a task that comes back with what was counted before is no demand yet', () => {
+  const without: Scrape = { ...scrape(0, {}), requests: new Map() };
+  const back = scrape(1000, { accepted: 650 });
+  expect(demand(without, back)).toBeUndefined();
+  expect(demand(back, scrape(2000, { accepted: 653 }))).toBe(3);
+});

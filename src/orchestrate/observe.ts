@@ -69,7 +69,7 @@ export interface Observation {
  * Where a server counts a request when it is done, arrivals are the requests done plus the growth of the queue: else
  * an overloaded server's demand would look like its capacity.
  * Each series counts by itself: one that went down was restarted, so all of its value is new; one that is new
- * started at 0; one that is gone (an unloaded version) adds nothing. With 1000 → 1030 on version 1 and a new
+ * started at 0, unless the whole task is new; one that is gone (an unloaded version) adds nothing. With 1000 → 1030 on version 1 and a new
  * series of version 2 at 5, after 0.5 s: (30 + 5) / 0.5 = 70 req/s.
  */
 export function observationBetween(before: Scrape, after: Scrape): Observation | undefined {
@@ -77,6 +77,8 @@ export function observationBetween(before: Scrape, after: Scrape): Observation |
   if (elapsedS <= 0) return undefined;
   const demandRps = new Map<string, number>();
   for (const [task, series] of after.requests) {
+    // It may have been hidden while the task was unloaded, with all that was counted before: from now on it tells.
+    if (!before.requests.has(task)) continue;
     let arrivals = growth(before.requests.get(task), series);
     arrivals -= increase(before.batchRequests?.get(task) ?? 0, after.batchRequests?.get(task) ?? 0);
     if (after.countedAt === 'end') arrivals += (after.queued.get(task) ?? 0) - (before.queued.get(task) ?? 0);

@@ -322,7 +322,7 @@ async function readForeignTask(root: string, task: string, folders: readonly str
       version,
       modelPath,
       sizeBytes: status.size,
-      identity: `${status.size}@${status.mtimeMs}`,
+      identity: [status.size, status.mtimeMs, status.ctimeMs, status.ino].join('@'),
     });
   }
   if (versions.length === 0) throw new ModelNotFoundError(task);

@@ -146,6 +146,8 @@ interface Slot {
   isResting: boolean;
   /** `#fillSoon` will fill it. */
   isFillDue: boolean;
+  /** Since that is due, jobs were started before it. */
+  hasStartedEarly: boolean;
   /** When it last did. */
   turnStartMs: number;
   /** When the last job ended, if the next one began as soon as it could. */
@@ -210,6 +212,7 @@ export class DataPlane {
       timer: undefined,
       isResting: false,
       isFillDue: false,
+      hasStartedEarly: false,
       turnStartMs: 0,
       lastEndMs: undefined,
     }));
@@ -470,9 +473,10 @@ export class DataPlane {
     return Math.max(deadlineMs, Math.min(trialMs, nowMs + limitMs));
   }
 
-  /** An idle server tries even what it expects to be too slow, by the fastest version: the expectation may be out of date. */
+  /** An idle server tries even what it expects to be somewhat too slow, by the fastest version: the expectation may be out of date. */
   #isTrial(request: InferHead, serviceMs: number): boolean {
-    return this.isIdle && this.#guardedLimitOf(request) < serviceMs + IDLE_GRACE_MS;
+    const isShort = serviceMs <= MAX_TRIAL_MS;
+    return this.isIdle && isShort && this.#guardedLimitOf(request) < serviceMs + IDLE_GRACE_MS;
   }
 
   #guardedLimitOf(request: InferHead): number {
@@ -516,6 +520,7 @@ export class DataPlane {
         return;
       }
       slot.isFillDue = false;
+      slot.hasStartedEarly = false;
       slot.turnStartMs = nowMs;
       this.#fill(slot);
     };
@@ -529,9 +534,14 @@ export class DataPlane {
     return isAccepting;
   }
 
-  /** Where the queue is full of what came together, what can start does so now. */
+  /**
+   * Where the queue is full of what came together, what can start does so now: once in each turn, for a job in this
+   * thread is done at once, and requests would go on being taken in, and wait in the sockets, where nobody counts them.
+   */
   #startDue(slot: Slot): void {
-    if (slot.isFillDue && this.#waiting >= this.#limits.maxQueueLength) this.#fill(slot);
+    if (!slot.isFillDue || slot.hasStartedEarly || this.#waiting < this.#limits.maxQueueLength) return;
+    slot.hasStartedEarly = true;
+    this.#fill(slot);
   }
 
   /** After a job in this thread: the next one, or the sockets if they have waited long enough. */
@@ -956,6 +966,9 @@ export class DataPlane {
     return { shares };
   }
 }
+
+/** What is expected to take longer is no trial: it would hold up all that comes meanwhile. */
+export const MAX_TRIAL_MS = 1_000;
 
 /** Time given to a request that comes to an idle server and is expected to be late, beside twice its service time. */
 const IDLE_GRACE_MS = 1;

@@ -1,9 +1,11 @@
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import pino from 'pino';
 import { request } from 'undici';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
+import type { BonsaiError } from '../base/errors.ts';
 import { float32Tensor, floatsOf, int64Tensor } from '../base/tensor.ts';
 import { GraphBuilder, modelOf } from '../graph/build.ts';
 import { writeModel } from '../graph/onnx/write.ts';
@@ -11,10 +13,10 @@ import { batchServiceMs, type Dispatch, type DispatchDecision } from '../policy/
 import { digestOf } from '../repository/digest.ts';
 import { writeTask } from '../repository/store.ts';
 import { MANIFEST_SCHEMA_VERSION, type Variant } from '../repository/types.ts';
-import { DataPlane, type InferRequest } from './data-plane.ts';
+import { DataPlane, type InferRequest, MAX_TRIAL_MS } from './data-plane.ts';
 import { decodeInfer } from './grpc/infer.ts';
 import { InlineLane } from './inline-lane.ts';
-import { MAX_OVERHEAD_MS } from './live-version.ts';
+import { MAX_MERGED_ROWS, MAX_OVERHEAD_MS } from './live-version.ts';
 import { call, start } from './server.fixture.ts';
 import type { RunningServer } from './server.ts';
 import type { Wishes } from './wishes.ts';
@@ -507,6 +509,65 @@ describe('the queue of the server', () => {
       expect((await call(server, 'GET', '/v2/health/live')).status).toBe(200);
       expect(answered).toBeLessThan(400);
       await Promise.all(answers);
+    } finally {
+      await server.close();
+    }
+  });
+
+  it('computes a request of many examples in parts, between which sockets have their turn', async () => {
+    const server = await start(root, { inlineBelowMs: 1000, limits: { maxLatencyMs: 60_000 } });
+    try {
+      const rows = 3000;
+      const values = Array.from({ length: rows * WIDTH }, (_, i) => (i % WIDTH === 0 ? i / WIDTH : 0));
+      let turns = 0;
+      let isDone = false;
+      const answer = ask(server, 'slow', {}, values).finally(() => {
+        isDone = true;
+      });
+      while (!isDone) {
+        turns++;
+        await setImmediate();
+      }
+      const logits = floatsOf((await answer).outputs[0]!);
+      expect(logits.length).toBe(rows);
+      const alone = floatsOf((await ask(server, 'slow', {}, [2999, 0, 0, 0])).outputs[0]!)[0]!;
+      expect(logits[2999]).toBeCloseTo(alone, 2);
+      expect(logits[2999]! - logits[0]!).toBeCloseTo(2999, 1);
+      expect(turns).toBeGreaterThan(5);
+    } finally {
+      await server.close();
+    }
+  });
+
+  it('tries nothing that is expected to hold it up for long, however idle it is', async () => {
+    const server = await start(root, { inlineBelowMs: 1000, limits: { maxLatencyMs: 50 } });
+    try {
+      const live = server.models.get('slow').current!;
+      let rows = 1;
+      while (live.serviceMs(rows) <= MAX_TRIAL_MS) rows *= 2;
+      expect(() => ask(server, 'slow', {}, Array(rows * WIDTH).fill(0))).toThrow(
+        /the answer is due in \d+ ms, and the fastest version .* takes some \d+ ms/,
+      );
+      await ask(server, 'slow');
+    } finally {
+      await server.close();
+    }
+  });
+
+  it('refuses what comes beyond its queue, though jobs in its thread are done at once', async () => {
+    const server = await start(root, { slots: 1, inlineBelowMs: 1000, limits: { maxQueueLength: 4 } });
+    try {
+      const outcomes = Array.from({ length: 50 }, () => {
+        try {
+          return ask(server, 'slow');
+        } catch (thrown) {
+          return (thrown as BonsaiError).code;
+        }
+      });
+      // One job was started to make room, and four requests wait.
+      const most = 4 + MAX_MERGED_ROWS;
+      expect(outcomes.filter((outcome) => outcome === 'queue_full').length).toBeGreaterThanOrEqual(50 - most);
+      await Promise.all(outcomes);
     } finally {
       await server.close();
     }

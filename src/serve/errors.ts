@@ -39,7 +39,10 @@ export class NotLoadedError extends BonsaiError {
       loading.length > 0
         ? `version ${loading.join(', ')} is loading; try again in a moment`
         : `it is not loaded. Load it through the model repository extension: POST /v2/repository/models/${encodeURIComponent(model)}/load`;
-    super('version_not_found', [`'${model}' has no available versions: ${why}`, ...failures].join('; '));
+    super(
+      loading.length > 0 ? 'not_ready' : 'version_not_found',
+      [`'${model}' has no available versions: ${why}`, ...failures].join('; '),
+    );
   }
 }
 

@@ -312,7 +312,8 @@ interface WarmUp {
 async function warmUp(session: PreparedSession, specs: DeclaredSpecs): Promise<WarmUp | undefined> {
   const { inputs } = specs;
   if (inputs.some(({ dtype, shape }) => !isNumeric(dtype) || shape.slice(1).includes(-1))) return undefined;
-  const feeds = inputs.map((spec) => madeUpInput(spec, 1));
+  const feeds = await acceptedInput(session, inputs);
+  if (feeds === undefined) return undefined;
   let serviceMs = Number.POSITIVE_INFINITY;
   let outputBytes = 0;
   for (let run = 0; run < WARMUP_RUNS; run++) {
@@ -323,6 +324,30 @@ async function warmUp(session: PreparedSession, specs: DeclaredSpecs): Promise<W
   }
   const batchMs = serviceMs <= BATCH_PROBE_MAX_MS ? await probeBatch(session, specs) : undefined;
   return { serviceMs, outputBytes, batchMs };
+}
+
+/**
+ * An example that the network computes. What a float is worth hardly matters to it, but whole numbers may be divisors, sizes or indices:
+ * zeros are tried, then ones.
+ * @returns undefined where it takes neither, and requests may know better
+ * @throws BonsaiError `engine_failure` for a network of floats that fails
+ */
+async function acceptedInput(
+  session: PreparedSession,
+  inputs: readonly TensorSpec[],
+): Promise<readonly Tensor[] | undefined> {
+  const zeros = inputs.map((spec) => madeUpInput(spec, 1));
+  const isOfFloats = inputs.every(({ dtype }) => dtype === 'float32');
+  if (isOfFloats) return zeros;
+  for (const feeds of [zeros, inputs.map((spec) => madeUpInput(spec, 1, 1))]) {
+    try {
+      await session.run(feeds);
+      return feeds;
+    } catch {
+      // Perhaps of the values.
+    }
+  }
+  return undefined;
 }
 
 /** Whether its first size is open and it can be compared by rows. Of other types no example can be made up that tells. */
@@ -389,14 +414,18 @@ function isClose(a: Tensor, b: Tensor): boolean {
   return x.length === y.length && x.every((value, i) => Math.abs(value - y[i]!) <= ROW_TOLERANCE * scale);
 }
 
-/** @param rows the first size, where it is open */
-function madeUpInput({ dtype, shape }: TensorSpec, rows: number): Tensor {
+/** @param rows the first size, where it is open @param whole what is put for numbers that are not float32 */
+function madeUpInput({ dtype, shape }: TensorSpec, rows: number, whole = 0): Tensor {
   const sizes = shape.map((size, axis) => (size >= 0 ? size : axis === 0 ? rows : 1));
   const count = elementCount(sizes);
   const bytes = new Uint8Array(byteLengthOf(dtype, count));
   if (dtype === 'float32') {
     const random = seededRandom(WARMUP_SEED);
     new Float32Array(bytes.buffer).set(Float32Array.from({ length: count }, () => random.uniform()));
+  } else if (whole !== 0 && count > 0) {
+    const size = bytes.byteLength / count;
+    // Little-endian; of other floating-point types a tiny number.
+    for (let i = 0; i < count; i++) bytes[i * size] = whole;
   }
   return { dtype, shape: sizes, bytes };
 }

@@ -2,18 +2,22 @@ import { setImmediate } from 'node:timers/promises';
 import type { Clock } from '../base/clock.ts';
 import type { Tensor } from '../base/tensor.ts';
 import { type PreparedRun, PreparedSession } from '../engine/prepared-session.ts';
-import type { TensorSpec } from '../repository/types.ts';
 import { WorkerLostError } from './errors.ts';
 import { joined, type Lane, type RunResult } from './lane.ts';
 import { PreparedRuns, WARMUP_RUNS } from './prepared-runs.ts';
+import type { NetworkReport } from './worker-messages.ts';
 
 /** The largest file of a network that is opened on the thread with the sockets: they wait some 2 ms for each MB. */
 export const MAX_INLINE_BYTES = 4 * 1024 * 1024;
 
+/** The sockets wait no longer than this for a job, if its network can be told to compute less at once. */
+export const MAX_INLINE_JOB_MS = 12;
+
 /**
  * A network in the thread that has the sockets. To hand a request to another thread and its answer back takes some
  * 50 µs of CPU where both share one: for a network that is about as fast as that, it is half of the work. The sockets
- * wait while it computes, so only networks of short inferences are run like this.
+ * wait while it computes, so only networks of short inferences are run like this, and a request of many examples in
+ * parts, between which the sockets have their turn.
  */
 export class InlineLane implements Lane {
   readonly isInline = true;
@@ -21,6 +25,8 @@ export class InlineLane implements Lane {
   readonly #session: PreparedSession;
   readonly #clock: Clock;
   readonly #runs: PreparedRuns;
+  /** Infinite where the network may mix rows. */
+  readonly #rowsAtOnce: number;
   #lastShapes: readonly (readonly number[])[] = [];
   #lastRun: PreparedRun | undefined;
   #lostReason: string | undefined;
@@ -29,21 +35,24 @@ export class InlineLane implements Lane {
   /**
    * Opens and warms a network.
    * @param path of a file that ONNX Runtime has optimised on this machine
-   * @param inputs of which only the first size may be open
+   * @param report of its rehearsal; of its inputs only the first size may be open
    * @throws BonsaiError `load_failed`, `engine_failure`
    */
-  static async open(path: string, inputs: readonly TensorSpec[], clock: Clock): Promise<InlineLane> {
+  static async open(path: string, report: NetworkReport, clock: Clock): Promise<InlineLane> {
     const session = await PreparedSession.create(path, { optimization: 'disabled' });
-    const run = session.prepare(inputs.map(({ shape }) => shape.map((size) => Math.max(size, 1))));
+    const run = session.prepare(report.inputs.map(({ shape }) => shape.map((size) => Math.max(size, 1))));
     for (let i = 0; i < WARMUP_RUNS; i++) {
       await setImmediate(); // Others have their turn in between.
       await run.run();
     }
-    return new InlineLane(session, clock);
+    const { batchMs, serviceMs = MAX_INLINE_JOB_MS } = report;
+    const rowsAtOnce = Math.max(1, Math.floor(MAX_INLINE_JOB_MS / serviceMs));
+    return new InlineLane(session, clock, batchMs === undefined ? Number.POSITIVE_INFINITY : rowsAtOnce);
   }
 
-  private constructor(session: PreparedSession, clock: Clock) {
+  private constructor(session: PreparedSession, clock: Clock, rowsAtOnce: number) {
     this.#session = session;
+    this.#rowsAtOnce = rowsAtOnce;
     this.#clock = clock;
     this.#runs = new PreparedRuns(session);
   }
@@ -56,6 +65,7 @@ export class InlineLane implements Lane {
     if (this.#lostReason !== undefined) return Promise.reject(new WorkerLostError(this.#lostReason));
     try {
       const tensors = joined(parts);
+      if ((tensors[0]?.shape[0] ?? 1) > this.#rowsAtOnce) return this.#runInParts(tensors);
       const startMs = this.#clock.nowMs();
       const outputs = this.#run(tensors);
       if (!(outputs instanceof Promise))
@@ -77,6 +87,21 @@ export class InlineLane implements Lane {
     this.onLost(new WorkerLostError(this.#lostReason));
   }
 
+  async #runInParts(tensors: readonly Tensor[]): Promise<RunResult> {
+    const rows = tensors[0]!.shape[0]!;
+    const parts: (readonly Tensor[])[] = [];
+    let computeMs = 0;
+    for (let first = 0; first < rows; first += this.#rowsAtOnce) {
+      if (first > 0) await setImmediate();
+      if (this.#lostReason !== undefined) throw new WorkerLostError(this.#lostReason);
+      const count = Math.min(this.#rowsAtOnce, rows - first);
+      const startMs = this.#clock.nowMs();
+      parts.push(await this.#run(tensors.map((tensor) => rowsOf(tensor, first, count))));
+      computeMs += this.#clock.nowMs() - startMs;
+    }
+    return { outputs: joined(parts), computeMs };
+  }
+
   #run(tensors: readonly Tensor[]): readonly Tensor[] | Promise<readonly Tensor[]> {
     if (tensors.some(({ strings }) => strings !== undefined)) return this.#session.run(tensors);
     const run = this.#preparedFor(tensors);
@@ -93,6 +118,16 @@ export class InlineLane implements Lane {
     this.#lastRun = this.#runs.for(this.#lastShapes);
     return this.#lastRun;
   }
+}
+
+function rowsOf(tensor: Tensor, first: number, count: number): Tensor {
+  const { shape, bytes } = tensor;
+  const size = bytes.byteLength / shape[0]!;
+  return {
+    ...tensor,
+    shape: [count, ...shape.slice(1)],
+    bytes: bytes.subarray(first * size, (first + count) * size),
+  };
 }
 
 function isSame(a: readonly number[], b: readonly number[]): boolean {

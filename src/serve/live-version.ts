@@ -3,6 +3,7 @@ import type { Clock } from '../base/clock.ts';
 import { batchServiceMs, type ResidentVersion } from '../policy/dispatch.ts';
 import type { StoredVersion } from '../repository/store.ts';
 import type { TensorSpec } from '../repository/types.ts';
+import { MAX_INLINE_JOB_MS } from './inline-lane.ts';
 import type { Lane } from './lane.ts';
 import type { LoadedNetwork, Loader } from './loader.ts';
 import { MAX_SURPRISE } from './pressure.ts';
@@ -28,9 +29,6 @@ export const UNKNOWN_SERVICE_MS = 1;
 
 /** Requests that may be merged into one job: longer jobs gain little more and hold up what is more urgent. */
 export const MAX_MERGED_ROWS = 8;
-
-/** The longest merged job in the thread with the sockets, which wait for it: refusals are to come within some 20 ms. */
-export const MAX_INLINE_JOB_MS = 12;
 
 /**
  * The share of the time of single inferences that merged ones have to save. Little is enough: answering several requests

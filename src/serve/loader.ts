@@ -1,14 +1,12 @@
 import { createHash } from 'node:crypto';
-import { existsSync } from 'node:fs';
-import { mkdtemp, rm, stat } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { stat } from 'node:fs/promises';
 import type { Logger } from 'pino';
 import type { Clock } from '../base/clock.ts';
 import { messageOf } from '../base/errors.ts';
 import type { StoredVersion } from '../repository/store.ts';
 import { InlineLane, MAX_INLINE_BYTES } from './inline-lane.ts';
 import type { Lane } from './lane.ts';
+import { type OptimizedFile, OptimizedFiles } from './optimized-files.ts';
 import { mayRaisePriority } from './pinning.ts';
 import { watchForStarvation } from './starvation.ts';
 import { WorkerHandle } from './worker-handle.ts';
@@ -21,13 +19,7 @@ export interface LoadedNetwork {
 }
 
 /** A network as ONNX Runtime optimised it in a file, and what was found out about it. */
-interface Rehearsed {
-  readonly path: string;
-  readonly report: NetworkReport;
-}
-
-/** Of so many versions the optimised files are kept for the next load. */
-export const MAX_OPTIMIZED_FILES = 64;
+type Rehearsed = OptimizedFile<NetworkReport>;
 
 export interface LoaderOptions {
   /** Threads booted ahead of need. */
@@ -53,15 +45,13 @@ export class Loader {
   readonly #inlineBelowMs: number;
   readonly #clock: Clock;
   readonly #spares: WorkerHandle[] = [];
-  /** By path, the oldest first. */
-  readonly #rehearsed = new Map<string, Rehearsed>();
+  readonly #files = new OptimizedFiles<NetworkReport>();
   /** Rehearses where no thread of low priority can be raised to serve. */
   #rehearser: WorkerHandle | undefined;
   #isPrivileged: boolean;
   /** Threads that boot or load, with the CPU time that each had when it began, and when it was last looked at. */
   readonly #counted = new Map<WorkerHandle, { readonly sinceMs: number; untilMs: number }>();
   #endedCpuMs = 0;
-  #cacheFolder: Promise<string> | undefined;
   #isClosed = false;
 
   constructor(options: LoaderOptions) {
@@ -105,12 +95,20 @@ export class Loader {
     const mayBeInline = threads === 1 && this.#inlineBelowMs > 0 && (await isSmall(stored.modelPath));
     if (!mayBeInline && this.#isPrivileged) return this.#loadInThread(stored, threads, isUrgent);
     const startMs = this.#clock.nowMs();
-    const { path, report } = await this.#rehearsedOf(stored, isUrgent);
-    const { serviceMs = Number.POSITIVE_INFINITY } = report;
-    if (!mayBeInline || serviceMs >= this.#inlineBelowMs)
-      return this.#loadInThread(stored, threads, isUrgent, { path, report });
+    const rehearsed = await this.#rehearsed(stored, isUrgent);
+    try {
+      const { serviceMs = Number.POSITIVE_INFINITY } = rehearsed.said;
+      if (!mayBeInline || serviceMs >= this.#inlineBelowMs)
+        return await this.#loadInThread(stored, threads, isUrgent, rehearsed);
+      return await this.#openInline(rehearsed, startMs);
+    } finally {
+      await this.#files.release(rehearsed);
+    }
+  }
+
+  async #openInline({ path, said: report }: Rehearsed, startMs: number): Promise<LoadedNetwork> {
     const bytesBefore = process.memoryUsage.rss();
-    const lane = await InlineLane.open(path, report.inputs, this.#clock);
+    const lane = await InlineLane.open(path, report, this.#clock);
     const memoryBytes = Math.max(report.memoryBytes, process.memoryUsage.rss() - bytesBefore);
     return { lane, report: { ...report, memoryBytes, loadMs: this.#clock.nowMs() - startMs } };
   }
@@ -128,7 +126,7 @@ export class Loader {
         : {
             modelPath: rehearsed.path,
             isOptimized: true,
-            declared: { inputs: rehearsed.report.inputs, outputs: rehearsed.report.outputs },
+            declared: { inputs: rehearsed.said.inputs, outputs: rehearsed.said.outputs },
             intraOpThreads: threads,
           };
     const lane = await this.#takeWorker(isUrgent);
@@ -161,7 +159,7 @@ export class Loader {
         ),
       ),
     );
-    if (this.#cacheFolder !== undefined) await rm(await this.#cacheFolder, { recursive: true, force: true });
+    await this.#files.close();
   }
 
   #start(lowPriority: boolean): WorkerHandle {
@@ -199,20 +197,10 @@ export class Loader {
     return fresh;
   }
 
-  async #rehearsedOf(stored: StoredVersion, isUrgent: boolean): Promise<Rehearsed> {
-    const path = await this.#optimizedPath(stored);
-    const known = this.#rehearsed.get(path);
-    // Temporary files may be tidied up by others.
-    if (known !== undefined && existsSync(path)) return known;
-    const report = await this.#rehearse({ ...fileOf(stored), optimizedPath: path }, isUrgent);
-    const rehearsed = { path, report };
-    this.#rehearsed.set(path, rehearsed);
-    const [oldest] = this.#rehearsed.keys();
-    if (this.#rehearsed.size > MAX_OPTIMIZED_FILES) {
-      this.#rehearsed.delete(oldest!);
-      await rm(oldest!, { force: true });
-    }
-    return rehearsed;
+  async #rehearsed(stored: StoredVersion, isUrgent: boolean): Promise<Rehearsed> {
+    return this.#files.take(await keyOf(stored), stored.sizeBytes, (optimizedPath) =>
+      this.#rehearse({ ...fileOf(stored), optimizedPath }, isUrgent),
+    );
   }
 
   /** The thread goes on to the next one: to boot another costs more than most rehearsals. */
@@ -252,13 +240,15 @@ export class Loader {
     else if (this.#rehearser === undefined) this.#rehearser = worker;
     else await worker.close();
   }
+}
 
-  /** Where the network as ONNX Runtime has optimised it here is kept as long as the server runs. */
-  async #optimizedPath(stored: StoredVersion): Promise<string> {
-    this.#cacheFolder ??= mkdtemp(join(tmpdir(), 'bonsai-optimized-'));
-    const key = createHash('sha256').update(`${stored.modelPath}\0${stored.identity}`).digest('hex');
-    return join(await this.#cacheFolder, `${key}.onnx`);
-  }
+/** Tells a network's file from every other that was there before it, also one of the same size and time. */
+async function keyOf({ modelPath, identity }: StoredVersion): Promise<string> {
+  const file = await stat(modelPath).then(
+    ({ size, mtimeMs, ctimeMs, ino }) => [size, mtimeMs, ctimeMs, ino].join(),
+    () => '', // The load will say that it is not there.
+  );
+  return createHash('sha256').update([modelPath, identity, file].join('\0')).digest('hex');
 }
 
 function fileOf(stored: StoredVersion) {

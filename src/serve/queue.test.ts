@@ -69,7 +69,7 @@ describe('the queue', () => {
     queue.add(promised, 0, 0);
     expect(() => queue.add(item(20, 15), 0, 0)).toThrow('late that were promised');
     expect(() => queue.add(item(5, 15), 0, 0)).toThrow(
-      /due in 5\.0 ms, and the fastest version in memory that the request accepts takes some 15 ms/,
+      /due in 5 ms, and the fastest version in memory that the request accepts takes some 15 ms/,
     );
     const important = item(20, 15, 2);
     expect(queue.add(important, 0, 0)).toEqual([promised]);

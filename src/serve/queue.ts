@@ -93,7 +93,7 @@ function refusal({ deadlineMs, serviceMs }: Promised, nowMs: number, waitMs: num
   const allowedMs = Math.max(0, deadlineMs - serviceMs - nowMs);
   const leftMs = deadlineMs - nowMs;
   if (serviceMs > leftMs) {
-    const message = `Refused: the answer is due in ${Math.max(0, leftMs).toPrecision(2)} ms, and the fastest version in memory that the request accepts takes some ${serviceMs.toPrecision(2)} ms`;
+    const message = `Refused: the answer is due in ${rounded(Math.max(0, leftMs))} ms, and the fastest version in memory that the request accepts takes some ${rounded(serviceMs)} ms`;
     return new RefusedError('deadline_exceeded', message, waitMs);
   }
   const message =
@@ -101,4 +101,9 @@ function refusal({ deadlineMs, serviceMs }: Promised, nowMs: number, waitMs: num
       ? `Refused: the expected wait of ${waitMs.toFixed(1)} ms is longer than the ${allowedMs.toFixed(1)} ms allowed`
       : `Refused: taking it in would make requests late that were promised an answer`;
   return new RefusedError('deadline_exceeded', message, waitMs);
+}
+
+/** To two digits, and never as a power of ten. */
+function rounded(ms: number): string {
+  return String(Number(ms.toPrecision(2)));
 }

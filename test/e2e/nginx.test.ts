@@ -16,7 +16,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Client, credentials, Metadata } from '@grpc/grpc-js';
 import { Pool } from 'undici';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import { systemClock } from '../../src/base/clock.ts';
 import {
   type NginxBalancer,
@@ -124,18 +124,20 @@ describe.skipIf(!hasNginx)(`the balancer NGINX${why}`, () => {
   const get = async (path: string) => (await fetch(`http://${http}${path}`)).text();
 
   /** The server that answers a gRPC request, by the header that names its task. */
-  async function grpcName(task?: string): Promise<string | undefined> {
+  const grpcName = async (task?: string) => (await grpcHeaders('ModelInfer', task))['x-name'];
+
+  async function grpcHeaders(method: string, task?: string): Promise<Record<string, unknown>> {
     const session = connect(`http://${grpc}`);
     const headers = {
       ':method': 'POST',
-      ':path': '/inference.GRPCInferenceService/ModelInfer',
+      ':path': `/inference.GRPCInferenceService/${method}`,
       te: 'trailers',
     };
     const stream = session.request({ ...headers, ...(task && { [TASK_HEADER]: task }) });
     stream.end();
     const [answer] = await once(stream, 'response');
     session.destroy();
-    return answer['x-name'];
+    return answer;
   }
 
   test('sends each task to its servers, whatever its name means to NGINX', async () => {
@@ -156,6 +158,20 @@ describe.skipIf(!hasNginx)(`the balancer NGINX${why}`, () => {
     expect(await get('/v2/models/n01')).toBe('a');
     // No server has all tasks: any may answer those who name none.
     expect(await grpcName()).toBe('a');
+  });
+
+  test('lets nobody administer servers through it', async () => {
+    await balancer.apply(weighted(100), never);
+    for (const path of ['repository/index', 'logging', 'trace/setting', 'systemsharedmemory/status'])
+      expect(JSON.parse(await get(`/v2/${path}`))).toEqual({
+        error: 'models and servers are administered by the orchestrator, not through the balancer',
+      });
+    expect(JSON.parse(await get('/v2/models/digits/trace/setting'))).toHaveProperty('error');
+    for (const method of ['RepositoryModelUnload', 'RepositoryIndex', 'LogSettings', 'TraceSetting'])
+      expect(await grpcHeaders(method, 'digits')).toMatchObject({ ':status': 200, 'grpc-status': '12' });
+    expect(upstreams[0]!.count).toBe(0);
+    expect(await grpcName('digits')).toBe('a');
+    expect(await get('/v2/models/digits/config')).toBe('a');
   });
 
   /** Asks on four connections until told to stop. @returns the statuses */
@@ -227,6 +243,20 @@ describe.skipIf(!hasNginx)(`the balancer NGINX${why}`, () => {
     await balancer.apply(weighted(100), never);
     expect(await get('/v2/models/digits')).toBe('a');
   });
+
+  test.runIf(process.platform === 'linux')(
+    'starts again where NGINX was killed and left its worker',
+    async () => {
+      await balancer.apply(weighted(100), never);
+      const pid = Number(await readFile(join(folder, 'nginx/nginx.pid'), 'utf8'));
+      process.kill(pid, 'SIGKILL');
+      await vi.waitFor(async () => expect(await balancer.isRunning()).toBe(false));
+      expect(await get('/v2/models/digits')).toBe('a');
+      const { servers } = weighted(100, 100).tasks[0]!;
+      await balancer.apply({ tasks: [{ task: 'digits', servers: servers.slice(1) }], all: servers }, never);
+      expect(await get('/v2/models/digits')).toBe('b');
+    },
+  );
 
   test('leaves a process alone that is not its own NGINX', async () => {
     await mkdir(join(folder, 'nginx'));

@@ -48,6 +48,12 @@ export const TRIES = 3;
  */
 export const GRPC_CONNECTION_S = 2;
 
+/** What changes a server, Triton's included, rather than asking a network: methods of gRPC, and paths of HTTP. */
+const ADMINISTRATION = {
+  grpc: '^/(inference[.]GRPCInferenceService/(Repository|SystemSharedMemory|CudaSharedMemory|TraceSetting|LogSettings)|mmesh[.])',
+  http: '^/v2/(repository|systemsharedmemory|cudasharedmemory|logging|trace|models/[^/]+/trace)(/|$)',
+} as const;
+
 /** Idle connections that each worker keeps to each upstream. */
 const KEEPALIVE_CONNECTIONS = 64;
 
@@ -218,12 +224,12 @@ function httpServer(
       '}',
       `location = ${GENERATION_PATH} { default_type text/plain; return 200 "${generation}"; }`,
       // One of many servers would do it, and nobody would know which.
-      'location ^~ /v2/repository/ {',
-      '  return 404 \'{"error":"models are loaded and unloaded by the orchestrator, not through the balancer"}\';',
+      `location ~ ${ADMINISTRATION.http} {`,
+      '  return 404 \'{"error":"models and servers are administered by the orchestrator, not through the balancer"}\';',
       '}',
       ...pools.flatMap(({ task, name }) => [
         `location = /v2/models/${task} { proxy_pass ${scheme}://http_${name}; }`,
-        `location ^~ /v2/models/${task}/ { proxy_pass ${scheme}://http_${name}; }`,
+        `location /v2/models/${task}/ { proxy_pass ${scheme}://http_${name}; }`,
       ]),
       `location / { proxy_pass ${scheme}://http_all; }`,
     ]),
@@ -248,6 +254,13 @@ function grpcServer(options: NginxConfigOptions, listen: string, target: string 
       '  default_type application/grpc;',
       '  add_header grpc-status 14;',
       '  add_header grpc-message "no server can answer this now";',
+      '  return 200;',
+      '}',
+      // One of many servers would do it, and nobody would know which.
+      `location ~ ${ADMINISTRATION.grpc} {`,
+      '  default_type application/grpc;',
+      '  add_header grpc-status 12;',
+      '  add_header grpc-message "models and servers are administered by the orchestrator, not through the balancer";',
       '  return 200;',
       '}',
       `location / { ${target === undefined ? 'return 503' : `grpc_pass ${target}`}; }`,

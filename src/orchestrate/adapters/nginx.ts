@@ -1,5 +1,15 @@
 import { execFile } from 'node:child_process';
-import { chmod, copyFile, mkdir, readFile, rename, stat, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  copyFile,
+  mkdir,
+  readdir,
+  readFile,
+  readlink,
+  rename,
+  stat,
+  writeFile,
+} from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { request } from 'undici';
@@ -42,6 +52,9 @@ export const nginxDefaults = {
   /** A check of the configuration takes milliseconds. */
   checkLimitMs: 10_000,
 } as const;
+
+/** In which a worker that was told to end lets go of its addresses. */
+const ORPHAN_GRACE_MS = 300;
 
 export interface NginxBalancer extends Balancer {
   /** Makes sure that the program is there. @throws BonsaiError `unsupported` */
@@ -111,6 +124,7 @@ export function nginxBalancer(options: NginxOptions): NginxBalancer {
       const logged = await sizeOf(log);
       const pid = await pidOf(folder, config);
       if (pid === undefined) {
+        await endOrphans(log);
         const start = await run(['-c', config]);
         if (start.code !== 0) throw notStarted(start.output, options);
       } else process.kill(pid, 'SIGHUP');
@@ -159,6 +173,25 @@ async function pidOf(folder: string, config: string): Promise<number | undefined
     systemCodeOf(error) === 'ENOENT' ? config : '',
   );
   return title.includes(config) ? pid : undefined;
+}
+
+/**
+ * Workers of an NGINX of ours whose master was killed keep its addresses, and its routes of then. They write to our log, by which
+ * they are known (Linux). They finish what they have, but let the addresses go at once.
+ */
+async function endOrphans(log: string): Promise<void> {
+  const pids = (await readdir('/proc').catch(() => [])).filter((name) => /^\d+$/.test(name));
+  let isEnded = false;
+  for (const pid of pids) {
+    const title = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+    if (!title.startsWith('nginx: worker process')) continue;
+    const files = await readdir(`/proc/${pid}/fd`).catch(() => []);
+    const links = await Promise.all(files.map((fd) => readlink(`/proc/${pid}/fd/${fd}`).catch(() => '')));
+    if (!links.includes(log)) continue;
+    process.kill(Number(pid), 'SIGQUIT');
+    isEnded = true;
+  }
+  if (isEnded) await delay(ORPHAN_GRACE_MS);
 }
 
 /** Waits until the configuration of this generation answers. @throws BonsaiError `port_in_use`, `server_unreachable` */

@@ -8,7 +8,7 @@ import type { Balancer, Routing } from '../balancer.ts';
 import type { Scrape } from '../observe.ts';
 import type { ServerAdapter } from '../server-adapter.ts';
 import { runFleet } from './fleet-loop.ts';
-import type { FleetMembers, FleetServer } from './members.ts';
+import type { FleetMembers, FleetServer, FleetTask } from './members.ts';
 import type { FleetDecision, FleetRecord } from './record.ts';
 import { type FleetOptions, fleetDefaults } from './state.ts';
 
@@ -423,7 +423,9 @@ describe('the loop over a fleet', () => {
     const world = new World();
     const [x, y] = [new Node(world, 'x', { a: 4 }), new Node(world, 'y', {})];
     y.ownPolicy = 'bonsai';
-    const members = fleet([x, y], ['a', 'b']);
+    const plain = fleet([x, y], ['a', 'b']);
+    const [a, b] = plain.tasks as [FleetTask, FleetTask];
+    const members = { ...plain, tasks: [a, { ...b, objective: { minAccuracy: 0.8 } }] };
     await world.run(members, () => world.serving().y === 'a@1 b@1' && world.nowMs >= 20_000);
     const drained = { tasks: { a: { version: 3 } }, drained: ['y'] };
     await world.run(members, () => world.nowMs >= 40_000, {
@@ -432,7 +434,7 @@ describe('the loop over a fleet', () => {
     });
     expect(world.serving().y).toBe('a@1 b@1');
     expect(world.last.servers[1]!.trouble).toBe(
-      'its own policy (bonsai) chooses versions: a is not pinned here',
+      "its own policy (bonsai) chooses versions: a is not pinned here; its own policy (bonsai) chooses versions: say min-accuracy of b in the server's bonsai.yaml, too",
     );
     await world.run(members, () => world.serving().y === '', {
       overrides: async () => drained,

@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
@@ -104,4 +104,16 @@ test('a lease that ran out while its owner slept is lost, whoever has it now', a
   sleptMs = 60_000;
   await vi.waitFor(() => expect(lease.lost.aborted).toBe(true));
   expect(String(lease.lost.reason)).toContain('not renewed in time');
+});
+
+test('who led before waits on while the lease cannot be written, and says so once', async () => {
+  await rm(folder, { recursive: true });
+  await expect(acquire()).rejects.toMatchObject({ code: 'unwritable_path' });
+  const troubles: string[] = [];
+  const waiting = acquire({ onTrouble: ({ code }) => troubles.push(code) });
+  await vi.waitFor(() => expect(troubles).toEqual(['unwritable_path']));
+  await new Promise((done) => setTimeout(done, 100));
+  await mkdir(folder);
+  expect((await waiting).term).toBe(1);
+  expect(troubles).toHaveLength(1);
 });

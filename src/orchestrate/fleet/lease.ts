@@ -59,6 +59,8 @@ export async function acquireLease(
     readonly clock: Clock;
     readonly signal: AbortSignal;
     readonly onWait?: (holder: LeaseRecord) => void;
+    /** Told once that the lease cannot be written; it is tried on. By default that is an error: who starts should know. */
+    readonly onTrouble?: (error: BonsaiError) => void;
     readonly durationMs?: number;
     readonly periodMs?: number;
   },
@@ -67,14 +69,21 @@ export async function acquireLease(
     clock,
     signal,
     onWait,
+    onTrouble,
     durationMs = leaseDefaults.durationMs,
     periodMs = leaseDefaults.periodMs,
   } = options;
   const me = { owner: randomUUID(), pid: process.pid, host: hostname(), durationMs };
   let told: string | undefined;
+  let isInTrouble = false;
   for (;;) {
     if (signal.aborted) throw new BonsaiError('aborted', 'Stopped before the lease of the fleet was free.');
-    const taken = await tryTake(path, me, clock);
+    const taken = await tryTake(path, me, clock).catch((error) => {
+      if (onTrouble === undefined || !(error instanceof BonsaiError)) throw error;
+      if (!isInTrouble) onTrouble(error);
+      isInTrouble = true;
+      return undefined;
+    });
     if (taken !== undefined && 'term' in taken && taken.owner === me.owner) {
       return held(path, taken, clock, periodMs);
     }

@@ -117,7 +117,8 @@ export async function writeFleetRecord(path: string, record: FleetRecord): Promi
 
 /**
  * @returns undefined where there is none
- * @throws BonsaiError `invalid_config` for a file that is no record, or of a later layout
+ * @throws BonsaiError `corrupt_checkpoint` for a record that is empty or cut off, `invalid_config` for a file that is none, or of a
+ *   later layout
  */
 export async function readFleetRecord(path: string): Promise<FleetRecord | undefined> {
   let text: string;
@@ -138,6 +139,9 @@ export async function readFleetRecord(path: string): Promise<FleetRecord | undef
     value = JSON.parse(text);
   } catch {
     value = null;
+  }
+  if (value === null && /^(\{"schemaVersion":.*)?\0*$/s.test(text.trim())) {
+    throw new BonsaiError('corrupt_checkpoint', `The state file ${path} is empty or cut off.`);
   }
   if (value === null || !Number.isInteger(value.schemaVersion) || !Array.isArray(value.servers)) {
     throw new BonsaiError(

@@ -100,9 +100,16 @@ function troubleOf(fleet: Fleet, node: Node): string | undefined {
   if (node.health === 'down') return messageOf(node.watch.failure);
   const parts: string[] = [];
   if (choosesVersions(node))
-    for (const task of Object.keys(node.present))
+    for (const { manifest, objective } of fleet.members.tasks) {
+      const { task } = manifest;
+      if (node.present[task] === undefined) continue;
       if (fleet.overrides.tasks[task]?.version !== undefined)
         parts.push(`its own policy (${node.ownPolicy}) chooses versions: ${task} is not pinned here`);
+      if (objective.minAccuracy !== undefined)
+        parts.push(
+          `its own policy (${node.ownPolicy}) chooses versions: say min-accuracy of ${task} in the server's bonsai.yaml, too`,
+        );
+    }
   for (const { server, task, version, untilMs } of fleet.blocked.values()) {
     const waitS = Math.ceil((untilMs - fleet.clock.nowMs()) / 1000);
     if (server === name && waitS > 0)

@@ -63,7 +63,7 @@ export async function fetchNetwork(
   }
   throw new CorruptRepositoryError({
     file: s3Text(store.url, networkKey(wanted.task, wanted.digest)),
-    problem: `has digest ${found}; the manifest says ${wanted.digest}. The object is damaged or was replaced: push the task again from a good copy.`,
+    problem: `has digest ${found}; the manifest says ${wanted.digest}. The object is damaged or was replaced: send it again from a good copy (bonsai repo push --all).`,
   });
 }
 
@@ -125,7 +125,7 @@ async function append(
   try {
     if (opened.sizeBytes !== undefined && opened.sizeBytes !== sizeBytes)
       throw corrupt(
-        `has ${opened.sizeBytes} bytes; the manifest says ${sizeBytes} (digest ${digest}). The object is damaged or was replaced: push the task again from a good copy.`,
+        `has ${opened.sizeBytes} bytes; the manifest says ${sizeBytes} (digest ${digest}). The object is damaged or was replaced: send it again from a good copy (bonsai repo push --all).`,
       );
     let at = opened.startsAt;
     for await (const chunk of opened.chunks) {

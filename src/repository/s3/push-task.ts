@@ -19,6 +19,8 @@ import { s3Text } from './s3-url.ts';
 export interface PushOptions {
   /** Also puts copies where Triton looks for them; the store makes them. */
   readonly hasTritonLayout?: boolean;
+  /** Also sends networks that are there already: one that was damaged in the store has its size all the same. */
+  readonly sendsAll?: boolean;
   /** Removes networks that the new family does not name, once they are older than `UNUSED_GRACE_MS`. */
   readonly removesUnused?: boolean;
   /**
@@ -76,7 +78,7 @@ export async function pushTask(
   for (const variant of manifest.variants) {
     const key = networkKey(task, variant.digest);
     const there = await store.status(key, signal);
-    if (there?.sizeBytes === variant.sizeBytes) continue;
+    if (there?.sizeBytes === variant.sizeBytes && options.sendsAll !== true) continue;
     onStep(`${task}/${variant.version}: sending ${(variant.sizeBytes / 1e6).toFixed(1)} MB`);
     await store.write(key, await verifyVariant(root, task, variant), { signal });
     uploadedNetworks++;
