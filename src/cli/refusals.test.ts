@@ -250,3 +250,29 @@ describe('a server is asked before it is loaded', () => {
     expect(code).toBe(1);
   });
 });
+
+describe('the cloud side of serve', () => {
+  it.each([
+    [['--collect-fraction', '0.5'], /--collect-fraction does something only with --collect-samples/],
+    [['--second-opinion-below', '0.4'], /--second-opinion-below does something only with --second-opinion/],
+    [
+      ['--second-opinion', 'http://127.0.0.1:9/v2/models/x', '--second-opinion-task', 'nosuch'],
+      /there is no task nosuch; the repository has same/,
+    ],
+    [['--collect-samples', '/proc/samples'], /unwritable_path/],
+  ])('refuses %j', async (options, complaint) => {
+    await writeIdentity(join(folder, 'cloud'), 'same');
+    const { code, stderr } = await bonsai(
+      'serve',
+      'cloud',
+      '--port',
+      '0',
+      '--control-port',
+      'off',
+      ...options,
+    );
+    expect(stderr).toMatch(complaint);
+    expect(stderr).not.toMatch(/\n {4}at /);
+    expect(code).not.toBe(0);
+  });
+});

@@ -16,7 +16,8 @@ export function begin(fleet: Fleet): void {
   const state = fleet.state!;
   const nowMs = fleet.clock.nowMs();
   const isReady = isLearned(fleet);
-  const changes = nextChanges(state, fleet.plan!, underWay(fleet))
+  const leaving = unloadsOf(fleet);
+  const planned = nextChanges(state, fleet.plan!, [...underWay(fleet), ...leaving])
     .filter((change) => !fleet.failed.has(keyOf(change)))
     .flatMap((change): FleetChange[] => {
       if (isReady) return [change];
@@ -26,6 +27,7 @@ export function begin(fleet: Fleet): void {
       const quickest = versions.reduce((a, b) => (b.cpuSeconds < a.cpuSeconds ? b : a));
       return [{ ...change, version: quickest.version }];
     });
+  const changes = [...leaving, ...planned];
   if (changes.length === 0) return;
   for (const change of changes) {
     const node = fleet.nodes.get(change.server)!;
@@ -48,6 +50,21 @@ function isServed({ nodes }: Fleet, task: string): boolean {
   for (const { health, present } of nodes.values())
     if (health === 'up' && present[task] !== undefined) return true;
   return false;
+}
+
+/** What is served of tasks that left the fleet is let go, on each server one at a time. */
+function unloadsOf({ nodes, leaving, failed }: Fleet): FleetChange[] {
+  if (leaving.size === 0) return [];
+  return [...nodes.values()].flatMap(({ member, watch, health, change }): FleetChange[] => {
+    if (health !== 'up' || !member.canLoad || change !== undefined) return [];
+    const unloads = [...leaving].flatMap((task): FleetChange[] => {
+      const fromVersion = servingVersionOf(watch, task);
+      if (fromVersion === undefined) return [];
+      const reason = `${task} is not in the fleet's description any more`;
+      return [{ kind: 'unload', server: member.name, task, fromVersion, reason }];
+    });
+    return unloads.filter((unload) => !failed.has(keyOf(unload))).slice(0, 1);
+  });
 }
 
 /** Our own changes, and what servers do on their own account. */

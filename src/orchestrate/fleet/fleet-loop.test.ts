@@ -257,6 +257,33 @@ describe('the loop over a fleet', () => {
     expect(world.decisions.some(({ text }) => text === 'The fleet was described anew: y joined.')).toBe(true);
   });
 
+  test('unloads a task that is taken out of the description, and loads it again once it is back', async () => {
+    const world = new World();
+    const nodes = ['x', 'y'].map((name) => new Node(world, name, { a: 1, b: 1, other: 1 }));
+    const [both, one] = [fleet(nodes, ['a', 'b']), fleet(nodes, ['a'])];
+    let next: FleetMembers | undefined;
+    const reread = async () => {
+      const now = next;
+      next = undefined;
+      return now;
+    };
+    await world.run(
+      both,
+      () => {
+        if (world.nowMs === 6_000) next = one;
+        if (world.nowMs === 20_000) {
+          expect(world.serving()).toEqual({ x: 'a@1 other@1', y: 'a@1 other@1' });
+          next = both;
+        }
+        return world.nowMs >= 20_000 && world.serving().x === 'a@1 b@1 other@1' && world.nowMs >= 30_000;
+      },
+      { reread },
+    );
+    expect(world.log.find((line) => line.startsWith('begin unload b'))).toBe(
+      "begin unload b 1 from x: b is not in the fleet's description any more.",
+    );
+  });
+
   test('goes on from the record of the one before: nothing is learned or loaded anew', async () => {
     const world = new World();
     const nodes = ['x', 'y'].map((name) => new Node(world, name, { a: 2 }));

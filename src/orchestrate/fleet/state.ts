@@ -111,6 +111,8 @@ export interface Fleet {
   readonly sleep: (durationMs: number, signal: AbortSignal) => Promise<void>;
   members: FleetMembers;
   tasks: readonly WatchedTask[];
+  /** Tasks that were taken out of the description: they are unloaded wherever they still serve. */
+  readonly leaving: Set<string>;
   readonly nodes: Map<string, Node>;
   readonly demand: Map<string, TaskDemand>;
   readonly decisions: BoundedList<FleetDecision>;
@@ -148,6 +150,7 @@ export function newFleet(options: FleetOptions): Fleet {
     sleep: options.sleep ?? realSleep,
     members: { servers: [], tasks: [] },
     tasks: [],
+    leaving: new Set(),
     nodes: new Map(),
     demand: new Map(),
     decisions: boundedList(fleetDefaults.decisionCapacity),
@@ -186,6 +189,9 @@ function restore(fleet: Fleet, before: FleetRecord): void {
 }
 
 export function setMembers(fleet: Fleet, members: FleetMembers): { joined: string[]; left: string[] } {
+  const taskNames = new Set(members.tasks.map(({ manifest }) => manifest.task));
+  for (const { task } of fleet.tasks) if (!taskNames.has(task)) fleet.leaving.add(task);
+  for (const task of taskNames) fleet.leaving.delete(task);
   fleet.members = members;
   fleet.tasks = watchedTasksOf(members.tasks);
   const joined: string[] = [];

@@ -104,6 +104,19 @@ describe('pushing and pulling', () => {
     await expectSound(at('b'), 'digits');
   });
 
+  it('sends again what was damaged in the store, where it is asked to', async () => {
+    const { manifest } = await writeRandomTask(at('a'), 'digits', [5_000]);
+    await pushTask(store, at('a'), 'digits', { nowMs });
+    const key = networkKey('digits', manifest.variants[0]!.digest);
+    await store.write(key, new Uint8Array(5_000), {});
+    expect(await pushTask(store, at('a'), 'digits', { nowMs })).toMatchObject({ uploadedNetworks: 0 });
+    await expect(pullTask(store, at('b'), 'digits')).rejects.toThrow(/bonsai repo push --all/);
+    const again = await pushTask(store, at('a'), 'digits', { nowMs, sendsAll: true });
+    expect(again).toMatchObject({ outcome: 'unchanged', uploadedNetworks: 1 });
+    await pullTask(store, at('b'), 'digits');
+    await expectSound(at('b'), 'digits');
+  });
+
   it('go on to the byte where a pull was cut, even in another process', async () => {
     const { manifest } = await writeRandomTask(at('a'), 'digits', [900_000]);
     await pushTask(store, at('a'), 'digits', { nowMs });
