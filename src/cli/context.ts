@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import { type Clock, systemClock } from '../base/clock.ts';
 import { BonsaiError, messageOf } from '../base/errors.ts';
 import { type Progress, silentProgress, terminalProgress } from './progress.ts';
@@ -19,6 +20,8 @@ export interface Context {
 
 export function processContext(options: { json?: boolean; quiet?: boolean }): Context {
   const controller = new AbortController();
+  // Each request to a store listens to it for as long as it is under way, and there may be many.
+  setMaxListeners(0, controller.signal);
   let firstMs = 0;
   const stop = (signal: NodeJS.Signals) => {
     if (!controller.signal.aborted) {

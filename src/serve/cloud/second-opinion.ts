@@ -33,7 +33,7 @@ export const opinionDefaults = {
   /** Where a request has no deadline: it should not wait for ever either. */
   longestWaitMs: 1_000,
   /** Kept of the deadline for the answer's own way. */
-  guardMs: 5,
+  guardMs: 15,
   /** Failures in a row after which nobody asks for a while. */
   failuresToOpen: 5,
   /** The first such while; each further one is twice as long, up to the longest. */
