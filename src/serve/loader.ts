@@ -235,9 +235,11 @@ export class Loader {
   }
 
   async #keepRehearser(worker: WorkerHandle): Promise<void> {
+    // Others may have been booted meanwhile.
+    const isSpare = this.#isPrivileged && this.#spares.length < Math.max(1, this.#spareCount);
     if (this.#isClosed) await worker.close();
-    else if (this.#isPrivileged) this.#spares.unshift(worker);
-    else if (this.#rehearser === undefined) this.#rehearser = worker;
+    else if (isSpare) this.#spares.unshift(worker);
+    else if (!this.#isPrivileged && this.#rehearser === undefined) this.#rehearser = worker;
     else await worker.close();
   }
 }

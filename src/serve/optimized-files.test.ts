@@ -37,6 +37,15 @@ test('a file that was made is there for the next, with what was said of it', asy
   expect(await readdir(parent)).toEqual([]);
 });
 
+test('two who want the same file at once have it made once', async () => {
+  const files = new OptimizedFiles<string>({ parent });
+  const { take, made } = maker(10);
+  const [one, other] = await Promise.all([take(files, 'a'), take(files, 'a')]);
+  expect(one.path).toBe(other.path);
+  expect(made).toEqual(['a']);
+  await files.close();
+});
+
 test('keeps so many bytes and files, and what is read beyond that until it is let go', async () => {
   const files = new OptimizedFiles<string>({ parent, maxBytes: 25 });
   const { take, made } = maker(10);

@@ -31,6 +31,8 @@ export class OptimizedFiles<T> {
   readonly #maxBytes: number;
   /** By key, the one needed longest ago first. */
   readonly #files = new Map<string, OptimizedFile<T>>();
+  /** Those being made, by key: who wants the same one waits for it. */
+  readonly #making = new Map<string, Promise<OptimizedFile<T>>>();
   /** How many loads read a file now. */
   readonly #readers = new Map<string, number>();
   #folder: string | undefined;
@@ -54,7 +56,7 @@ export class OptimizedFiles<T> {
   ): Promise<OptimizedFile<T>> {
     this.#readers.set(key, (this.#readers.get(key) ?? 0) + 1);
     try {
-      const file = (await this.#known(key)) ?? (await this.#made(key, sourceBytes, make));
+      const file = (await this.#known(key)) ?? (await this.#madeOnce(key, sourceBytes, make));
       this.#files.delete(key);
       this.#files.set(key, file);
       return file;
@@ -93,6 +95,14 @@ export class OptimizedFiles<T> {
     if (size === file.sizeBytes) return file;
     this.#files.delete(key);
     return undefined;
+  }
+
+  #madeOnce(key: string, sourceBytes: number, make: (path: string) => Promise<T>): Promise<OptimizedFile<T>> {
+    const underWay = this.#making.get(key);
+    if (underWay !== undefined) return underWay;
+    const making = this.#made(key, sourceBytes, make).finally(() => this.#making.delete(key));
+    this.#making.set(key, making);
+    return making;
   }
 
   async #made(
