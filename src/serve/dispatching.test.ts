@@ -12,6 +12,7 @@ import { writeModel } from '../graph/onnx/write.ts';
 import { batchServiceMs, type Dispatch, type DispatchDecision } from '../policy/dispatch.ts';
 import { digestOf } from '../repository/digest.ts';
 import { writeTask } from '../repository/store.ts';
+import { folderStore, type TaskStore } from '../repository/task-store.ts';
 import { MANIFEST_SCHEMA_VERSION, type Variant } from '../repository/types.ts';
 import { DataPlane, type InferRequest, MAX_TRIAL_MS } from './data-plane.ts';
 import { decodeInfer } from './grpc/infer.ts';
@@ -106,6 +107,41 @@ describe('several versions of a task', () => {
   afterAll(async () => {
     await server.close();
     await rm(root, { recursive: true, force: true });
+  });
+
+  it('wait for no network that a store does not send, and the last that was asked for serves', async () => {
+    const base = folderStore(root);
+    let send: (letGo: () => void) => void = () => {};
+    let released = 0;
+    const sent = new Promise<() => void>((resolve) => {
+      send = resolve;
+    });
+    const store: TaskStore = {
+      ...base,
+      readTask: async (task) => {
+        const stored = await base.readTask(task);
+        const versions = stored.versions.map((entry) =>
+          entry.version === 1 ? { ...entry, hold: () => sent } : entry,
+        );
+        return { ...stored, versions };
+      },
+    };
+    const slow = await start(root, { repository: store, initialVersions: 'smallest' });
+    try {
+      const hanging = select(slow, 'digits', [1]);
+      hanging.catch(() => undefined);
+      await select(slow, 'digits', [2]);
+      expect(slow.models.get('digits').current!.version).toBe(2);
+      send(() => {
+        released++;
+      });
+      await expect(hanging).rejects.toThrow(/something else was asked for while its network was fetched/);
+      expect([slow.models.get('digits').current!.version, released]).toEqual([2, 1]);
+      await select(slow, 'digits', [1]);
+      expect(slow.models.get('digits').current!.version).toBe(1);
+    } finally {
+      await slow.close();
+    }
   });
 
   it('are told apart by what a request says', async () => {

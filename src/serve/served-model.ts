@@ -90,6 +90,9 @@ export class ServedModel {
   #stored: StoredTask | undefined;
   readonly #statuses = new Map<number, VersionStatus>();
   #change: Promise<unknown> = Promise.resolve();
+  /** Changes that were asked for, and the one of them that was done: a later one counts more, however long the earlier took. */
+  #turns = 0;
+  #latestTurn = 0;
   readonly #retiring = new Set<Promise<void>>();
   /** Versions that were given up and wait to be tried again. */
   readonly #revivals = new Map<number, NodeJS.Timeout>();
@@ -181,13 +184,26 @@ export class ServedModel {
    * @param threads of one inference; versions that were loaded with others are loaded anew. Default: as before
    * @throws LoadFailedError with the reason; then what served before still does
    */
-  select(stored: StoredTask, selection: VersionSelection, threads?: number): Promise<void> {
-    return this.#serialized(() => this.#takeOver(stored, selection, threads ?? this.#threads));
+  async select(stored: StoredTask, selection: VersionSelection, threads?: number): Promise<void> {
+    const turn = ++this.#turns;
+    const letGo = await this.#bring(stored, selection);
+    try {
+      await this.#serialized(async () => {
+        if (turn < this.#latestTurn)
+          throw new LoadFailedError(this.name, 'something else was asked for while its network was fetched');
+        await this.#takeOver(stored, selection, threads ?? this.#threads);
+        this.#latestTurn = turn;
+      });
+    } finally {
+      letGo();
+    }
   }
 
   /** Stops serving; requests already promised are answered. Returns before they are. */
   unload(): Promise<void> {
+    const turn = ++this.#turns;
     return this.#serialized(async () => {
+      this.#latestTurn = turn;
       const retired = this.liveVersions;
       this.#stopRevivals();
       this.#setLive(new Map());
@@ -204,6 +220,31 @@ export class ServedModel {
 
   countRefusal(reason: string): void {
     this.refusals.set(reason, (this.refusals.get(reason) ?? 0) + 1);
+  }
+
+  /**
+   * Fetches networks that are not here yet before they have their turn: a store that hangs is to hold up no other change.
+   * @returns lets them go
+   */
+  async #bring(stored: StoredTask, selection: VersionSelection): Promise<() => void> {
+    if (stored.versions.every(({ hold }) => hold === undefined)) return () => undefined;
+    const held: (() => void)[] = [];
+    const letGo = () => {
+      for (const release of held) release();
+    };
+    for (const entry of this.#wantedVersions(stored, selection)) {
+      if (entry.hold === undefined || this.#live.has(entry.version)) continue;
+      this.#mark(entry.version, { state: 'LOADING' });
+      try {
+        held.push(await entry.hold());
+      } catch (thrown) {
+        letGo();
+        const reason = messageOf(thrown);
+        this.#markFailed(entry.version, reason);
+        throw new LoadFailedError(this.name, `version ${entry.version}: ${reason}`, { cause: thrown });
+      }
+    }
+    return letGo;
   }
 
   async #takeOver(stored: StoredTask, selection: VersionSelection, threads: number): Promise<void> {
