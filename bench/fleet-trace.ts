@@ -242,13 +242,9 @@ async function runSingle(
   meansRps: readonly number[],
   { folder: controlGroup }: ControlGroup,
 ): Promise<LiveRun> {
-  const quotaFlags = ['--cpu-quota', String(quota)];
   const demand = await volatileDemand(lab, { meansRps, durationMs, warmUpMs, seed });
   return serveUnder(
-    {
-      ...lab,
-      start: (command) => lab.start({ ...command, args: [...command.args, ...quotaFlags], controlGroup }),
-    },
+    { ...lab, start: (command) => lab.start({ ...command, controlGroup }) },
     {
       name: `${kind}: one server, ${options['single-policy']}`,
       policy: options['single-policy']!,

@@ -71,8 +71,6 @@ export async function startFleet(lab: Lab, options: FleetOptions): Promise<Fleet
           ...['--model-control-mode', 'explicit', '--slots', '1', '--slo', `${options.sloMs}ms`],
           ...['--max-connections', String(options.connections), '--log-level', 'error'],
           ...(options.serverPolicy === undefined ? [] : ['--policy', options.serverPolicy]),
-          // It rests between inferences then, instead of being stopped in the midst of one.
-          ...(controlGroup === undefined ? [] : ['--cpu-quota', String(cpuBudget)]),
         ],
       });
       open.push(server);
