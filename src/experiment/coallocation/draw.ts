@@ -15,7 +15,7 @@ export function drawCoallocation({ iterations }: CoallocationResults): Drawn {
       return [
         {
           kind: 'text',
-          text: `${i === 0 ? 'First' : 'Another'} iteration: ${own[0]?.tasks.map(({ task }, k) => `${task} ${figure(meansRps[k])} requests/s`).join(', ')} on average; the most accurate versions would need twice the CPU, or the fastest half of it where that is less.`,
+          text: `${i === 0 ? 'First' : 'Another'} iteration: ${own[0]?.tasks.map(({ task }, k) => `${task} ${figure(meansRps[k])} requests/s`).join(', ')} on average; the most accurate versions would need twice the CPU, or the fastest two fifths of it where that is less.`,
         },
         ...own.flatMap((run) =>
           runParts(

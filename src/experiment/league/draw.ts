@@ -12,7 +12,7 @@ export function drawLeague({ tasks, slowness, lengthMs, seeds, windows, missing 
         kind: 'text',
         text:
           `The families of ${tasks.join(', ')} in the simulator, ${figure(slowness)} times slower than on this machine, so that the first one's most accurate version answers 4.3 requests/s as the thesis' does. ` +
-          `${figure(lengthMs / 60_000)} minutes of each demand, scaled so that the most accurate versions would need twice the CPU, or the fastest half of it where that is less; ${seeds.length === 1 ? 'one seed' : `${seeds.length} seeds, means with 95 % intervals`}. Each policy has the servers that it is made for.`,
+          `${figure(lengthMs / 60_000)} minutes of each demand, scaled so that the most accurate versions would need twice the CPU, or the fastest two fifths of it where that is less; ${seeds.length === 1 ? 'one seed' : `${seeds.length} seeds, means with 95 % intervals`}. Each policy has the servers that it is made for.`,
       },
       ...(missing.length === 0
         ? []

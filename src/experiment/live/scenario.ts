@@ -22,11 +22,14 @@ export function serverScenario(manifests: readonly TaskManifest[], sloMs: number
 /** The load of the experiments: the most accurate versions need so many times the CPU. */
 export const OVERLOAD = 2;
 
-/** Demand of the traces rises to one and a half times its mean and more: no policy could answer it from a higher mean. */
-const MOST_OF_FASTEST = 0.5;
+/**
+ * Demand of the traces rises to one and a half times its mean and more, and requests cost a live server up to half as much again as in its
+ * profile: no policy could answer what comes from a higher mean.
+ */
+const MOST_OF_FASTEST = 0.4;
 
 /**
- * @returns `OVERLOAD`, or less where a family is so flat that its fastest versions would be filled by half at less: where
+ * @returns `OVERLOAD`, or less where a family is so flat that its fastest versions would be filled by two fifths at less: where
  * sockets cost as much as inferences, smaller networks answer hardly more
  */
 export function feasibleOverload(scenario: Scenario): number {

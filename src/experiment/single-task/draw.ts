@@ -19,7 +19,7 @@ const MEANINGS: Readonly<Record<WorkloadKind, { readonly figure: string; readonl
   'linear-down': { figure: 'Fig. 5.15', text: 'linear decline from 67 % of what the smallest version can' },
   trace: {
     figure: 'Fig. 5.16',
-    text: 'volatile demand for which the most accurate version would need twice the CPU, or the fastest half of it where that is less',
+    text: 'volatile demand for which the most accurate version would need twice the CPU, or the fastest two fifths of it where that is less',
   },
 };
 
