@@ -2,12 +2,15 @@ import { messageOf } from '../../base/errors.ts';
 import { differenceOf, type Routes, routesOf } from '../../policy/placement/routes.ts';
 import type { RoutedServer, Routing } from '../balancer.ts';
 import { described } from '../watch.ts';
-import { cpusOf, decide, type Fleet, fleetDefaults, isDrained } from './state.ts';
+import { choosesVersions, cpusOf, decide, type Fleet, fleetDefaults, isDrained } from './state.ts';
 
 function routesNow(fleet: Fleet): Routes {
   const nodes = [...fleet.nodes.values()];
+  // One with a policy of its own answers by faster versions while it loads: its requests would only crowd the others.
   const lowered = new Set(
-    nodes.filter(({ change }) => change !== undefined).map(({ member }) => member.name),
+    nodes
+      .filter((node) => node.change !== undefined && !choosesVersions(node))
+      .map(({ member }) => member.name),
   );
   // What is replaced does not serve in between.
   const servers = fleet.state!.servers.map((server) => {
