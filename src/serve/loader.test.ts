@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import pino from 'pino';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 import { systemClock } from '../base/clock.ts';
-import { float32Tensor, floatsOf } from '../base/tensor.ts';
+import { float32Tensor, floatsOf, int64Tensor } from '../base/tensor.ts';
 import { GraphBuilder, modelOf } from '../graph/build.ts';
 import { writeModel } from '../graph/onnx/write.ts';
 import type { StoredVersion } from '../repository/store.ts';
@@ -30,6 +30,11 @@ beforeAll(async () => {
     versions.push(await stored(factor, writeModel(modelOf(b.finish()))));
   }
   versions.push(await stored(4, Buffer.from('no network')));
+  const b = new GraphBuilder('twelfths');
+  const x = b.input('x', 'int64', ['N', 1]);
+  const twelve = b.constant(int64Tensor([12]));
+  b.output(b.op('Div', [twelve, x], {}, { outputs: ['y'] }), 'int64', ['N', 1]);
+  versions.push(await stored(5, writeModel(modelOf(b.finish()))));
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
@@ -105,6 +110,13 @@ describe.each([
     expect(await timesSeven(network)).toBe(21);
   });
 
+  it.each([1000, 0])('loads a network that zeros are not for, with a limit of %j ms', async (limitMs) => {
+    const { lane } = await load(loaderOf(limitMs), 3);
+    const { outputs } = await lane.run([[int64Tensor([4], [1, 1])]]);
+    expect(new BigInt64Array(outputs[0]!.bytes.slice().buffer)).toEqual(BigInt64Array.of(3n));
+    await expect(lane.run([[int64Tensor([0], [1, 1])]])).rejects.toMatchObject({ code: 'engine_failure' });
+  });
+
   it('says why a network cannot be loaded, and loads the next', async () => {
     const loader = loaderOf(1000);
     await expect(load(loader, 2)).rejects.toMatchObject({ code: 'load_failed' });
@@ -119,6 +131,6 @@ describe.each([
     expect(files.map((path) => existsSync(path))).toEqual([true, true]);
     await loader.close();
     expect(files.map((path) => existsSync(path))).toEqual([false, false]);
-    expect((await readdir(folder)).sort()).toEqual(['2.onnx', '3.onnx', '4.onnx']);
+    expect((await readdir(folder)).sort()).toEqual(['2.onnx', '3.onnx', '4.onnx', '5.onnx']);
   });
 });
