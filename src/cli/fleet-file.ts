@@ -321,11 +321,12 @@ export type Fail = (keys: readonly PropertyKey[], problem: string) => BonsaiErro
 
 function checkTogether(file: z.output<typeof fleetSchema>, fail: Fail): void {
   const names = file.servers.map(serverNameOf);
+  const hosts = file.servers.map(({ url }) => new URL(url).host);
   for (const [i, own] of names.entries()) {
     if (names.indexOf(own) !== i)
       throw fail(['servers', i], `two servers are called ${own}; give them names of their own.`);
     const { url: origin, kind } = file.servers[i]!;
-    const same = file.servers.findIndex((other) => new URL(other.url).host === new URL(origin).host);
+    const same = hosts.indexOf(hosts[i]!);
     if (same !== i)
       throw fail(
         ['servers', i, 'url'],

@@ -47,8 +47,8 @@ Examples:
 
 Networks go first, each under its digest, then the description of the task: a reader sees the family of before or the
 new one. If somebody else publishes the same task meanwhile, one of both is told and changes nothing. What an
-interrupted push has sent is not sent again. Profiles of the same networks that others measured into the bucket stay. Credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or
-what the machine has.
+interrupted push has sent is not sent again. Profiles of the same networks that others measured into the bucket stay.
+Credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or what the machine has.
 ${EXIT_CODE_HELP}`,
     )
     .action(async (folder: string, url: string, options: TransferOptions) => {

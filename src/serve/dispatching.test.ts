@@ -130,6 +130,8 @@ describe('several versions of a task', () => {
     try {
       const hanging = select(slow, 'digits', [1]);
       hanging.catch(() => undefined);
+      const state = () => slow.models.get('digits').statuses.get(1)?.state;
+      await vi.waitFor(() => expect(state()).toBe('LOADING'));
       await select(slow, 'digits', [2]);
       expect(slow.models.get('digits').current!.version).toBe(2);
       send(() => {

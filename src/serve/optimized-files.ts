@@ -1,7 +1,8 @@
 import { mkdtemp, readdir, rm, stat, statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { BonsaiError, systemCodeOf, systemReason } from '../base/errors.ts';
+import { BonsaiError, systemReason } from '../base/errors.ts';
+import { isAlive } from '../base/is-alive.ts';
 
 /** Files that are kept for the next load of the same network; of more, the one that was needed longest ago goes. */
 export const MAX_OPTIMIZED_FILES = 64;
@@ -197,14 +198,5 @@ async function removeLeftovers(parent: string): Promise<void> {
     const pid = new RegExp(`^${PREFIX}(\\d+)-`).exec(name)?.[1];
     if (pid === undefined || isAlive(Number(pid))) continue;
     await rm(join(parent, name), { recursive: true, force: true }).catch(() => undefined);
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return systemCodeOf(error) !== 'ESRCH';
   }
 }

@@ -186,12 +186,13 @@ export class ServedModel {
    */
   async select(stored: StoredTask, selection: VersionSelection, threads?: number): Promise<void> {
     const turn = ++this.#turns;
-    const letGo = await this.#bring(stored, selection);
+    const wanted = this.#wantedVersions(stored, selection);
+    const letGo = await this.#bring(wanted);
     try {
       await this.#serialized(async () => {
         if (turn < this.#latestTurn)
           throw new LoadFailedError(this.name, 'something else was asked for while its network was fetched');
-        await this.#takeOver(stored, selection, threads ?? this.#threads);
+        await this.#takeOver(stored, selection, wanted, threads ?? this.#threads);
         this.#latestTurn = turn;
       });
     } finally {
@@ -226,32 +227,34 @@ export class ServedModel {
    * Fetches networks that are not here yet before they have their turn: a store that hangs is to hold up no other change.
    * @returns lets them go
    */
-  async #bring(stored: StoredTask, selection: VersionSelection): Promise<() => void> {
-    if (stored.versions.every(({ hold }) => hold === undefined)) return () => undefined;
+  async #bring(wanted: readonly StoredVersion[]): Promise<() => void> {
     const held: (() => void)[] = [];
     const letGo = () => {
       for (const release of held) release();
     };
-    for (const entry of this.#wantedVersions(stored, selection)) {
+    for (const entry of wanted) {
       if (entry.hold === undefined || this.#live.has(entry.version)) continue;
       this.#mark(entry.version, { state: 'LOADING' });
       try {
         held.push(await entry.hold());
       } catch (thrown) {
         letGo();
-        const reason = messageOf(thrown);
-        this.#markFailed(entry.version, reason);
-        throw new LoadFailedError(this.name, `version ${entry.version}: ${reason}`, { cause: thrown });
+        throw this.#failed(entry.version, thrown);
       }
     }
     return letGo;
   }
 
-  async #takeOver(stored: StoredTask, selection: VersionSelection, threads: number): Promise<void> {
+  async #takeOver(
+    stored: StoredTask,
+    selection: VersionSelection,
+    wanted: readonly StoredVersion[],
+    threads: number,
+  ): Promise<void> {
     const next = new Map<number, LiveVersion>();
     const fresh: LiveVersion[] = [];
     try {
-      for (const entry of this.#wantedVersions(stored, selection)) {
+      for (const entry of wanted) {
         const live = this.#live.get(entry.version);
         const isSame =
           live !== undefined && live.stored.identity === entry.identity && live.threads === threads;
@@ -343,9 +346,7 @@ export class ServedModel {
       );
       return live;
     } catch (thrown) {
-      const reason = messageOf(thrown);
-      this.#markFailed(entry.version, reason);
-      throw new LoadFailedError(this.name, `version ${entry.version}: ${reason}`, { cause: thrown });
+      throw this.#failed(entry.version, thrown);
     }
   }
 
@@ -379,6 +380,13 @@ export class ServedModel {
   /** Sets the status of a version, unless it serves: then it stays READY. */
   #mark(version: number, status: VersionStatus): void {
     if (!this.#live.has(version)) this.#statuses.set(version, status);
+  }
+
+  /** @returns what to throw */
+  #failed(version: number, cause: unknown): LoadFailedError {
+    const reason = messageOf(cause);
+    this.#markFailed(version, reason);
+    return new LoadFailedError(this.name, `version ${version}: ${reason}`, { cause });
   }
 
   /** Keeps the reason for the index and the log; a version that serves is READY all the same. */

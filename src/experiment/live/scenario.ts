@@ -20,7 +20,7 @@ export function serverScenario(manifests: readonly TaskManifest[], sloMs: number
 }
 
 /** The load of the experiments: the most accurate versions need so many times the CPU. */
-export const OVERLOAD = 2;
+const OVERLOAD = 2;
 
 /**
  * Demand of the traces rises to one and a half times its mean and more, and requests cost a live server up to half as much again as in its

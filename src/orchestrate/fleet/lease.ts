@@ -4,6 +4,7 @@ import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Clock } from '../../base/clock.ts';
 import { BonsaiError, messageOf, systemCodeOf, systemReason } from '../../base/errors.ts';
+import { isAlive } from '../../base/is-alive.ts';
 import { replaceFile } from '../../base/replace-file.ts';
 
 /** What the file of a lease says. */
@@ -199,15 +200,6 @@ function held(path: string, record: LeaseRecord, clock: Clock, periodMs: number)
 export function isHeld(record: LeaseRecord, clock: Clock): boolean {
   if (clock.epochMs() - record.renewedMs > record.durationMs) return false;
   return record.host !== hostname() || isAlive(record.pid);
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return systemCodeOf(error) === 'EPERM';
-  }
 }
 
 /** Undefined where there is none, or none that can be understood. */
