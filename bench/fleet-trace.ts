@@ -3,6 +3,7 @@ import { availableParallelism, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { request } from 'undici';
+import { mean } from '../src/base/statistics.ts';
 import { startCommandProcess } from '../src/cli/command-process.ts';
 import { processContext } from '../src/cli/context.ts';
 import { openExperimentLab } from '../src/cli/experiment-lab.ts';
@@ -13,17 +14,16 @@ import {
   REPLICAS,
   SERVERS,
 } from '../src/experiment/distributed/experiment.ts';
-import { startFleet } from '../src/experiment/distributed/fleet.ts';
+import { type Fleet, type FleetOptions, startFleet } from '../src/experiment/distributed/fleet.ts';
 import type { Lab } from '../src/experiment/lab.ts';
 import { volatileDemand } from '../src/experiment/live/demand.ts';
 import { type LiveRun, liveRunOf } from '../src/experiment/live/live-run.ts';
 import { LIVE_CONNECTIONS, runLive } from '../src/experiment/live/run-live.ts';
 import { overloadRates, serverScenario, THESIS_SLO_MS } from '../src/experiment/live/scenario.ts';
 import { serveUnder } from '../src/experiment/live/serve-policy.ts';
-import { startTestedServer, type TestedServer } from '../src/experiment/measuring/server.ts';
+import type { TestedServer } from '../src/experiment/measuring/server.ts';
 import { SCALES } from '../src/experiment/scale.ts';
 import { type DemandProfile, demandAt, dueTimes, durationMsOf } from '../src/load/arrivals.ts';
-import { measureThroughput } from '../src/load/closed-loop.ts';
 import { percentilesOf, type RequestRecord } from '../src/load/records.ts';
 import {
   type MetricSample,
@@ -82,7 +82,9 @@ const BESIDE_MS = 5_000;
 const COUNTER_PERIOD_MS = 10_000;
 /** In a fifth of a CPU, V8 has compiled what requests need after half a minute. */
 const COST_WARM_UP_MS = 30_000;
-const COST_MS = 15_000;
+const COST_MS = 20_000;
+/** The rate at which requests' costs are measured: such a part of what the fastest versions could do by their profiles. */
+const COST_SHARE = 0.5;
 /** Shorter peaks wait in the objective's time. */
 const PEAK_MS = 5_000;
 
@@ -128,7 +130,7 @@ async function main(): Promise<void> {
     );
     const overload =
       options.overload === undefined
-        ? await highestOverload(lab, scenario, groups[0]!)
+        ? await highestOverload(lab, scenario, groups)
         : Number(options.overload);
     const results: object[] = [];
     for (const kind of options.loads!.split(',') as (keyof typeof LOADS)[])
@@ -148,50 +150,60 @@ async function main(): Promise<void> {
 }
 
 /** The highest load that can be answered, in what the most accurate versions can by their profiles. */
-async function highestOverload(lab: Lab, scenario: Scenario, group: ControlGroup): Promise<number> {
+async function highestOverload(
+  lab: Lab,
+  scenario: Scenario,
+  groups: readonly ControlGroup[],
+): Promise<number> {
   const fastest = scenario.tasks.map((task) => versionFigures(task, scenario).at(-1)!);
-  const costRatio = await measureCostRatio(lab, fastest, group);
+  const costRatio = await measureCostRatio(lab, fastest, groups);
   const meansRps = overloadRates(scenario, SERVERS * quota);
   const demand = await volatileDemand(lab, { meansRps, durationMs, warmUpMs, seed });
   const peakCpus = costRatio * peakCpusOf(demand, fastest);
   const overload = (LIVE_UTILIZATION * SERVERS * quota) / peakCpus;
   say(
-    `By the fastest versions (${fastest.map(({ version }, k) => `${lab.tasks[k]!.name} v${version}`).join(', ')}) a request costs ${costRatio.toFixed(2)} x its profile's time in ${quota} CPUs; demand at ${overload.toFixed(2)} x what the most accurate versions can by their profiles has peaks (${PEAK_MS / 1000} s) that fill ${percent(LIVE_UTILIZATION, 0)} by the fastest.`,
+    `By the fastest versions (${fastest.map(({ version }, k) => `${lab.tasks[k]!.name} v${version}`).join(', ')}) a request costs ${costRatio.toFixed(2)} x its profile's time in this fleet; demand at ${overload.toFixed(2)} x what the most accurate versions can by their profiles has peaks (${PEAK_MS / 1000} s) that fill ${percent(LIVE_UTILIZATION, 0)} by the fastest.`,
   );
   return overload;
 }
 
-/** CPU time of a request under the quota over that of its profile, of all tasks at once, each asked for as the server keeps up. */
+/** CPU time of a request in such a fleet over that of its version's profile, with all that servers do beside. */
 async function measureCostRatio(
   lab: Lab,
   versions: readonly VersionFigures[],
-  { folder: controlGroup }: ControlGroup,
+  groups: readonly ControlGroup[],
 ): Promise<number> {
-  const server = await startTestedServer(lab, {
-    cpus: lab.cpus,
-    controlGroup,
-    flags: [
-      ...['--slots', '1', '--log-level', 'error', '--initial'],
-      lab.tasks.map(({ name }, k) => `${name}=${versions[k]!.version}`).join(','),
-    ],
-  });
+  const fleet = await openFleet(lab, groups, { policy: 'static:smallest' });
   try {
     await sleep(lab.scale.settleMs);
-    const measured = await Promise.all(
-      lab.tasks.map(({ name, inputs }, k) =>
-        measureThroughput({
-          ...{ url: server.url, model: name, inputs, clock, seed: seed + k, signal: lab.signal },
-          ...{ concurrency: 1, warmupMs: COST_WARM_UP_MS, durationMs: COST_MS },
-        }),
-      ),
+    const raw = await runLive({
+      ...{ url: fleet.url, watched: fleet.watched, connections: FLEET_CONNECTIONS },
+      tasks: lab.tasks.map(({ name: task, inputs }, k) => ({
+        task,
+        inputs,
+        dueTimesMs: dueTimes(
+          {
+            kind: 'constant',
+            rps: (1000 * COST_SHARE * SERVERS * quota) / versions.length / versions[k]!.serviceMs,
+            durationMs: COST_WARM_UP_MS + COST_MS,
+          },
+          { spacing: 'poisson', seed: seed * 100 + k },
+        ),
+        seed: seed * 100 + k,
+      })),
+      ...{ sloMs: THESIS_SLO_MS, clock, signal: lab.signal },
+    });
+    const isCounted = (atMs: number) => atMs >= COST_WARM_UP_MS && atMs <= COST_WARM_UP_MS + COST_MS;
+    const usedCpus = raw.cpu.map((samples) =>
+      mean(samples.filter(({ atMs }) => isCounted(atMs)).map(({ utilization }) => quota * utilization)),
     );
-    const profiledCpus = measured.reduce(
-      (sum, { throughputRps }, k) => sum + (throughputRps * versions[k]!.serviceMs) / 1000,
-      0,
-    );
-    return quota / profiledCpus;
+    const profiledCpus = raw.records.map((records, k) => {
+      const answered = records.filter(({ dueMs, outcome }) => outcome === 'ok' && isCounted(dueMs)).length;
+      return (answered * versions[k]!.serviceMs) / COST_MS;
+    });
+    return sumOf(usedCpus) / sumOf(profiledCpus);
   } finally {
-    await server.close();
+    await fleet.close();
   }
 }
 
@@ -238,19 +250,7 @@ async function runFleet(
 ): Promise<FleetRun> {
   const { tasks } = lab;
   const demand = await volatileDemand(lab, { meansRps, durationMs, warmUpMs, seed });
-  const fleet = await startFleet(lab, {
-    policy: options.policy!,
-    serverPolicy,
-    servers: groups.map(({ folder }, i) => ({
-      name: `server-${i + 1}`,
-      boundTo: lab.cpus,
-      cpuBudget: quota,
-      controlGroup: folder,
-    })),
-    sloMs: THESIS_SLO_MS,
-    replicas: REPLICAS,
-    connections: 2 * LIVE_CONNECTIONS,
-  });
+  const fleet = await openFleet(lab, groups, { policy: options.policy!, serverPolicy });
   try {
     await sleep(lab.scale.settleMs);
     const counting = countRefusals(fleet.servers);
@@ -313,6 +313,23 @@ async function runFleet(
   }
 }
 
+function openFleet(
+  lab: Lab,
+  groups: readonly ControlGroup[],
+  policies: Pick<FleetOptions, 'policy' | 'serverPolicy'>,
+): Promise<Fleet> {
+  return startFleet(lab, {
+    ...policies,
+    servers: groups.map(({ folder: controlGroup }, i) => ({
+      name: `server-${i + 1}`,
+      boundTo: lab.cpus,
+      cpuBudget: quota,
+      controlGroup,
+    })),
+    ...{ sloMs: THESIS_SLO_MS, replicas: REPLICAS, connections: 2 * LIVE_CONNECTIONS },
+  });
+}
+
 /** One server of a fleet's quota under its own policy, with the same demand for its CPU. */
 async function runSingle(
   lab: Lab,
@@ -334,6 +351,8 @@ async function runSingle(
     },
   );
 }
+
+const sumOf = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0);
 
 const isViolation = ({ outcome, latencyMs }: RequestRecord) => outcome !== 'ok' || latencyMs > THESIS_SLO_MS;
 
