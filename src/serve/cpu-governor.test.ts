@@ -1,5 +1,11 @@
 import { describe, expect, it } from 'vitest';
-import { BURST_CPU_MS, CpuGovernor, MAX_DEFERRED_CPU_MS, SHORTEST_LAST_REST_MS } from './cpu-governor.ts';
+import {
+  BURST_CPU_MS,
+  CpuGovernor,
+  MAX_DEFERRED_CPU_MS,
+  type QuotaHolder,
+  SHORTEST_LAST_REST_MS,
+} from './cpu-governor.ts';
 
 /** A process whose time and CPU time pass as the test says. */
 class FakeProcess {
@@ -9,8 +15,8 @@ class FakeProcess {
   readonly clock = { nowMs: () => this.nowMs, epochMs: () => this.nowMs };
   readonly meter = { processCpuMs: () => this.cpuMs, loadCpuMs: () => this.loadMs };
 
-  governor(quotaCores: number, slots = 1): CpuGovernor {
-    return new CpuGovernor({ quotaCores, slots, clock: this.clock, meter: this.meter });
+  governor(quotaCores: number, slots = 1, holder: QuotaHolder = 'server'): CpuGovernor {
+    return new CpuGovernor({ quotaCores, slots, holder, clock: this.clock, meter: this.meter });
   }
 
   /** Time in which the process uses so much CPU time. */
@@ -176,6 +182,20 @@ describe('what is expected of a job under a quota', () => {
       governor.end({ computeMs: 8, threads: 1, requests: 1 });
     }
     expect(governor.paceOf(1)).toBeCloseTo(1.5); // 6 ms of CPU time take 12 ms of half a CPU.
+  });
+
+  it('never rests where the system holds the quota, and learns the same', () => {
+    const fake = new FakeProcess();
+    const governor = fake.governor(0.2, 1, 'system');
+    for (let job = 0; job < 500; job++) {
+      expect(governor.restMs()).toBe(0);
+      // Ten jobs of 1 ms at once, then the system stops it until their CPU time is paid for.
+      fake.pass(job % 10 === 9 ? 41 : 1, { cpuMs: 1 });
+      governor.end({ computeMs: 0.6, threads: 1, requests: 1 });
+    }
+    expect(governor.rests).toBe(false);
+    expect(governor.restUntilMs).toBe(0);
+    expect(governor.paceOf(1) * 0.6 + governor.overheadPace * governor.overheadMs).toBeCloseTo(5, 1);
   });
 
   it('learns nothing from times in which other work may weigh more', () => {

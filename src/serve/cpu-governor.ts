@@ -42,20 +42,27 @@ export interface CpuMeter {
 
 /** A job that has ended. */
 export interface EndedJob {
+  /** CPU time where it is known, else time. */
   readonly computeMs: number;
   readonly threads: number;
   readonly requests: number;
 }
+
+/** Who sees to it that a process uses no more CPU than its quota: itself, or the system, which stops it amid its work. */
+export type QuotaHolder = 'server' | 'system';
 
 /**
  * Holds the process to a share of CPU time without any right: who would start a job asks how long to rest first. A
  * bucket fills at the quota and is emptied by the CPU time that the process has really used, whatever for; a job starts
  * when nothing is owed, and pays after it has run. So an inference of t ms holds its slot for about t / quota.
  * Loads cannot be held up. What they use is deferred: owed apart, and made up for by a part of the quota.
+ * Where the system holds it, nobody rests, and only the cost of requests is learned: what they take when they come one by
+ * one says nothing of how many can be answered.
  */
 export class CpuGovernor {
   readonly #quotaCores: number;
   readonly #slots: number;
+  readonly #holder: QuotaHolder;
   readonly #clock: Clock;
   readonly #meter: CpuMeter;
   /** CPU time at hand; negative: owed. */
@@ -77,11 +84,13 @@ export class CpuGovernor {
   constructor(options: {
     readonly quotaCores: number;
     readonly slots: number;
+    readonly holder?: QuotaHolder;
     readonly clock: Clock;
     readonly meter: CpuMeter;
   }) {
     this.#quotaCores = options.quotaCores;
     this.#slots = options.slots;
+    this.#holder = options.holder ?? 'server';
     this.#clock = options.clock;
     this.#meter = options.meter;
     this.restart();
@@ -96,8 +105,14 @@ export class CpuGovernor {
     this.#learnAnew();
   }
 
+  /** Jobs have to rest: each is paid for before the next one starts. */
+  get rests(): boolean {
+    return this.#holder === 'server';
+  }
+
   /** How long to wait before a job may start; 0: it may now. */
   restMs(): number {
+    if (!this.rests) return 0;
     this.#look();
     if (this.#levelMs >= 0) {
       this.#restLimitMs = undefined;
@@ -113,7 +128,7 @@ export class CpuGovernor {
 
   /** Until when a job would have to rest by what was known at the last look. */
   get restUntilMs(): number {
-    return this.#lookedMs + this.#owedMs;
+    return this.rests ? this.#lookedMs + this.#owedMs : 0;
   }
 
   /** To be called when a job has ended: plans the rest that it asks for, and learns what jobs cost. */
@@ -201,13 +216,13 @@ export class CpuGovernor {
   }
 }
 
+/** CPU time that all threads of this process have used, user and system. */
+export function processCpuMs(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1000;
+}
+
 /** CPU time of this process. @param loadCpuMs of its threads that load versions */
 export function processMeter(loadCpuMs: () => number): CpuMeter {
-  return {
-    processCpuMs() {
-      const { user, system } = process.cpuUsage();
-      return (user + system) / 1000;
-    },
-    loadCpuMs,
-  };
+  return { processCpuMs, loadCpuMs };
 }

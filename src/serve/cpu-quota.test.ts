@@ -122,6 +122,26 @@ it.runIf(process.platform === 'linux')(
   },
 );
 
+it('tells what requests take in the long run where the system gives it a part of a CPU, however quick single ones are', async () => {
+  const whole = await start(root, { slots: 1, inlineBelowMs: 1_000 });
+  const part = await start(root, { slots: 1, inlineBelowMs: 1_000, cpuBudgetCores: 0.1 });
+  try {
+    const inputs: InferRequest['inputs'] = [{ name: 'x', ...float32Tensor([1, 1], [1]) }];
+    const [quickMs, longMs] = await Promise.all(
+      [whole, part].map(async ({ models, plane }) => {
+        const model = models.get('double');
+        for (let i = 0; i < 200; i++) await plane.submit({ model, inputs }).answer;
+        return model.current!.serviceMs();
+      }),
+    );
+    // Ten times as much, but for what both cost beside inferences.
+    expect(longMs).toBeGreaterThan(4 * quickMs!);
+  } finally {
+    await whole.close();
+    await part.close();
+  }
+});
+
 it('of one and a half CPUs makes two slots, which metrics tell with the budget', async () => {
   const server = await start(root, { cpuQuotaCores: 1.5 });
   try {

@@ -311,7 +311,7 @@ export class DataPlane {
   /** Rests once what has come by now is answered. */
   #restSoon(): void {
     // Under a quota the slots rest, and the sockets have their time.
-    if (this.#isRestDue || this.#governor !== undefined) return;
+    if (this.#isRestDue || this.#governor?.rests === true) return;
     this.#isRestDue = true;
     setImmediate(() => {
       this.#isRestDue = false;
@@ -558,7 +558,7 @@ export class DataPlane {
   #mayStart({ busy, lane, busyUntilMs, isResting }: Slot): boolean {
     if (busy === 0) return !isResting;
     // Under a quota each job is paid for before the next one starts.
-    if (this.#governor !== undefined) return false;
+    if (this.#governor?.rests === true) return false;
     return lane?.isInline !== true && busyUntilMs - this.#clock.nowMs() < AHEAD_BELOW_MS;
   }
 
@@ -690,7 +690,7 @@ export class DataPlane {
     lane.run(inputs).then(
       (result) => {
         this.#finish(tickets, slot, live);
-        this.#learnOverhead(slot, tickets.length, result.computeMs, live.threads);
+        this.#learnOverhead(slot, tickets.length, result.cpuMs ?? result.computeMs, live.threads);
         // In a thread of its own the next job first: its computing overlaps with answering.
         if (!lane.isInline) this.#fill(slot);
         this.#answer(tickets, rows, live, result);
@@ -760,9 +760,9 @@ export class DataPlane {
   #answer(tickets: readonly Ticket[], rows: number, live: LiveVersion, result: RunResult): void {
     const nowMs = this.#clock.nowMs();
     const epochMs = this.#clock.epochMs();
-    const { computeMs } = result;
-    this.#learnPressure(live, rows, computeMs);
-    live.observe(rows, computeMs);
+    const { computeMs, cpuMs = computeMs } = result;
+    this.#learnPressure(live, rows, cpuMs);
+    live.observe(rows, cpuMs);
     this.#setCosts(live);
     this.#slowdown += OVERHEAD_SMOOTHING * ((live.slowdown ?? this.#slowdown) - this.#slowdown);
     const isCounted = !tickets.every(({ request }) => request.isUncounted);

@@ -5,6 +5,8 @@ export interface RunResult {
   /** In the order of the network's outputs. */
   readonly outputs: readonly Tensor[];
   readonly computeMs: number;
+  /** CPU time of that; undefined where it is not measured. */
+  readonly cpuMs?: number;
 }
 
 /** One network, ready to run for one slot of the server: in a thread of its own, or in the one that has the sockets. */

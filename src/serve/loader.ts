@@ -30,6 +30,8 @@ export interface LoaderOptions {
   readonly isPrivileged?: boolean;
   /** Networks whose inference was measured to be shorter than this run in the thread that has the sockets. Default 0: none. */
   readonly inlineBelowMs?: number;
+  /** CPU time of the process, if those networks are to measure what they use of it. */
+  readonly processCpuMs?: (() => number) | undefined;
 }
 
 /**
@@ -44,6 +46,7 @@ export class Loader {
   readonly #logger: Logger;
   readonly #inlineBelowMs: number;
   readonly #clock: Clock;
+  readonly #processCpuMs: (() => number) | undefined;
   readonly #spares: WorkerHandle[] = [];
   readonly #files = new OptimizedFiles<NetworkReport>();
   /** Rehearses where no thread of low priority can be raised to serve. */
@@ -58,6 +61,7 @@ export class Loader {
     this.#spareCount = options.spareCount;
     this.#inlineBelowMs = options.inlineBelowMs ?? 0;
     this.#clock = options.clock;
+    this.#processCpuMs = options.processCpuMs;
     this.#logger = options.logger;
     this.#isPrivileged = options.isPrivileged ?? mayRaisePriority();
     this.refill();
@@ -108,7 +112,10 @@ export class Loader {
 
   async #openInline({ path, said: report }: Rehearsed, startMs: number): Promise<LoadedNetwork> {
     const bytesBefore = process.memoryUsage.rss();
-    const lane = await InlineLane.open(path, report, this.#clock);
+    const lane = await InlineLane.open(path, report, {
+      clock: this.#clock,
+      processCpuMs: this.#processCpuMs,
+    });
     const memoryBytes = Math.max(report.memoryBytes, process.memoryUsage.rss() - bytesBefore);
     return { lane, report: { ...report, memoryBytes, loadMs: this.#clock.nowMs() - startMs } };
   }

@@ -13,7 +13,7 @@ import { type Review, reviewedPlane } from './cloud/reviewed-plane.ts';
 import { ServerControl } from './control/server-control.ts';
 import { ServerOverrides } from './control/server-overrides.ts';
 import { slotsOf } from './cpu-budget.ts';
-import { CpuGovernor, processMeter } from './cpu-governor.ts';
+import { CpuGovernor, processCpuMs, processMeter } from './cpu-governor.ts';
 import { DataPlane } from './data-plane.ts';
 import { dispatchFailureLog } from './dispatch-failures.ts';
 import { NothingServedError } from './errors.ts';
@@ -165,6 +165,10 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   );
   checkOptions(access, host, slots, quotaCores);
 
+  // Less than an inference could use, which the system sees to: some requests are quick, and many are not.
+  const heldCores = quotaCores ?? (budgetCores < threads ? budgetCores : undefined);
+  const holder = quotaCores === undefined ? 'system' : 'server';
+
   const pinned = options.cpus === undefined ? undefined : await pinProcess(options.cpus);
   if (pinned !== undefined && 'problem' in pinned) logger.warn(pinned.problem);
   const unpin = async () => {
@@ -176,14 +180,18 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     logger,
     clock,
     isPrivileged: options.isPrivileged,
+    ...(heldCores !== undefined && holder === 'system' && { processCpuMs }),
     inlineBelowMs:
       options.inlineBelowMs ??
       (slots === 1 ? inlineBelowDefaults.oneSlotMs : inlineBelowDefaults.manySlotsMs),
   });
   const governor =
-    quotaCores === undefined
+    heldCores === undefined
       ? undefined
-      : new CpuGovernor({ quotaCores, slots, clock, meter: processMeter(() => loader.cpuMs) });
+      : new CpuGovernor({
+          ...{ quotaCores: heldCores, slots, holder, clock },
+          meter: processMeter(() => loader.cpuMs),
+        });
   const plane = new DataPlane({
     slots,
     limits,
