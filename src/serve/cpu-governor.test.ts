@@ -198,6 +198,21 @@ describe('what is expected of a job under a quota', () => {
     expect(governor.paceOf(1) * 0.6 + governor.overheadPace * governor.overheadMs).toBeCloseTo(5, 1);
   });
 
+  it('does not lay what refusals cost on the requests that are answered', () => {
+    const fake = new FakeProcess();
+    const governor = fake.governor(0.5);
+    for (let job = 0; job < 200; job++) {
+      fake.rest(governor);
+      for (let refusal = 0; refusal < 9; refusal++) {
+        fake.pass(1, { cpuMs: 0.5 });
+        governor.noteRefusal();
+      }
+      fake.pass(2.5, { cpuMs: 2.5 });
+      governor.end({ computeMs: 2, threads: 1, requests: 1 });
+    }
+    expect(governor.overheadMs).toBeCloseTo(0.5);
+  });
+
   it('learns nothing from times in which other work may weigh more', () => {
     const fake = new FakeProcess();
     const governor = fake.governor(0.5);

@@ -140,6 +140,14 @@ export class CpuGovernor {
     this.#learn();
   }
 
+  /**
+   * A request was refused or given up, which costs about what an answered one does beside its inference. If it counted to those that are
+   * answered, they would seem the dearer the more are refused, and more would be.
+   */
+  noteRefusal(): void {
+    this.#learning.requests++;
+  }
+
   /** CPU time of a request beside its inference. */
   get overheadMs(): number {
     return this.#overheadCpuMs;

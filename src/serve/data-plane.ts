@@ -284,6 +284,7 @@ export class DataPlane {
       return submission;
     } catch (thrown) {
       countTurnedAway(request.model, thrown);
+      this.#governor?.noteRefusal();
       throw thrown;
     }
   }
@@ -297,6 +298,7 @@ export class DataPlane {
       this.#checkAdmission(head);
     } catch (thrown) {
       countTurnedAway(head.model, thrown);
+      this.#governor?.noteRefusal();
       if (thrown instanceof RefusedError) this.#restSoon();
       throw thrown;
     }
@@ -900,6 +902,7 @@ export class DataPlane {
   #fail(ticket: Ticket, error: BonsaiError, reason: FailureReason): void {
     const live = ticket.bound ?? ticket.request.model.current;
     if (live !== undefined) countFailure(live.statistics, reason, this.#clock.nowMs() - ticket.arrivalMs);
+    this.#governor?.noteRefusal();
     this.#settle(ticket);
     ticket.reject(error);
     if (this.isIdle) this.#whenIdle?.();

@@ -1,5 +1,3 @@
-import { readFileSync } from 'node:fs';
-
 /** How often it is looked whether a thread of low priority gets on. */
 export const STARVATION_CHECK_MS = 250;
 
@@ -29,14 +27,4 @@ export function watchForStarvation(cpuMs: () => number | undefined, raise: () =>
   }, STARVATION_CHECK_MS);
   timer.unref();
   return () => clearInterval(timer);
-}
-
-/** CPU time that a thread of this process has had; undefined where the system does not tell. */
-export function cpuMsOfThread(threadId: number | undefined): number | undefined {
-  if (threadId === undefined) return undefined;
-  try {
-    return Number(readFileSync(`/proc/self/task/${threadId}/schedstat`, 'utf8').split(' ')[0]) / 1e6;
-  } catch {
-    return undefined;
-  }
 }

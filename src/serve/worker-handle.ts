@@ -8,7 +8,8 @@ import { endedBell } from './ended-bell.ts';
 import { WorkerLostError } from './errors.ts';
 import { joined, type Lane, type RunResult } from './lane.ts';
 import { CARRIAGE, CONTROL, putMerged, RING_SLOTS, type RingView, takeTensors, viewOf } from './ring.ts';
-import { cpuMsOfThread, watchForStarvation } from './starvation.ts';
+import { watchForStarvation } from './starvation.ts';
+import { cpuMsOfThread } from './thread-cpu.ts';
 import type {
   FromWorker,
   LoadCommand,
