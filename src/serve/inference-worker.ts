@@ -325,10 +325,13 @@ async function warmUp(
   return { serviceMs, outputBytes, batchMs };
 }
 
+/** An inference that took so many times its CPU time waited for others most of it. */
+const WAITED_RATIO = 3;
+
 /**
  * Runs inferences of the same inputs, two at least.
- * @returns the time of the shortest, or the CPU time of one behind the first, if that is less: a thread of low priority
- *   waits for others, a hundred times as long as it computes where they need all that a quota gives
+ * @returns the time of the shortest, or the CPU time of one behind the first, if all waited most of their time: a thread of
+ *   low priority waits a hundred times as long as it computes where others need all that a quota gives
  */
 async function timed(
   session: PreparedSession,
@@ -345,8 +348,8 @@ async function timed(
     results = await session.run(feeds);
     runMs = Math.min(runMs, systemClock.nowMs() - startMs);
   }
-  const cpuMs = sinceCpuMs === undefined ? undefined : ownCpuMs()! - sinceCpuMs; // As it was told before.
-  return { results, runMs: cpuMs !== undefined && cpuMs > 0 ? Math.min(runMs, cpuMs / (runs - 1)) : runMs };
+  const cpuMs = sinceCpuMs === undefined ? runMs : (ownCpuMs()! - sinceCpuMs) / (runs - 1); // As it was told before.
+  return { results, runMs: runMs > WAITED_RATIO * cpuMs ? cpuMs : runMs };
 }
 
 /**
