@@ -107,7 +107,7 @@ describe('bonsai doctor', () => {
     // The profiles of the fixture are of a machine that does not exist.
     expect(named(before, 'profiles of digits')).toMatchObject({
       status: 'warn',
-      advice: expect.stringContaining('bonsai profile'),
+      advice: expect.stringContaining(`bonsai profile ${folder} --task digits`),
     });
     const file = await open(join(folder, 'digits/2/model.onnx'), 'r+');
     await file.write(Buffer.from([0xff]), 0, 1, 20);

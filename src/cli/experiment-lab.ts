@@ -1,15 +1,16 @@
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { availableParallelism, cpus as listCpus, tmpdir, totalmem } from 'node:os';
-import { join } from 'node:path';
 import { BonsaiError, InvalidArgumentError } from '../base/errors.ts';
+import { makeProcessFolder } from '../base/process-folder.ts';
 import { describeTarget } from '../engine/target.ts';
 import type { AnyExperiment } from '../experiment/experiment.ts';
 import type { Lab, LabTask } from '../experiment/lab.ts';
 import { calibrate } from '../experiment/measuring/calibrate.ts';
 import type { Scale } from '../experiment/scale.ts';
 import { folderOf, storedPart, writeText } from '../experiment/store.ts';
+import { checkTraces, THESIS_TRACE } from '../experiment/traces.ts';
 import type { LabelledInputs } from '../load/labelled-inputs.ts';
 import { profileLatency } from '../port/profile/latency.ts';
 import { frontierOf } from '../repository/frontier.ts';
@@ -19,6 +20,7 @@ import { type Profile, profileOf, type TaskManifest } from '../repository/types.
 import { bindThisProcess, hasTaskset, startCommandProcess } from './command-process.ts';
 import type { Context } from './context.ts';
 import { existingCpus } from './cpus.ts';
+import { digestOfFiles } from './digest-of-files.ts';
 import type { ExperimentOptions } from './experiment.ts';
 import { labelledInputs } from './inputs.ts';
 import { loadData } from './options.ts';
@@ -60,6 +62,8 @@ export async function openExperimentLab(context: Context, options: LabOptions): 
   const { scale, seed, out, cpus, clientCpus } = options;
   const specs = new Map((options.data ?? []).map(pair));
   const families = await familiesOf(options.repository);
+  checkTasks([...specs.keys()], families);
+  const demand = options.traces === undefined ? undefined : await checkTraces(options.traces);
   const target = describeTarget({ cpus: cpus.length });
   const isBound = hasTaskset();
   const identity = digestOf({
@@ -68,11 +72,11 @@ export async function openExperimentLab(context: Context, options: LabOptions): 
     cpus,
     clientCpus,
     target,
-    traces: options.traces !== undefined,
-    data: [...specs],
+    traces: demand && (await digestOfFiles(demand.files)),
+    data: await Promise.all([...specs].map(async ([task, spec]) => [task, spec, await digestOfData(spec)])),
     families: families.map(({ task, variants }) => [task, variants.map(({ digest }) => digest)]),
   });
-  const root = await mkdtemp(join(tmpdir(), 'bonsai-experiment-'));
+  const root = await makeProcessFolder(tmpdir(), 'bonsai-experiment-');
   let tasks: readonly LabTask[] = [];
 
   const labOf = (folder: string, onProgress: (note: string) => void = () => {}): Lab => ({
@@ -118,9 +122,15 @@ export async function openExperimentLab(context: Context, options: LabOptions): 
       );
       // Profiles of this very machine serve for a quick look; a full run trusts none but its own.
       if (scale.name !== 'full' && isKnown) return;
-      const bar = context.progress.task('Profiling', 1);
-      const lab = labOf(folderOf(out, 'profiles'), (note) => bar.update(0, note));
-      const profiles = await lab.part('profiles', () => calibrate(lab, distinct, target));
+      const bar = context.progress.task(
+        'Profiling',
+        distinct.reduce((sum, { manifest }) => sum + manifest.variants.length, 0),
+      );
+      const lab = labOf(folderOf(out, 'profiles'));
+      const profiles = await calibrate(lab, distinct, {
+        target,
+        onMeasuring: (done, task, version) => bar.update(done, `version ${version} of ${task}`),
+      });
       bar.done('done');
       tasks = await Promise.all(
         tasks.map(async (task) => {
@@ -156,10 +166,7 @@ export async function openExperimentLab(context: Context, options: LabOptions): 
           )
           .join('; ') || families.map(({ task }) => task).join('; '),
       ],
-      [
-        'Demand',
-        options.traces === undefined ? 'made-up bursts (no --traces were given)' : 'recorded traces',
-      ],
+      ['Demand', demandOf(demand?.names)],
     ],
     close: () => rm(root, { recursive: true, force: true }),
   };
@@ -174,6 +181,29 @@ async function familiesOf(repository: string): Promise<TaskManifest[]> {
     );
   }
   return Promise.all(names.map((name) => readManifest(repository, name)));
+}
+
+/** @throws InvalidArgumentError for labelled images of a task that is not there */
+function checkTasks(named: readonly string[], families: readonly TaskManifest[]): void {
+  const names = families.map(({ task }) => task);
+  const unknown = named.find((task) => !names.includes(task));
+  if (unknown !== undefined) {
+    throw new InvalidArgumentError(
+      `--data names the task "${unknown}", which the repository does not have. It has ${names.join(', ')}.`,
+    );
+  }
+}
+
+/** Of the files that a specification such as `cifar10:FOLDER` or `images:FOLDER,size=48` names; undefined where it names none. */
+async function digestOfData(spec: string): Promise<string | undefined> {
+  const [, path] = /^[a-z0-9-]+:([^,]+)/.exec(spec) ?? [];
+  return digestOfFiles([path ?? spec]);
+}
+
+function demandOf(traces: readonly string[] | undefined): string {
+  if (traces === undefined) return 'made-up bursts (no --traces were given)';
+  const isComplete = traces.includes(THESIS_TRACE);
+  return `recorded traces: ${traces.join(', ')}${isComplete ? '' : `; made-up bursts where the thesis replays ${THESIS_TRACE}, which is not among them`}`;
 }
 
 /** The thesis' single task first, then those whose most accurate versions cost most; copies where there are too few. */

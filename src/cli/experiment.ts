@@ -1,9 +1,10 @@
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { BonsaiError, InvalidArgumentError, messageOf } from '../base/errors.ts';
+import { takeProcessLock } from '../base/process-lock.ts';
 import type { AnyExperiment } from '../experiment/experiment.ts';
 import { drawn, duration, reportPage } from '../experiment/page.ts';
-import { SCALES, type ScaleName } from '../experiment/scale.ts';
+import { SCALES, type Scale, type ScaleName } from '../experiment/scale.ts';
 import {
   folderOf,
   RESULTS_SCHEMA_VERSION,
@@ -42,6 +43,7 @@ export interface ExperimentOptions {
 const PROGRESS_MS = 1_000;
 
 const REPORT_FILE = 'report.html';
+const LOCK_FILE = '.running';
 
 export function experimentCommand(): Command {
   const last = existingCpus().at(-1) ?? 0;
@@ -99,9 +101,8 @@ ${EXIT_CODE_HELP}`,
         list(context);
         return;
       }
-      const chosen = chosenOf(names.length === 0 ? ['all'] : names);
-      if (options.redraw !== undefined) await redraw(context, chosen, options.redraw, options.out);
-      else await measure(context, chosen, options);
+      if (options.redraw !== undefined) await redraw(context, names, options.redraw, options.out);
+      else await measure(context, chosenOf(names), options);
     });
 }
 
@@ -130,10 +131,11 @@ function chosenOf(names: readonly string[]): AnyExperiment[] {
 /** Draws everything that is stored, and nothing else. */
 async function redraw(
   context: Context,
-  chosen: readonly AnyExperiment[],
+  names: readonly string[],
   from: string,
   to: string | undefined,
 ): Promise<void> {
+  const chosen = chosenOf(names.length === 0 ? ['all'] : names);
   const entries = await storedOf(chosen, from);
   if (entries.length === 0) {
     throw new BonsaiError(
@@ -142,6 +144,10 @@ async function redraw(
     );
   }
   const out = to ?? from;
+  const absent = names.filter(
+    (name) => name !== 'all' && entries.every(({ experiment }) => experiment.name !== name),
+  );
+  if (absent.length > 0) context.progress.say(`${from} has no results of ${absent.join(', ')}.`);
   await checkWritableFolder(out);
   for (const { experiment, stored } of entries) await writeTables(out, experiment, stored);
   await writeText(out, REPORT_FILE, reportPage(entries));
@@ -157,7 +163,21 @@ async function measure(
   const scale = SCALES[options.scale ?? (options.quick ? 'quick' : 'full')];
   const out = options.out ?? join(options.work, 'experiments', scale.name);
   await checkWritableFolder(out);
-  const lab = await openExperimentLab(context, { ...options, scale, out });
+  const letGo = await takeProcessLock(join(out, LOCK_FILE), 'experiments');
+  try {
+    await measureInto(out, context, chosen, { ...options, scale });
+  } finally {
+    await letGo();
+  }
+}
+
+async function measureInto(
+  out: string,
+  context: Context,
+  chosen: readonly AnyExperiment[],
+  options: Omit<ExperimentOptions, 'scale'> & { readonly scale: Scale },
+): Promise<void> {
+  const lab = await openExperimentLab(context, { ...options, out });
   let failures = 0;
   try {
     await interruptible(

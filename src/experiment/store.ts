@@ -1,7 +1,7 @@
 import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
-import { BonsaiError, systemCodeOf } from '../base/errors.ts';
+import { BonsaiError, systemCodeOf, systemReason } from '../base/errors.ts';
 import { makeFolder } from '../base/make-folder.ts';
 import { replaceFile } from '../base/replace-file.ts';
 
@@ -68,10 +68,19 @@ export async function writeResults(out: string, stored: StoredResults): Promise<
   if (stored.results !== undefined) await rm(join(folder, PARTS_FOLDER), { recursive: true, force: true });
 }
 
-/** Writes a file of an experiment whole; compressed where its name ends in `.gz`. */
+/** Writes a file of an experiment whole; compressed where its name ends in `.gz`. @throws BonsaiError `unwritable_path` */
 export async function writeText(folder: string, file: string, text: string): Promise<void> {
-  await makeFolder(folder);
-  await replaceFile(join(folder, file), file.endsWith('.gz') ? gzipSync(text) : Buffer.from(text));
+  const path = join(folder, file);
+  try {
+    await makeFolder(folder);
+    await replaceFile(path, file.endsWith('.gz') ? gzipSync(text) : Buffer.from(text));
+  } catch (cause) {
+    throw new BonsaiError(
+      'unwritable_path',
+      `Cannot write ${path}: ${systemReason(cause)}. Free some space there or make it writable, and run the same command again: what was written before is whole.`,
+      { cause },
+    );
+  }
 }
 
 /** Measures what a key stands for, or gives what was kept of it under the same identity. */

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { dueTimes } from '../load/arrivals.ts';
-import { knownTrace, windowsOf } from './traces.ts';
+import { checkTraces, knownTrace, windowsOf } from './traces.ts';
 
 const requests = (profile: Parameters<typeof dueTimes>[0]) =>
   dueTimes(profile, { spacing: 'even', seed: 1 }).length;
@@ -43,6 +43,21 @@ describe('known traces', () => {
       expect(await knownTrace(folder, 'Twitter 2018-04')).toBeUndefined();
     } finally {
       await rm(folder, { recursive: true });
+    }
+  });
+});
+
+describe('a folder of recorded demand', () => {
+  it('is looked at before anything is measured: what it has, or why it cannot be used', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'bonsai-traces-'));
+    try {
+      await expect(checkTraces(folder)).rejects.toThrow(/has none of the recorded demands .*Twitter 2018-04/);
+      const file = join(folder, 'azure-llm-2023-code.csv');
+      await writeFile(file, '1\n');
+      expect(await checkTraces(folder)).toEqual({ names: ['Azure LLM 2023, code'], files: [file] });
+      await expect(checkTraces(join(folder, 'none'))).rejects.toMatchObject({ code: 'missing_file' });
+    } finally {
+      await rm(folder, { recursive: true, force: true });
     }
   });
 });

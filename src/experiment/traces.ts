@@ -1,6 +1,6 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { InvalidArgumentError } from '../base/errors.ts';
+import { BonsaiError, InvalidArgumentError, systemReason } from '../base/errors.ts';
 import type { DemandProfile } from '../load/arrivals.ts';
 import { readTrace, type Trace, traceProfile, traceWindow } from '../load/trace.ts';
 import { squareBursts } from '../simulate/demand.ts';
@@ -19,6 +19,37 @@ export type KnownTrace = (typeof KNOWN_TRACES)[number]['name'];
 
 /** The one that the thesis' own experiments replay. */
 export const THESIS_TRACE: KnownTrace = 'Twitter 2018-04';
+
+/**
+ * Looks at a folder of recorded demand before anything is measured with it.
+ * @returns what it has of the known traces, with their files
+ * @throws BonsaiError `missing_file` where it has none of them
+ */
+export async function checkTraces(
+  folder: string,
+): Promise<{ readonly names: readonly KnownTrace[]; readonly files: readonly string[] }> {
+  let present: string[];
+  try {
+    present = (await readdir(folder)).toSorted();
+  } catch (cause) {
+    throw new BonsaiError(
+      'missing_file',
+      `--traces: ${folder} cannot be read as a folder of recorded demand: ${systemReason(cause)}. docs/experiments.md says where traces come from; without --traces, demand is made up.`,
+      { cause },
+    );
+  }
+  const found = KNOWN_TRACES.flatMap(({ name, file }) => {
+    const first = present.find((each) => file.test(each));
+    return first === undefined ? [] : [{ name, path: join(folder, first) }];
+  });
+  if (found.length === 0) {
+    throw new BonsaiError(
+      'missing_file',
+      `--traces: ${folder} has none of the recorded demands that experiments know (${KNOWN_TRACES.map(({ name }) => name).join(', ')}). docs/experiments.md names their files; without --traces, demand is made up.`,
+    );
+  }
+  return { names: found.map(({ name }) => name), files: found.map(({ path }) => path) };
+}
 
 /** A trace of a folder; undefined where it has none of that name. @throws what `readTrace` throws */
 export async function knownTrace(folder: string, name: KnownTrace): Promise<Trace | undefined> {

@@ -1,8 +1,8 @@
-import { mkdtemp, readdir, rm, stat, statfs } from 'node:fs/promises';
+import { rm, stat, statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { BonsaiError, systemReason } from '../base/errors.ts';
-import { isAlive } from '../base/is-alive.ts';
+import { makeProcessFolder } from '../base/process-folder.ts';
 
 /** Files that are kept for the next load of the same network; of more, the one that was needed longest ago goes. */
 export const MAX_OPTIMIZED_FILES = 64;
@@ -12,7 +12,6 @@ export const MAX_OPTIMIZED_BYTES = 128 * 1024 * 1024;
 /** Less room than so many times a network's own file may be why its optimised one could not be written. */
 const SCARCE_RATIO = 2;
 
-/** A folder's name holds the process that made it, so that the next one can tell what was left behind. */
 const PREFIX = 'bonsai-optimized-';
 
 /** A file of what was made, with what its maker said. */
@@ -139,9 +138,8 @@ export class OptimizedFiles<T> {
   async #folderThatIsThere(): Promise<string> {
     if (this.#isClosed) throw new BonsaiError('aborted', 'The server stops: nothing is loaded any more.');
     if (this.#folder !== undefined && (await isFolder(this.#folder))) return this.#folder;
-    await removeLeftovers(this.#parent);
     try {
-      this.#folder = await mkdtemp(join(this.#parent, `${PREFIX}${process.pid}-`));
+      this.#folder = await makeProcessFolder(this.#parent, PREFIX);
     } catch (cause) {
       throw new BonsaiError(
         'unwritable_path',
@@ -189,14 +187,4 @@ async function isFolder(path: string): Promise<boolean> {
     (status) => status.isDirectory(),
     () => false,
   );
-}
-
-/** Folders of processes that were killed. One of a process that only looks dead from here is made again by it. */
-async function removeLeftovers(parent: string): Promise<void> {
-  const names = await readdir(parent).catch(() => []);
-  for (const name of names) {
-    const pid = new RegExp(`^${PREFIX}(\\d+)-`).exec(name)?.[1];
-    if (pid === undefined || isAlive(Number(pid))) continue;
-    await rm(join(parent, name), { recursive: true, force: true }).catch(() => undefined);
-  }
 }

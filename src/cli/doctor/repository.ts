@@ -79,7 +79,7 @@ async function checkProfiles(root: string): Promise<Finding[]> {
 
 async function checkTaskProfiles(root: string, { task, variants }: TaskManifest): Promise<Finding> {
   const name = `profiles of ${task}`;
-  const advice = `Measure it here: bonsai profile ${root} ${task}. Until then policies reckon with other figures.`;
+  const advice = `Measure it here: bonsai profile ${root} --task ${task}. Until then policies reckon with other figures.`;
   const { describeTarget } = await import('../../engine/target.ts');
   const here = describeTarget({ cpus: 1 });
   const own = variants.filter((variant) => hasProfileOf(variant, here));
