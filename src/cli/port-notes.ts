@@ -1,6 +1,6 @@
 import { isBase } from '../port/pipeline/family.ts';
+import { datatypeOf } from '../repository/datatypes.ts';
 import type { TaskManifest } from '../repository/types.ts';
-import { datatypeOf } from '../serve/datatypes.ts';
 
 /** Variants that lose more of their base's accuracy were not fine-tuned enough, or pruned too far, to be of use. */
 export const MANY_POINTS = 20;

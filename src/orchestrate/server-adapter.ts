@@ -1,5 +1,16 @@
 import type { Scrape } from './observe.ts';
 
+/** What the network that answers for a task takes and gives, in the protocol's words. */
+export interface TaskTensors {
+  readonly inputs: readonly {
+    readonly name: string;
+    readonly datatype: string;
+    /** Numbers, or texts of them. */
+    readonly shape: readonly (number | string)[];
+  }[];
+  readonly outputs: TaskTensors['inputs'];
+}
+
 /** A server as the loop sees it. Both calls may throw; the loop reports that and goes on. */
 export interface ServerAdapter {
   /** How logs call it. */
@@ -30,5 +41,7 @@ export interface ServerAdapter {
    * @throws as `switchVersion`
    */
   unload?(task: string, signal: AbortSignal): Promise<void>;
+  /** Of the version that answers; undefined where the server tells none. @throws as `observe` */
+  tensors?(task: string, signal: AbortSignal): Promise<TaskTensors | undefined>;
   close(): Promise<void>;
 }

@@ -1,7 +1,7 @@
 import { elementCount, elementsOf, isNumeric } from '../base/tensor.ts';
+import { datatypeOf } from '../repository/datatypes.ts';
 import type { TensorSpec } from '../repository/types.ts';
 import type { InferAnswer } from './data-plane.ts';
-import { datatypeOf } from './datatypes.ts';
 import { InvalidRequestError } from './errors.ts';
 import type { NamedTensor } from './input-check.ts';
 import type { ServedModel } from './served-model.ts';

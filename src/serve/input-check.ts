@@ -1,6 +1,6 @@
 import { hasConsistentSize, type Tensor } from '../base/tensor.ts';
+import { datatypeOf } from '../repository/datatypes.ts';
 import type { TensorSpec } from '../repository/types.ts';
-import { datatypeOf } from './datatypes.ts';
 import { InvalidRequestError } from './errors.ts';
 
 export interface NamedTensor extends Tensor {

@@ -1,5 +1,5 @@
+import { datatypeOf } from '../repository/datatypes.ts';
 import type { Target, TensorSpec } from '../repository/types.ts';
-import { datatypeOf } from './datatypes.ts';
 import type { ServedModel } from './served-model.ts';
 
 /**

@@ -1,7 +1,7 @@
 import type { DType } from '../base/dtype.ts';
 import { BITS_PER_ELEMENT, byteLengthOf } from '../base/dtype.ts';
 import { elementCount, type Tensor } from '../base/tensor.ts';
-import { datatypeOf } from './datatypes.ts';
+import { datatypeOf } from '../repository/datatypes.ts';
 import { InvalidRequestError } from './errors.ts';
 
 /** A tensor from the bytes of a request. @throws InvalidRequestError */

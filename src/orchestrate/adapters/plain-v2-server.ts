@@ -4,6 +4,7 @@ import { BonsaiError } from '../../base/errors.ts';
 import type { Scrape } from '../observe.ts';
 import type { ServerAdapter } from '../server-adapter.ts';
 import { connectOptionsOf, exchange, expectOk, type TlsTrust } from './v2-exchange.ts';
+import { tensorsIn } from './v2-metadata.ts';
 import { OBSERVE_TIMEOUT_MS } from './v2-server.ts';
 
 export interface PlainV2ServerOptions {
@@ -27,11 +28,12 @@ export function plainV2Server(options: PlainV2ServerOptions): ServerAdapter {
     ...(options.trust && { connect: connectOptionsOf(options.trust) }),
   });
   const name = options.name ?? options.url;
+  const get = (path: string, signal: AbortSignal) =>
+    exchange(pool, { method: 'GET', path, timeoutMs: OBSERVE_TIMEOUT_MS, signal }, name, options.token);
   return {
     name,
     async observe(signal, tasks = []) {
-      const ask = (path: string) =>
-        exchange(pool, { method: 'GET', path, timeoutMs: OBSERVE_TIMEOUT_MS, signal }, name, options.token);
+      const ask = (path: string) => get(path, signal);
       expectOk(await ask('/v2/health/ready'), 'GET /v2/health/ready', name);
       const serving = new Map<string, number>();
       await Promise.all(
@@ -51,6 +53,12 @@ export function plainV2Server(options: PlainV2ServerOptions): ServerAdapter {
         queued: new Map(),
         cpuBudget: options.cpuBudget,
       } satisfies Scrape;
+    },
+    async tensors(task, signal) {
+      const path = `/v2/models/${encodeURIComponent(task)}`;
+      const answer = await get(path, signal);
+      expectOk(answer, `GET ${path}`, name);
+      return tensorsIn(answer.body);
     },
     async switchVersion(task) {
       throw new BonsaiError(

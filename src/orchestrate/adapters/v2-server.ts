@@ -15,6 +15,7 @@ import {
   refusedToken,
   type TlsTrust,
 } from './v2-exchange.ts';
+import { tensorsIn } from './v2-metadata.ts';
 
 export interface V2ServerOptions {
   /** Where the Open Inference Protocol is spoken, as `http://127.0.0.1:8000`. */
@@ -125,6 +126,13 @@ export function v2Server(options: V2ServerOptions): ServerAdapter {
         memoryBytes: gaugeOf(samples, 'process_resident_memory_bytes'),
         ownPolicy: samples.find((sample) => sample.name === 'bonsai_policy_info')?.labels.policy,
       } satisfies Scrape;
+    },
+    async tensors(task, signal) {
+      const path = `/v2/models/${encodeURIComponent(task)}`;
+      const timeoutMs = options.observeTimeoutMs ?? OBSERVE_TIMEOUT_MS;
+      const answer = await send(api, { method: 'GET', path, timeoutMs, signal });
+      expectOk(answer, `GET ${path}`, name);
+      return tensorsIn(answer.body);
     },
     switchVersion: (task, version, signal) => load(task, [version], undefined, signal),
     setResident: load,

@@ -1,8 +1,9 @@
-import { messageOf } from '../../base/errors.ts';
+import { BonsaiError, messageOf } from '../../base/errors.ts';
 import { type FleetChange, nextChanges } from '../../policy/placement/changes.ts';
 import { described, servingVersionOf } from '../watch.ts';
 import { applyRoutes } from './routing.ts';
 import { decide, type Fleet, fleetDefaults, type Node } from './state.ts';
+import { checkTensors } from './strangers.ts';
 
 /** Whether demand is known well enough to switch by it. */
 function isLearned({ demand }: Fleet): boolean {
@@ -107,23 +108,35 @@ async function perform(fleet: Fleet, node: Node, change: FleetChange, isRouted: 
     }
     if (change.kind !== 'unload') {
       await watch.server.switchVersion(task, change.version, signal);
-      finish(fleet, node, task, change.version);
+      await checkTensors(fleet, node, task, change.version);
+      if (!node.strangers.has(task)) finish(fleet, node, task, change.version);
     }
     const tookS = ((clock.nowMs() - beginMs) / 1000).toFixed(1);
     decide(fleet, { kind: 'done', ...about, text: `${textOf(change)} took ${tookS} s.` });
   } catch (error) {
     if (signal.aborted) return;
     fleet.failed.set(keyOf(change), clock.nowMs());
-    if (change.kind !== 'unload') {
-      const untilMs = clock.nowMs() + fleetDefaults.blockedMs;
-      fleet.blocked.set(keyOf(change), { ...about, version: change.version, untilMs });
-    }
+    if (change.kind !== 'unload') block(fleet, change, error);
     fleet.logger.error({ ...about, ...described(error) }, messageOf(error));
     decide(fleet, { kind: 'failed', ...about, text: `${textOf(change)} failed: ${messageOf(error)}` });
   } finally {
     watch.pending.delete(task);
     node.change = undefined;
   }
+}
+
+/** Leaves a version alone that could not be loaded; a task that the server does not have, by all of its versions. */
+function block(
+  fleet: Fleet,
+  { server, task, version }: Exclude<FleetChange, { readonly kind: 'unload' }>,
+  error: unknown,
+): void {
+  const isMissing = error instanceof BonsaiError && error.code === 'model_not_found';
+  const about = { server, task, ...(!isMissing && { version }) };
+  const key = JSON.stringify(about);
+  const times = (fleet.blocked.get(key)?.times ?? 0) + 1;
+  const waitMs = Math.min(fleetDefaults.blockedMs * 2 ** (times - 1), fleetDefaults.longestBlockedMs);
+  fleet.blocked.set(key, { ...about, untilMs: fleet.clock.nowMs() + waitMs, times });
 }
 
 /** What a change brought, until the next look shows it. */

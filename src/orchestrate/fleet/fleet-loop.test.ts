@@ -6,7 +6,7 @@ import { makeFrontier } from '../../policy/variants.fixture.ts';
 import type { TaskManifest } from '../../repository/types.ts';
 import type { Balancer, Routing } from '../balancer.ts';
 import type { Scrape } from '../observe.ts';
-import type { ServerAdapter } from '../server-adapter.ts';
+import type { ServerAdapter, TaskTensors } from '../server-adapter.ts';
 import { runFleet } from './fleet-loop.ts';
 import type { FleetMembers, FleetServer, FleetTask } from './members.ts';
 import type { FleetDecision, FleetRecord } from './record.ts';
@@ -16,7 +16,12 @@ import { type FleetOptions, fleetDefaults } from './state.ts';
 const FAMILY = makeFrontier([0.95, 10], [0.94, 20], [0.92, 40], [0.88, 80]);
 
 function manifest(task: string): TaskManifest {
-  return { schemaVersion: 1, task, inputs: [], outputs: [], sloMs: 400, variants: FAMILY };
+  const inputs = [{ name: 'image', dtype: 'float32', shape: [-1, 1, 28, 28] }] as const;
+  return { schemaVersion: 1, task, inputs, outputs: [], sloMs: 400, variants: FAMILY };
+}
+
+function tensorsOf(...shape: readonly (number | string)[]): TaskTensors {
+  return { inputs: [{ name: 'image', datatype: 'FP32', shape }], outputs: [] };
 }
 
 /** A second of virtual time passes with each sleep of the loop; loads take some of them. */
@@ -121,6 +126,10 @@ class Node implements ServerAdapter {
   answeredBy: number | undefined;
   /** Versions that cannot be loaded. */
   readonly broken = new Set<number>();
+  /** Tasks that its repository does not have. */
+  readonly missing = new Set<string>();
+  /** Of what it serves under the names of tasks. */
+  readonly metadata = new Map<string, TaskTensors>();
   changing = 0;
   private readonly world: World;
 
@@ -158,12 +167,17 @@ class Node implements ServerAdapter {
     expect(++this.changing).toBe(1);
     await this.world.passing(2_000);
     this.changing--;
+    if (this.missing.has(task)) throw new BonsaiError('model_not_found', `No ${task} on ${this.name}.`);
     if (this.broken.has(version)) throw new BonsaiError('load_failed', `Version ${version} is damaged.`);
     this.present.set(task, version);
   }
 
   async unload(task: string): Promise<void> {
     this.present.delete(task);
+  }
+
+  async tensors(task: string): Promise<TaskTensors | undefined> {
+    return this.metadata.get(task);
   }
 
   async close(): Promise<void> {}
@@ -309,6 +323,55 @@ describe('the loop over a fleet', () => {
     expect(world.log.filter((line) => line.startsWith('failed'))).toEqual([
       'failed switch a 4 -> 1 on x failed: Version 1 is damaged.',
     ]);
+  });
+
+  test('tries a task that a server does not have once and then ever more rarely, and plans it elsewhere', async () => {
+    const world = new World();
+    const nodes = ['x', 'y'].map((name) => new Node(world, name, { a: 4 }));
+    const lacking = new Node(world, 'z', { b: 1 });
+    lacking.missing.add('a');
+    world.demandRps.set('a', 8);
+    const members = fleet([...nodes, lacking], ['a', 'b']);
+    const tasks = members.tasks.map((task) => ({ ...task, replicas: 3 }));
+    await world.run({ ...members, tasks }, () => world.nowMs > 250_000);
+    const failures = world.decisions.filter(({ kind, server }) => kind === 'failed' && server === 'z');
+    // After a minute, and after two.
+    expect(failures.length).toBe(3);
+    expect(world.last.servers.find(({ name }) => name === 'z')!.trouble).toMatch(
+      /^it does not have a, which is tried again in \d+ s$/,
+    );
+    expect(world.serving()).toMatchObject({ x: expect.stringContaining('a@'), z: 'b@1' });
+  });
+
+  test('sends nothing to a server that serves another network under the name of a task, until it does not', async () => {
+    const world = new World();
+    const [same, other] = ['x', 'y'].map((name) => new Node(world, name, { a: 4 }));
+    // Sizes that one side does not know differ from none.
+    same!.metadata.set('a', tensorsOf('-1', '1', '-1', '28'));
+    other!.metadata.set('a', tensorsOf(-1, 3, 32, 32));
+    world.demandRps.set('a', 8);
+    await world.run(fleet([same!, other!], ['a']), () => world.nowMs > 30_000);
+    expect(world.log.filter((line) => /^route a .*y:/.test(line))).toEqual([]);
+    expect(world.log.filter((line) => /on y/.test(line))).toEqual([]);
+    expect(world.last.servers[1]!.trouble).toBe(
+      "it serves another network as a: its input 'image' has shape [-1,3,32,32], and the repository's [-1,1,28,28]",
+    );
+    other!.metadata.set('a', tensorsOf(-1, 1, 28, 28));
+    other!.present.set('a', 3);
+    await world.run(fleet([same!, other!], ['a']), () => world.routing!.tasks[0]!.servers.length === 2);
+    expect(world.last.servers[1]!.trouble).toBeUndefined();
+  });
+
+  test('tells that somebody else switches its servers, once in a while', async () => {
+    const world = new World();
+    const node = new Node(world, 'x', { a: 1 });
+    world.demandRps.set('a', 4);
+    await world.run(fleet([node], ['a']), () => {
+      if (world.nowMs > 10_000 && node.changing === 0) node.present.set('a', 4);
+      return world.nowMs > 60_000;
+    });
+    const told = world.decisions.filter(({ text }) => /was not switched from here/.test(text));
+    expect(told.map(({ text }) => text)).toEqual([expect.stringContaining('a from 1 to 4 on x')]);
   });
 
   test('tells that the balancer fails, unloads nothing that it still reaches, and goes on when it works', async () => {

@@ -18,6 +18,7 @@ import {
   setMembers,
   watchingOf,
 } from './state.ts';
+import { checkTensors } from './strangers.ts';
 
 /**
  * The control loop over a fleet: look at every server, plan, change one step, route; once every period until the signal
@@ -112,6 +113,7 @@ async function lookAt(fleet: Fleet, node: Node): Promise<void> {
     decide(fleet, { kind: 'server', server: member.name, text: `${member.name} is ${health}${why}` });
   }
   const isFirst = node.health === 'unknown';
+  const wasUp = node.health === 'up';
   if (health !== node.health)
     node.healthSinceMs = !isFirst
       ? fleet.clock.nowMs()
@@ -124,16 +126,36 @@ async function lookAt(fleet: Fleet, node: Node): Promise<void> {
   const present: Record<string, PresentVersion> = {};
   for (const { task } of fleet.tasks) {
     const serving = servingVersionOf(watch, task);
-    if (serving === undefined) continue;
+    if (serving === undefined) {
+      node.checked.delete(task);
+      node.strangers.delete(task);
+      continue;
+    }
     // Of several versions in memory, as its own policy has them, the one that answered most.
     const version = (choosesVersions(node) && watch.seen?.answered.get(task)?.version) || serving;
+    await checkTensors(fleet, node, task, version);
+    if (node.strangers.has(task)) continue;
     const before = node.present[task];
+    if (wasUp && before !== undefined && before.version !== version)
+      tellForeign(fleet, node, `${task} from ${before.version} to ${version}`);
     // What is there at the first look may have been there for long.
     const isOld = before === undefined && isFirst;
     present[task] =
       before?.version === version ? before : { version, ...(isOld ? {} : { sinceMs: fleet.clock.nowMs() }) };
   }
   node.present = present;
+}
+
+/** What changed and was not changed from here: a person, or a second orchestrator that will never agree with this one. */
+function tellForeign(fleet: Fleet, node: Node, what: string): void {
+  const { name } = node.member;
+  const nowMs = fleet.clock.nowMs();
+  if (choosesVersions(node) || node.change !== undefined) return;
+  if (nowMs - (node.toldForeignMs ?? Number.NEGATIVE_INFINITY) < fleetDefaults.foreignPeriodMs) return;
+  node.toldForeignMs = nowMs;
+  const text = `${what} on ${name} was not switched from here. If another orchestrator has this server, too, each undoes what the other does: end one of them.`;
+  decide(fleet, { kind: 'server', server: name, text });
+  fleet.logger.warn({ server: name }, text);
 }
 
 /** Two who choose versions on one server would undo each other's work for ever: it is left to the one inside it. */

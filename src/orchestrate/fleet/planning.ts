@@ -17,7 +17,9 @@ import {
 
 export function plan(fleet: Fleet): void {
   const nowMs = fleet.clock.nowMs();
-  for (const [key, { untilMs }] of fleet.blocked) if (untilMs <= nowMs) fleet.blocked.delete(key);
+  // How often it failed counts until it has been let alone for as long again.
+  for (const [key, { untilMs }] of fleet.blocked)
+    if (untilMs + fleetDefaults.longestBlockedMs <= nowMs) fleet.blocked.delete(key);
   for (const [key, atMs] of fleet.failed)
     if (nowMs - atMs > fleetDefaults.retryAfterMs) fleet.failed.delete(key);
   const state: PlacementState = {
@@ -42,7 +44,7 @@ export function plan(fleet: Fleet): void {
         fleet.overrides.tasks[task.manifest.task],
       ),
     ),
-    blocked: [...fleet.blocked.values()],
+    blocked: blockedOf(fleet, nowMs),
   };
   const before = fleet.plan;
   const planned = planPlacement(state, fleet.options.placement);
@@ -53,6 +55,23 @@ export function plan(fleet: Fleet): void {
     const lacks = planned.unplaced.map(({ task, reason }) => ` ${task} is not placed: ${reason}.`).join('');
     decide(fleet, { kind: 'plan', text: `${planned.reason}${lacks}` });
   }
+}
+
+/** What servers cannot load now: what failed a short time ago, and all of a task under whose name they serve something else. */
+function blockedOf(fleet: Fleet, nowMs: number): PlacementState['blocked'] {
+  const versionsOf = (task: string) =>
+    fleet.tasks.find((watched) => watched.task === task)?.variants.map(({ version }) => version) ?? [];
+  const failed = [...fleet.blocked.values()]
+    .filter(({ untilMs }) => untilMs > nowMs)
+    .flatMap(({ server, task, version }) =>
+      (version === undefined ? versionsOf(task) : [version]).map((each) => ({ server, task, version: each })),
+    );
+  const strange = [...fleet.nodes.values()].flatMap(({ member, strangers }) =>
+    [...strangers.keys()].flatMap((task) =>
+      versionsOf(task).map((version) => ({ server: member.name, task, version })),
+    ),
+  );
+  return [...failed, ...strange];
 }
 
 /** What of a plan is worth to be told when it changes. */

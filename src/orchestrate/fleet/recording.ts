@@ -112,9 +112,15 @@ function troubleOf(fleet: Fleet, node: Node): string | undefined {
     }
   for (const { server, task, version, untilMs } of fleet.blocked.values()) {
     const waitS = Math.ceil((untilMs - fleet.clock.nowMs()) / 1000);
-    if (server === name && waitS > 0)
-      parts.push(`version ${version} of ${task} could not be loaded, which is tried again in ${waitS} s`);
+    if (server !== name || waitS <= 0) continue;
+    parts.push(
+      version === undefined
+        ? `it does not have ${task}, which is tried again in ${waitS} s`
+        : `version ${version} of ${task} could not be loaded, which is tried again in ${waitS} s`,
+    );
   }
+  for (const [task, difference] of node.strangers)
+    parts.push(`it serves another network as ${task}: ${difference}`);
   if (isDrained(fleet, name))
     for (const task of Object.keys(node.present))
       if (!hostsOf(fleet, task).some((other) => !isDrained(fleet, other.member.name)))

@@ -59,8 +59,11 @@ export const fleetDefaults = {
   toleratedTimeouts: 1,
   /** Samples of demand before anything is switched: with fewer, demand would seem to be none. */
   learningSamples: 4,
-  /** A version that failed to load somewhere is not planned there for so long. */
+  /** A version that failed to load somewhere is not planned there for so long; twice as long each time that it fails again. */
   blockedMs: 60_000,
+  longestBlockedMs: 16 * 60_000,
+  /** Somebody else's changes of a server's versions are told no more often. */
+  foreignPeriodMs: 60_000,
   /** A change that failed is not begun again sooner. */
   retryAfterMs: 10_000,
   /** Weights that move are brought to the balancer at most this often; servers that come or go at once. */
@@ -90,7 +93,24 @@ export interface Node {
   failures: number;
   /** What served at the last look, by task; also while it is down. */
   present: Record<string, PresentVersion>;
+  /** The version of each task whose tensors were looked at. */
+  readonly checked: Map<string, number>;
+  /** Tasks under whose name it serves another network, and how one sees that. */
+  readonly strangers: Map<string, string>;
+  /** When it was last told that somebody else changes its versions. */
+  toldForeignMs?: number;
   change?: FleetChange;
+}
+
+/** What is not tried again on a server before a time. */
+export interface Blocked {
+  readonly server: string;
+  readonly task: string;
+  /** Undefined: none of its versions, since the server does not have the task. */
+  readonly version?: number;
+  readonly untilMs: number;
+  /** How often it failed in a row. */
+  readonly times: number;
 }
 
 interface TaskDemand {
@@ -120,10 +140,7 @@ export interface Fleet {
   plan?: PlacementPlan;
   /** Changes that failed, by what they were: when. */
   readonly failed: Map<string, number>;
-  readonly blocked: Map<
-    string,
-    { readonly server: string; readonly task: string; readonly version: number; readonly untilMs: number }
-  >;
+  readonly blocked: Map<string, Blocked>;
   readonly acting: Set<Promise<void>>;
   /** What the balancer routes by. */
   applied?: Routes;
@@ -213,8 +230,7 @@ export function setMembers(fleet: Fleet, members: FleetMembers): { joined: strin
   for (const member of members.servers) {
     if (fleet.nodes.has(member.name)) continue;
     joined.push(member.name);
-    const watch = newWatch(member.connect(), capacity);
-    fleet.nodes.set(member.name, { member, watch, health: 'unknown', failures: 0, present: {} });
+    fleet.nodes.set(member.name, newNode(member, newWatch(member.connect(), capacity)));
   }
   const names = new Set(fleet.tasks.map(({ task }) => task));
   for (const task of fleet.demand.keys()) if (!names.has(task)) fleet.demand.delete(task);
@@ -222,6 +238,13 @@ export function setMembers(fleet: Fleet, members: FleetMembers): { joined: strin
     if (!fleet.demand.has(task))
       fleet.demand.set(task, { history: boundedList(fleetDefaults.demandCapacity), isRestored: false });
   return { joined, left };
+}
+
+function newNode(member: FleetServer, watch: Watch): Node {
+  return {
+    ...{ member, watch, health: 'unknown', failures: 0, present: {} },
+    ...{ checked: new Map(), strangers: new Map() },
+  };
 }
 
 export function demandOf({ demand, clock }: Fleet, task: string): number {

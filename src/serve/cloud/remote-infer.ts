@@ -1,7 +1,7 @@
 import { Pool } from 'undici';
 import { BonsaiError, InvalidArgumentError } from '../../base/errors.ts';
+import { DTYPE_BY_DATATYPE, datatypeOf } from '../../repository/datatypes.ts';
 import type { TensorSpec } from '../../repository/types.ts';
-import { DTYPE_BY_DATATYPE, datatypeOf } from '../datatypes.ts';
 import type { NamedTensor } from '../input-check.ts';
 import { bytesFromTensor, tensorFromBytes } from '../tensor-bytes.ts';
 

@@ -8,8 +8,8 @@ import { messageOf } from '../../base/errors.ts';
 import { makeFolder } from '../../base/make-folder.ts';
 import type { Random } from '../../base/random.ts';
 import { writeAtomically } from '../../repository/atomic.ts';
+import { datatypeOf } from '../../repository/datatypes.ts';
 import type { InferAnswer, InferRequest } from '../data-plane.ts';
-import { datatypeOf } from '../datatypes.ts';
 import type { Verdict } from './confidence.ts';
 
 export interface SpoolOptions {

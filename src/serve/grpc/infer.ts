@@ -1,8 +1,8 @@
 import { BonsaiError } from '../../base/errors.ts';
 import { elementCount } from '../../base/tensor.ts';
+import { DTYPE_BY_DATATYPE, datatypeOf } from '../../repository/datatypes.ts';
 import { classCountOf, withClasses } from '../classification.ts';
 import type { InferAnswer, InferHead, InferRequest, RequestPlane } from '../data-plane.ts';
-import { DTYPE_BY_DATATYPE, datatypeOf } from '../datatypes.ts';
 import { InvalidRequestError } from '../errors.ts';
 import { checkInputName, type NamedTensor } from '../input-check.ts';
 import type { ModelRegistry } from '../model-registry.ts';

@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { create, toBinary } from '@bufbuild/protobuf';
 import { byteLengthOf } from '../../base/dtype.ts';
 import { elementCount } from '../../base/tensor.ts';
-import { datatypeOf } from '../datatypes.ts';
+import { datatypeOf } from '../../repository/datatypes.ts';
 import type { WarmTarget } from '../path-warm-up.ts';
 import { frameOf } from './framing.ts';
 import { ModelInferRequestSchema } from './inference_pb.ts';

@@ -6,7 +6,7 @@ import {
   type TypedArrays,
   tensorOf,
 } from '../../base/tensor.ts';
-import { datatypeOf } from '../datatypes.ts';
+import { datatypeOf } from '../../repository/datatypes.ts';
 import { InvalidRequestError } from '../errors.ts';
 import { DELIMITED, WireReader } from './wire.ts';
 

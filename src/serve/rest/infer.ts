@@ -1,10 +1,10 @@
 import type { DType } from '../../base/dtype.ts';
 import { BonsaiError } from '../../base/errors.ts';
 import { elementCount } from '../../base/tensor.ts';
+import { DTYPE_BY_DATATYPE, datatypeOf } from '../../repository/datatypes.ts';
 import type { TensorSpec } from '../../repository/types.ts';
 import { classCountOf } from '../classification.ts';
 import type { InferAnswer, InferRequest } from '../data-plane.ts';
-import { DTYPE_BY_DATATYPE, datatypeOf } from '../datatypes.ts';
 import { InvalidRequestError } from '../errors.ts';
 import { checkInputName, type NamedTensor } from '../input-check.ts';
 import { type Json, parseJson } from '../json.ts';

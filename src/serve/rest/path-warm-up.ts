@@ -2,7 +2,7 @@ import { Agent, request } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { byteLengthOf } from '../../base/dtype.ts';
 import { elementCount } from '../../base/tensor.ts';
-import { datatypeOf } from '../datatypes.ts';
+import { datatypeOf } from '../../repository/datatypes.ts';
 import type { WarmTarget } from '../path-warm-up.ts';
 import { createRestServer, type RestContext } from './server.ts';
 

@@ -8,7 +8,7 @@ import {
   type TypedArrays,
   tensorOf,
 } from '../../base/tensor.ts';
-import { datatypeOf } from '../datatypes.ts';
+import { datatypeOf } from '../../repository/datatypes.ts';
 import { InvalidRequestError } from '../errors.ts';
 import type { Json } from '../json.ts';
 

@@ -1,5 +1,5 @@
 import type { DType } from '../base/dtype.ts';
-import { tritonTypeOf } from '../repository/triton-config.ts';
+import { tritonTypeOf } from './triton-config.ts';
 
 /** The protocol's name of an element type, e.g. `FP32`. @throws BonsaiError `unsupported` for types it has no name for */
 export function datatypeOf(dtype: DType): string {
