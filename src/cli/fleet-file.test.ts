@@ -83,6 +83,10 @@ describe("a fleet's file", () => {
       /:12: servers\[0\]\.url is missing; expected a URL such as/,
     ],
     [
+      WHOLE.replace('http://pi.local:9000/', 'http://pi.local:9000/triton'),
+      /:19: servers\[1\]\.url is "http:\/\/pi\.local:9000\/triton"; expected a URL such as .*, without a path/,
+    ],
+    [
       WHOLE.replace('http://pi.local:9000/', 'http://127.0.0.1:8000'),
       /:19: pi\.local-9000 and edge-1 are the same server|:19: .* are the same server/,
     ],

@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { BonsaiError, systemReason } from '../base/errors.ts';
 import { isTaskName, MAX_TASK_NAME_LENGTH, TASK_PATTERN } from '../repository/names.ts';
 import { isS3Url } from '../repository/s3/s3-url.ts';
-import { parseDurationMs } from './parse.ts';
+import { parseDurationMs, parseServerUrl } from './parse.ts';
 
 /** What a fleet's file says, checked; paths are absolute. docs/fleet.md describes it for users. */
 export type FleetFile = z.output<typeof fleetSchema> & {
@@ -98,11 +98,13 @@ const address = text(
   { pattern: '^.+:[0-9]{1,5}$' },
 );
 const url = field(
-  'a URL such as http://127.0.0.1:8000',
+  'a URL such as http://127.0.0.1:8000, without a path',
   (value) => {
-    if (typeof value !== 'string' || !URL.canParse(value)) return undefined;
-    const { protocol, origin } = new URL(value);
-    return protocol === 'http:' || protocol === 'https:' ? origin : undefined;
+    try {
+      return parseServerUrl(String(value));
+    } catch {
+      return undefined;
+    }
   },
   { type: 'string', pattern: '^https?://.+$' },
 );

@@ -17,7 +17,7 @@ import { descriptionsOf } from './open-repository.ts';
 import { jsonOption, readToken } from './options.ts';
 import { orchestrateControl } from './orchestrate-control.ts';
 import { isFleetFile, orchestrateFleet } from './orchestrate-fleet.ts';
-import { parseDurationMs, parseInteger, parseNumber } from './parse.ts';
+import { parseDurationMs, parseInteger, parseNumber, parseServerUrl } from './parse.ts';
 import { isPolicyFile, readPolicyFile } from './policy-file.ts';
 import { suggest, wholeNames } from './suggestions.ts';
 import { readTaskObjectives } from './task-objectives.ts';
@@ -45,14 +45,14 @@ export function orchestrateCommand(): Command {
     )
     .addOption(
       new Option('--server <url>', 'a server of the Open Inference Protocol; may be repeated').argParser(
-        collect,
+        collectUrls,
       ),
     )
     .addOption(
       new Option(
         '--metrics <url>',
         "where that server's metrics are (default: its host at port 8002); in the order of --server",
-      ).argParser(collect),
+      ).argParser(collectUrls),
     )
     .addOption(
       suggest(
@@ -196,18 +196,11 @@ export function describeDecision(record: DecisionRecord): string {
 }
 
 function metricsUrlOf(server: string): string {
-  let url: URL;
-  try {
-    url = new URL(server);
-  } catch (cause) {
-    throw new InvalidArgumentError(`"${server}" is no URL; expected one such as http://127.0.0.1:8000.`, {
-      cause,
-    });
-  }
+  const url = new URL(server);
   url.port = '8002';
   return url.origin;
 }
 
-function collect(value: string, previous: string[] | undefined): string[] {
-  return [...(previous ?? []), value];
+function collectUrls(value: string, previous: string[] | undefined): string[] {
+  return [...(previous ?? []), parseServerUrl(value)];
 }

@@ -1,5 +1,12 @@
 import { describe, expect, it } from 'vitest';
-import { parseBytes, parseCpus, parseDurationMs, parseInteger, parseShares } from './parse.ts';
+import {
+  parseBytes,
+  parseCpus,
+  parseDurationMs,
+  parseInteger,
+  parseServerUrl,
+  parseShares,
+} from './parse.ts';
 import { parsePhases } from './train.ts';
 
 describe('values of options', () => {
@@ -48,5 +55,19 @@ describe('values of options', () => {
   it('are epochs that end at the full resolution', () => {
     for (const wrong of ['6@0.5', '1,6@0.5'])
       expect(() => parsePhases(wrong)).toThrow(`such as --epochs ${wrong},2.`);
+  });
+});
+
+describe('addresses of servers', () => {
+  it('are the root of a host, without what requests would not go by', () => {
+    expect(parseServerUrl('http://edge-box:8000/')).toBe('http://edge-box:8000');
+    expect(parseServerUrl('https://[::1]')).toBe('https://[::1]');
+    for (const more of ['/triton', '/?a=b', '/#x'])
+      expect(() => parseServerUrl(`http://edge-box:8000${more}`)).toThrow(
+        'expected an address such as http://edge-box:8000.',
+      );
+    expect(() => parseServerUrl('http://u:p@edge-box:8000')).toThrow('more than host and port');
+    for (const wrong of ['', 'edge-box:8000', 'ftp://edge-box'])
+      expect(() => parseServerUrl(wrong)).toThrow();
   });
 });

@@ -11,6 +11,30 @@ export function parseDurationMs(text: string): number {
 
 const MS_PER_UNIT = { ms: 1, s: 1000, m: 60_000, min: 60_000, h: 3_600_000 } as const;
 
+/**
+ * The address of a server, such as `http://edge-box:8000` → its origin.
+ * @throws InvalidArgumentError also for one with a path, which requests and balancers would not go by
+ */
+export function parseServerUrl(text: string): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url === undefined || !['http:', 'https:'].includes(url.protocol)) {
+    throw new InvalidArgumentError(
+      `"${text}" is no server address; expected one such as http://edge-box:8000.`,
+    );
+  }
+  if (!isOriginOnly(url)) {
+    throw new InvalidArgumentError(
+      `"${text}" has more than host and port. The protocol's paths begin at the root of a server: expected an address such as ${url.origin}. A server behind a path needs a port or a name of its own.`,
+    );
+  }
+  return url.origin;
+}
+
+/** Without path, query, fragment and user. */
+export function isOriginOnly({ pathname, search, hash, username, password }: URL): boolean {
+  return pathname === '/' && search === '' && hash === '' && username === '' && password === '';
+}
+
 /** `2GB`, `500MB`, `1.5GiB`, `4096` → bytes. */
 export function parseBytes(text: string): number {
   const match = /^(\d+(?:\.\d+)?)\s*([kMGT]i?)?B?$/.exec(text.trim());

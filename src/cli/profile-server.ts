@@ -1,6 +1,7 @@
 import { Pool } from 'undici';
-import { BonsaiError, InvalidArgumentError, messageOf } from '../base/errors.ts';
+import { BonsaiError, messageOf } from '../base/errors.ts';
 import { describeForeignTarget, parseTarget, type TargetDescription } from '../engine/target.ts';
+import { parseServerUrl } from './parse.ts';
 
 /** What measuring asks of a server beside inferences. */
 export interface ProfiledServer {
@@ -36,7 +37,7 @@ export function profiledServer(options: {
   readonly token?: string;
   readonly signal: AbortSignal;
 }): ProfiledServer {
-  const origin = originOf(options.url);
+  const origin = parseServerUrl(options.url);
   const pool = new Pool(origin, { connections: 2, headersTimeout: 0, bodyTimeout: 0 });
   const { token, signal } = options;
   const ask = async (method: 'GET' | 'POST', path: string, body?: unknown, timeoutMs = ANSWER_TIMEOUT_MS) => {
@@ -127,16 +128,6 @@ function computedIn(body: unknown): { count: number; ns: number } | undefined {
     ?.model_stats?.[0]?.inference_stats?.compute_infer as { count?: unknown; ns?: unknown } | undefined; // Checked next.
   if (typeof stats?.count !== 'number' || typeof stats.ns !== 'number') return undefined;
   return { count: stats.count, ns: stats.ns };
-}
-
-function originOf(url: string): string {
-  try {
-    const { origin, protocol } = new URL(url);
-    if (protocol === 'http:' || protocol === 'https:') return origin;
-  } catch {
-    // Told below.
-  }
-  throw new InvalidArgumentError(`"${url}" is no server address; expected one such as http://edge-box:8000.`);
 }
 
 function refusedToken(origin: string): BonsaiError {

@@ -105,7 +105,8 @@ export function nginxConfig(routing: Routing, options: NginxConfigOptions): stri
       ...tlsRules('proxy', options),
       'proxy_http_version 1.1;',
       'proxy_set_header Connection "";',
-      'proxy_set_header Host $http_host;',
+      // Health checks by HTTP/1.0 have no header of that name, without which servers refuse HTTP/1.1.
+      'proxy_set_header Host $host;',
       'proxy_read_timeout 120s;',
       ...pools.flatMap(({ name, servers }) => upstream(`http_${name}`, servers, 'http')),
       ...upstream('http_all', routing.all, 'http'),

@@ -29,11 +29,12 @@ export function cloudMetricsText({ spool, shipper, opinion }: CloudSide): string
     metrics.push({ name, type, help, series });
   const one = (value: number): MetricText['series'] => [{ labels: {}, value }];
   if (spool !== undefined) {
-    const { kept, droppedBusy, droppedOld, bytes } = spool.counts;
+    const { kept, droppedBusy, droppedOld, droppedUnwritten, bytes } = spool.counts;
     add('bonsai_samples_kept_total', 'counter', 'Samples of low confidence written to the spool', one(kept));
     add('bonsai_samples_dropped_total', 'counter', 'Samples dropped, by why', [
       { labels: { reason: 'busy' }, value: droppedBusy },
       { labels: { reason: 'limit' }, value: droppedOld },
+      { labels: { reason: 'unwritten' }, value: droppedUnwritten },
     ]);
     add('bonsai_samples_spool_bytes', 'gauge', 'Bytes of samples that lie here', one(bytes));
   }

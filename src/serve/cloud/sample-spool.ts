@@ -48,6 +48,8 @@ export interface SpoolCounts {
   readonly droppedBusy: number;
   /** Since the files had reached their limit. */
   readonly droppedOld: number;
+  /** Since they could not be written. */
+  readonly droppedUnwritten: number;
   /** In files that wait to be fetched or shipped. */
   readonly bytes: number;
 }
@@ -84,6 +86,7 @@ export class SampleSpool {
   #kept = 0;
   #droppedBusy = 0;
   #droppedOld = 0;
+  #droppedUnwritten = 0;
   #bytes = 0;
   #hasFailed = false;
 
@@ -104,6 +107,7 @@ export class SampleSpool {
       kept: this.#kept,
       droppedBusy: this.#droppedBusy,
       droppedOld: this.#droppedOld,
+      droppedUnwritten: this.#droppedUnwritten,
       bytes: this.#bytes,
     };
   }
@@ -201,20 +205,21 @@ export class SampleSpool {
   }
 
   async #write(taken: readonly Waiting[]): Promise<void> {
-    const { folder, clock, logger } = this.#options;
+    const { folder, limitBytes, clock, logger } = this.#options;
     for (const [task, samples] of byTaskOf(taken)) {
-      const stamp = new Date(clock.epochMs()).toISOString().replaceAll(':', '-');
-      const name = `${stamp}-${randomUUID().slice(0, 8)}-${samples.length}.jsonl`;
-      const text = await textOf(samples);
-      try {
-        await writeAtomically(join(folder, task, name), text);
-        this.#kept += samples.length;
-        this.#hasFailed = false;
-      } catch (thrown) {
-        this.#droppedBusy += samples.length;
-        if (!this.#hasFailed)
-          logger.error({ folder, reason: messageOf(thrown) }, 'samples cannot be kept and are dropped');
-        this.#hasFailed = true;
+      for await (const { text, count } of textsOf(samples, limitBytes / FILES_IN_LIMIT)) {
+        const stamp = new Date(clock.epochMs()).toISOString().replaceAll(':', '-');
+        const name = `${stamp}-${randomUUID().slice(0, 8)}-${count}.jsonl`;
+        try {
+          await writeAtomically(join(folder, task, name), text);
+          this.#kept += count;
+          this.#hasFailed = false;
+        } catch (thrown) {
+          this.#droppedUnwritten += count;
+          if (!this.#hasFailed)
+            logger.error({ folder, reason: messageOf(thrown) }, 'samples cannot be kept and are dropped');
+          this.#hasFailed = true;
+        }
       }
     }
     this.#waitingBytes -= taken.reduce((sum, { bytes }) => sum + bytes, 0);
@@ -235,14 +240,27 @@ export class SampleSpool {
   }
 }
 
-/** Some samples at a time: between two times the sockets have their turn. */
-async function textOf(samples: readonly Waiting[]): Promise<string> {
+/** A file holds no more than such a part of what all may: the newest samples would be dropped with it, too. */
+const FILES_IN_LIMIT = 4;
+
+/** Files of as many samples as fit, one at least. Some samples at a time: between two times the sockets have their turn. */
+async function* textsOf(
+  samples: readonly Waiting[],
+  maxBytes: number,
+): AsyncIterable<{ readonly text: string; readonly count: number }> {
   let text = '';
+  let count = 0;
   for (const [i, { line }] of samples.entries()) {
-    text += `${JSON.stringify(line())}\n`;
+    const next = `${JSON.stringify(line())}\n`;
+    if (count > 0 && text.length + next.length > maxBytes) {
+      yield { text, count };
+      [text, count] = ['', 0];
+    }
+    text += next;
+    count++;
     if (i % SAMPLES_PER_TURN === SAMPLES_PER_TURN - 1) await setImmediate();
   }
-  return text;
+  if (count > 0) yield { text, count };
 }
 
 /** Of 12 KB each, base64 and JSON take some 0.1 ms. */
