@@ -21,6 +21,7 @@ import type { FleetOptions } from '../orchestrate/fleet/state.ts';
 import type { Logger } from '../orchestrate/logger.ts';
 import type { Policy } from '../policy/policy.ts';
 import { policyByName } from '../policy/registry.ts';
+import { isS3Url } from '../repository/s3/s3-url.ts';
 import { listTasks, readManifest } from '../repository/store.ts';
 import { DEFAULT_HOST } from '../serve/listen.ts';
 import type { Context } from './context.ts';
@@ -39,6 +40,7 @@ import { openAdministrators } from './notices.ts';
 import { descriptionsOf } from './open-repository.ts';
 import { readToken } from './options.ts';
 import { isPolicyFile, readPolicyFile } from './policy-file.ts';
+import { silentProgress } from './progress.ts';
 
 /** Whether the argument of `bonsai orchestrate` is a fleet's file, and not a repository. */
 export function isFleetFile(path: string): boolean {
@@ -116,7 +118,7 @@ export async function orchestrateFleet(
         const before = await recordBefore(described.state, logger);
         await runFleet({
           members: first,
-          reread: rereading(path, described, context, control?.setTokens),
+          reread: rereading(path, { file: described, members: first }, context, control?.setTokens),
           overrides: followFleetOverrides(overridesPath),
           onMembers: control?.setMembers,
           onLook: control?.onLook,
@@ -189,14 +191,23 @@ function freeControlPortOf({ balancer, tasks = [] }: FleetFile): number | 'defau
   return addresses.some((address) => address?.endsWith(`:${DEFAULT_FLEET_CONTROL_PORT}`)) ? 0 : 'default';
 }
 
-/** Reads the file anew when it changed. What shapes the loop itself needs a new start, and is told. */
+/** How often it is looked whether a repository says something new of its tasks; the same for a bucket. */
+const REPOSITORY_LOOK_MS = 15_000;
+const BUCKET_LOOK_MS = 60_000;
+
+/**
+ * Reads the file anew when it changed, and from time to time what the repository says of the tasks. What shapes the loop itself needs
+ * a new start, and is told.
+ */
 function rereading(
   path: string,
-  first: FleetFile,
+  before: { readonly file: FleetFile; readonly members: FleetMembers },
   context: Context,
   setTokens: ((tokens: readonly string[]) => void) | undefined,
 ): FleetOptions['reread'] {
+  const first = before.file;
   let seen: string | undefined;
+  const changedTasks = watchTasks(before, context);
   const versionOf = async () => {
     const { mtimeMs, size } = await stat(path);
     return `${mtimeMs}/${size}`;
@@ -205,7 +216,7 @@ function rereading(
     const version = await versionOf();
     const isChanged = seen !== undefined && seen !== version;
     seen = version;
-    if (!isChanged) return undefined;
+    if (!isChanged) return changedTasks.next();
     const file = await readFleetFile(path);
     for (const key of ['state', 'policy', 'utilization', 'period', 'balancer', 'tls'] as const)
       if (JSON.stringify(file[key]) !== JSON.stringify(first[key]))
@@ -215,7 +226,54 @@ function rereading(
         );
     const { members, tokens } = await membersOf(file, context);
     setTokens?.(tokens);
+    changedTasks.goOnFrom({ file, members });
     return members;
+  };
+}
+
+/** What a repository says of the tasks, looked at beside the loop: a store that does not answer must not hold that up. */
+export function watchTasks(
+  from: { readonly file: FleetFile; readonly members: FleetMembers },
+  context: Context,
+) {
+  const quiet = { ...context, progress: silentProgress };
+  let { file, members } = from;
+  let lookedMs = context.clock.nowMs();
+  let looking: Promise<void> | undefined;
+  let found: FleetMembers | undefined;
+  let failure: unknown;
+  const look = async () => {
+    const given = file;
+    const read = await membersOf(given, quiet);
+    if (given === file && JSON.stringify(read.members.tasks) !== JSON.stringify(members.tasks))
+      found = read.members;
+    failure = undefined;
+  };
+  return {
+    /** What was found since; undefined: nothing new. @throws what reading threw */
+    async next(): Promise<FleetMembers | undefined> {
+      const periodMs = isS3Url(file.repository) ? BUCKET_LOOK_MS : REPOSITORY_LOOK_MS;
+      if (looking === undefined && context.clock.nowMs() - lookedMs >= periodMs) {
+        lookedMs = context.clock.nowMs();
+        looking = look()
+          .catch((error) => {
+            failure = error;
+          })
+          .finally(() => {
+            looking = undefined;
+          });
+      }
+      if (failure !== undefined) throw failure;
+      members = found ?? members;
+      const next = found;
+      found = undefined;
+      return next;
+    },
+    goOnFrom(next: { readonly file: FleetFile; readonly members: FleetMembers }) {
+      ({ file, members } = next);
+      found = undefined;
+      failure = undefined;
+    },
   };
 }
 

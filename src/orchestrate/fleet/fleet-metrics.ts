@@ -93,7 +93,11 @@ export function recordMetrics({ servers, tasks, plan, balancer }: FleetRecord): 
     gauge('bonsai_fleet_plan_utilization', 'CPU that the plan takes over the CPU that there is', [
       [{}, plan.utilization],
     ]),
-    gauge('bonsai_fleet_plan_accuracy_ratio', 'Mean normalised accuracy of the plan', [[{}, plan.accuracy]]),
+    gauge(
+      'bonsai_fleet_plan_accuracy_ratio',
+      'Mean normalised accuracy of the plan; none while no request is served',
+      plan.accuracy === undefined ? [] : [[{}, plan.accuracy]],
+    ),
     gauge('bonsai_fleet_balancer_up', 'Whether the balancer took the last routes', [
       [{}, balancer.error === undefined ? 1 : 0],
     ]),

@@ -65,10 +65,8 @@ export function placementTaskOf(
 ): PlacementTask {
   const sloMs = byHand.sloMs ?? describedSloMs;
   const best = frontier[0]?.accuracy.test ?? 0;
-  const isQuick = (variant: Variant) => profileOf(variant)!.latencyMs.median <= MOST_OF_OBJECTIVE * sloMs;
-  const hasProfile = (variant: Variant) => (profileOf(variant)?.throughputRps.median ?? 0) > 0;
   const profiled = frontier.filter(hasProfile);
-  const quick = profiled.filter(isQuick);
+  const quick = profiled.filter((variant) => isQuick(variant, sloMs));
   const usable = quick.length > 0 ? quick : profiled.slice(-1);
   const pinned = variants.find((variant) => variant.version === byHand.version && hasProfile(variant));
   const chosen =
@@ -95,6 +93,21 @@ export function placementTaskOf(
       memoryBytes: profileOf(variant)!.memoryBytes ?? MEMORY_PER_FILE_BYTE * variant.sizeBytes,
     })),
   };
+}
+
+/** Whether every version takes longer than is used of an objective, so that the quickest has to do. */
+export function isTooSlow({ sloMs, frontier }: WatchedTask, byHand: TaskOverride = {}): boolean {
+  const profiled = frontier.filter(hasProfile);
+  return profiled.length > 0 && !profiled.some((variant) => isQuick(variant, byHand.sloMs ?? sloMs));
+}
+
+function hasProfile(variant: Variant): boolean {
+  return (profileOf(variant)?.throughputRps.median ?? 0) > 0;
+}
+
+/** Of a variant with a profile. */
+function isQuick(variant: Variant, sloMs: number): boolean {
+  return profileOf(variant)!.latencyMs.median <= MOST_OF_OBJECTIVE * sloMs;
 }
 
 /** CPU seconds of one request, the server's own work included. */

@@ -3,7 +3,7 @@ import type { PlacementPlan, PlacementState } from '../../policy/placement/place
 import { planPlacement } from '../../policy/placement/plan.ts';
 import type { Policy } from '../../policy/policy.ts';
 import { described, stateOf } from '../watch.ts';
-import { placementTaskOf } from './members.ts';
+import { isTooSlow, placementTaskOf } from './members.ts';
 import {
   choosesVersions,
   cpusOf,
@@ -53,7 +53,14 @@ export function plan(fleet: Fleet): void {
     fleet.options.policy === undefined ? planned : withPolicy(fleet, planned, fleet.options.policy);
   if (before === undefined || cellsText(fleet, before) !== cellsText(fleet, fleet.plan)) {
     const lacks = planned.unplaced.map(({ task, reason }) => ` ${task} is not placed: ${reason}.`).join('');
-    decide(fleet, { kind: 'plan', text: `${planned.reason}${lacks}` });
+    const slow = fleet.tasks
+      .filter((watched) => isTooSlow(watched, fleet.overrides.tasks[watched.task]))
+      .map(
+        ({ task }) =>
+          ` No version of ${task} is quick enough for its objective: the quickest is used, and much will be late or refused.`,
+      )
+      .join('');
+    decide(fleet, { kind: 'plan', text: `${planned.reason}${lacks}${slow}` });
   }
 }
 

@@ -20,8 +20,8 @@ export interface FleetRecord {
     readonly reason: string;
     /** CPU planned over CPU there is, in [0, 1]. */
     readonly utilization: number;
-    /** Normalised accuracy, in [0, 1]. */
-    readonly accuracy: number;
+    /** Normalised accuracy, in [0, 1]; absent where no request is served. */
+    readonly accuracy?: number;
     readonly unplaced: readonly { readonly task: string; readonly reason: string }[];
     readonly unservedRps: Readonly<Record<string, number>>;
   };

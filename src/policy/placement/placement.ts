@@ -72,8 +72,8 @@ export interface PlacementPlan {
   readonly unservedRps: Readonly<Record<string, number>>;
   /** CPU planned over CPU of all servers that are up (weights counted), in [0, 1]. */
   readonly utilization: number;
-  /** Normalised accuracy that a served request sees on average, by importance, in [0, 1]. */
-  readonly accuracy: number;
+  /** Normalised accuracy that a served request sees on average, by importance, in [0, 1]; undefined where none is served. */
+  readonly accuracy?: number;
   /** A sentence with its numbers. */
   readonly reason: string;
 }

@@ -106,18 +106,18 @@ function summaryOf(
     gained += weight * servedRps * (found?.normalisedAccuracy ?? 0);
     importance += weight * servedRps;
   }
-  const accuracy = importance > 0 ? gained / importance : 1;
+  const accuracy = importance > 0 ? gained / importance : undefined;
   const demand = state.tasks.reduce((sum, { demandRps }) => sum + demandRps, 0);
   const refused = Object.values(unserved).reduce((sum, rps) => sum + rps, 0);
   const drained = state.servers.filter(({ isDrained }) => isDrained).length;
   const up = state.servers.filter(({ isUp, isDrained }) => isUp && !isDrained).length;
   return {
     utilization,
-    accuracy,
+    ...(accuracy !== undefined && { accuracy }),
     reason:
       `${state.tasks.length - unplaced} of ${state.tasks.length} tasks on ${up} of ${state.servers.length} servers` +
       `${drained > 0 ? ` (${drained} drained)` : ''}: ` +
-      `${demand.toFixed(1)} req/s take ${(100 * utilization).toFixed(0)} % of the CPU at accuracy ${(100 * accuracy).toFixed(1)} %` +
+      `${demand.toFixed(1)} req/s take ${(100 * utilization).toFixed(0)} % of the CPU${accuracy === undefined ? '' : ` at accuracy ${(100 * accuracy).toFixed(1)} %`}` +
       `${refused > 0 ? `; ${refused.toFixed(1)} req/s are more than the servers can carry` : ''}.`,
   };
 }

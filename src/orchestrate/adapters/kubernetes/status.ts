@@ -105,7 +105,7 @@ export function fleetStatus({ record, pools, pods, wanted }: FleetView): object 
     tasksReady: `${served.length}/${record?.tasks.length ?? 0}`,
     ...(record !== undefined && {
       utilization: percent(record.plan.utilization, 0),
-      accuracy: percent(record.plan.accuracy, 1),
+      accuracy: record.plan.accuracy === undefined ? '–' : percent(record.plan.accuracy, 1),
       reason: record.plan.reason,
     }),
     pools: pools.map(({ name }) => {
