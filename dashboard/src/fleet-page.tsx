@@ -75,7 +75,7 @@ export function FleetPage({ store }: { readonly store: FleetStore }) {
             : 'What is shown is what that one writes down; what you set by hand counts there, too.'}
         </p>
       )}
-      <main>
+      <main class={connection === 'lost' ? 'stale' : undefined}>
         {fleet === undefined || state === undefined ? (
           <p class="empty">
             {connection === 'lost'

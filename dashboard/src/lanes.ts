@@ -1,7 +1,7 @@
 import type uPlot from 'uplot';
 import type { TaskOverview } from '../../src/serve/control/messages.ts';
 import { palette, versionColour } from './palette.ts';
-import type { Series, TaskSeries } from './series.ts';
+import { DOT_FIGURES, type Series, type TaskSeries } from './series.ts';
 
 /** A version's place on the axis of accuracies, which has a lane for each, the most accurate on top. */
 export interface Lane {
@@ -96,20 +96,19 @@ export function paintLanes(
   context.globalAlpha = 1;
 }
 
-/** A dot for each answer that was chosen, by version; those beyond the objective are larger. */
+/** A dot for each answer that was chosen, by version; those beyond the objective of their time are larger. */
 export function paintDots(
   u: uPlot,
   context: CanvasRenderingContext2D,
   dots: readonly number[],
   colours: ReadonlyMap<number, () => string>,
-  sloMs: number | undefined,
 ): void {
   const pixel = devicePixelRatio;
   const resolved = new Map([...colours].map(([version, colour]) => [version, colour()]));
   const { muted, refused } = palette();
   context.globalAlpha = 0.8;
-  for (let i = 0; i < dots.length; i += 3) {
-    const isLate = sloMs !== undefined && dots[i + 1]! > sloMs;
+  for (let i = 0; i < dots.length; i += DOT_FIGURES) {
+    const isLate = dots[i + 3] === 1;
     const size = (isLate ? 3 : 2) * pixel;
     context.fillStyle = isLate ? refused : (resolved.get(dots[i + 2]!) ?? muted);
     const x = u.valToPos(dots[i]!, 'x', true);
@@ -117,18 +116,4 @@ export function paintDots(
     context.fillRect(x - size / 2, y - size / 2, size, size);
   }
   context.globalAlpha = 1;
-}
-
-/** A dashed line with its name, at an objective. */
-export function paintObjective(u: uPlot, context: CanvasRenderingContext2D, sloMs: number): void {
-  const pixel = devicePixelRatio;
-  const y = Math.round(u.valToPos(sloMs, 'y', true));
-  context.strokeStyle = palette().refused;
-  context.lineWidth = pixel;
-  context.setLineDash([5 * pixel, 4 * pixel]);
-  context.beginPath();
-  context.moveTo(u.bbox.left, y);
-  context.lineTo(u.bbox.left + u.bbox.width, y);
-  context.stroke();
-  context.setLineDash([]);
 }

@@ -34,13 +34,14 @@ export interface TaskSeries {
   readonly refusedRps: Values;
   readonly lateRps: Values;
   readonly queued: Values;
+  readonly sloMs: Values;
   readonly p50Ms: Values;
   readonly p99Ms: Values;
   /** Mean over the answers, of what is known. */
   readonly accuracy: Values;
   /** By point: the share of the answers of each version in memory. */
   readonly shares: (ReadonlyMap<number, number> | null)[];
-  /** Flat: seconds since the epoch, ms, version. */
+  /** Flat, `DOT_FIGURES` each: seconds since the epoch, ms, version, 1 if that was beyond the objective of then. */
   readonly dots: number[];
 }
 
@@ -95,6 +96,7 @@ function newTaskSeries(): TaskSeries {
     refusedRps: [],
     lateRps: [],
     queued: [],
+    sloMs: [],
     p50Ms: [],
     p99Ms: [],
     accuracy: [],
@@ -154,6 +156,7 @@ function addPoint(series: Series, part: readonly Frame[], stepMs: number, accura
     task.refusedRps.push(refusals / seconds);
     task.lateRps.push(delays / seconds);
     task.queued.push(waiting);
+    task.sloMs.push(mean(own, ({ sloMs }) => sloMs));
     task.p50Ms.push(mean(own, ({ p50Ms }) => p50Ms));
     task.p99Ms.push(highest(own, ({ p99Ms }) => p99Ms));
     const shares = sharesOf(own);
@@ -201,6 +204,9 @@ function meanAccuracy(
   return weight > 0 ? total / weight : null;
 }
 
+/** Numbers that tell of one dot. */
+export const DOT_FIGURES = 4;
+
 /** All dots of a frame; of several an even choice, and always the slowest. */
 function addDots(series: Series, part: readonly Frame[]): void {
   for (const [name, task] of series.tasks) {
@@ -208,17 +214,17 @@ function addDots(series: Series, part: readonly Frame[]): void {
     let slowest = 0;
     for (const { atMs, tasks } of part) {
       if (!Object.hasOwn(tasks, name)) continue;
-      const { dots = [] } = tasks[name]!;
+      const { dots = [], sloMs = Number.POSITIVE_INFINITY } = tasks[name]!;
       for (let i = 0; i < dots.length; i += 3) {
-        own.push((atMs - dots[i]!) / 1000, dots[i + 1]!, dots[i + 2]!);
-        if (dots[i + 1]! > own[slowest + 1]!) slowest = own.length - 3;
+        own.push((atMs - dots[i]!) / 1000, dots[i + 1]!, dots[i + 2]!, dots[i + 1]! > sloMs ? 1 : 0);
+        if (dots[i + 1]! > own[slowest + 1]!) slowest = own.length - DOT_FIGURES;
       }
     }
-    const count = own.length / 3;
+    const count = own.length / DOT_FIGURES;
     const stride = part.length === 1 ? 1 : Math.max(1, Math.ceil(count / DOTS_PER_POINT));
-    for (let i = 0; i < count; i += stride)
-      if (3 * i !== slowest) task.dots.push(own[3 * i]!, own[3 * i + 1]!, own[3 * i + 2]!);
-    if (count > 0) task.dots.push(own[slowest]!, own[slowest + 1]!, own[slowest + 2]!);
+    const show = (first: number) => task.dots.push(...own.slice(first, first + DOT_FIGURES));
+    for (let i = 0; i < count; i += stride) if (DOT_FIGURES * i !== slowest) show(DOT_FIGURES * i);
+    if (count > 0) show(slowest);
   }
 }
 

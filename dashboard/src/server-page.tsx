@@ -83,7 +83,7 @@ export function ServerPage(props: {
           )}
         </main>
       ) : (
-        <main>
+        <main class={connection === 'lost' ? 'stale' : undefined}>
           <section
             id="charts"
             class="rows"

@@ -4,11 +4,11 @@ import { ChangeButton } from './change-button.tsx';
 import { Chart, type ChartProps, compact } from './chart.tsx';
 import { count, ms, msPair, percent, perSecond } from './format.ts';
 import { FrontierFigure } from './frontier-figure.tsx';
-import { coloursOf, laneMiddle, laneOf, lanesOf, paintDots, paintLanes, paintObjective } from './lanes.ts';
+import { coloursOf, laneMiddle, laneOf, lanesOf, paintDots, paintLanes } from './lanes.ts';
 import { stacked, violationsOf } from './machine-row.tsx';
 import { palette } from './palette.ts';
 import { decades, fromZero, logTicks } from './ranges.ts';
-import type { Series } from './series.ts';
+import { DOT_FIGURES, type Series } from './series.ts';
 
 /** What all charts have in common: the time that they show, and how it is changed. */
 export type TimeProps = Pick<ChartProps, 'fromMs' | 'toMs' | 'onSelect' | 'onZoom' | 'themeKey'>;
@@ -43,10 +43,11 @@ export function TaskRow(props: {
   const best = Math.max(0, ...task.versions.map((version) => version.accuracy ?? 0));
   const violations = violationsOf(frames, task.task);
   const resident = Object.keys(latest?.resident ?? {}).map(Number);
-  const latencies = [...own.dots.filter((_, i) => i % 3 === 1), ...own.p50Ms, ...own.p99Ms].filter(
+  const latencies = [...own.dots.filter((_, i) => i % DOT_FIGURES === 1), ...own.p50Ms, ...own.p99Ms].filter(
     (value): value is number => value !== null && value > 0,
   );
-  const highest = Math.max(task.sloMs ?? 1, ...(latencies.length > 0 ? [maxOf(latencies)] : []));
+  const objectives = own.sloMs.filter((sloMs) => sloMs !== null);
+  const highest = Math.max(1, ...objectives, ...(latencies.length > 0 ? [maxOf(latencies)] : []));
   const lowest = latencies.length > 0 ? minOf(latencies) : highest / 100;
   const at = (index: number | undefined, values: readonly (number | null)[]) =>
     values[index ?? values.length - 1];
@@ -168,19 +169,17 @@ export function TaskRow(props: {
         title="Latency"
         summary={`${task.task}: now median ${ms(latest?.p50Ms)}, 99th percentile ${ms(latest?.p99Ms)}, objective ${task.sloMs === undefined ? 'none' : ms(task.sloMs)}`}
         height={HEIGHT}
-        data={[series.x, own.p50Ms, own.p99Ms]}
+        data={[series.x, own.p50Ms, own.p99Ms, own.sloMs]}
         lines={[
           { label: 'median', colour: muted, width: 1 },
           { label: '99th percentile', colour: text, width: 1 },
+          { label: 'objective', colour: refused, width: 1, isDashed: true },
         ]}
         isLogarithmic
         range={() => decades(lowest, highest)}
         splits={logTicks}
         ticks={(value) => `${compact(value)} ms`}
-        paintBelow={(u, context) => paintDots(u, context, own.dots, colours, task.sloMs)}
-        paint={(u, context) => {
-          if (task.sloMs !== undefined) paintObjective(u, context, task.sloMs);
-        }}
+        paintBelow={(u, context) => paintDots(u, context, own.dots, colours)}
         legend={
           <>
             <span>
@@ -189,7 +188,7 @@ export function TaskRow(props: {
             <span>
               <i class="line" style={{ color: 'var(--muted)' }} /> median
             </span>
-            {task.sloMs !== undefined && (
+            {objectives.length > 0 && (
               <span>
                 <i class="dash bad" /> SLO
               </span>

@@ -4,6 +4,7 @@ import { type Command, CommanderError } from 'commander';
 import { BonsaiError, messageOf, systemCodeOf, systemReason } from '../base/errors.ts';
 import { installOptionSources } from './config.ts';
 import { EXIT, exitCodeOf } from './exit-codes.ts';
+import { nameFlagsInComplaints } from './option-value.ts';
 import { allCommands, bonsaiProgram, COMMANDS } from './program.ts';
 
 const program = bonsaiProgram();
@@ -22,7 +23,10 @@ function namedCommand(): (() => Promise<Command>) | undefined {
 
 const named = namedCommand();
 for (const command of named === undefined ? await allCommands() : [await named()]) {
-  for (const target of [command, ...command.commands]) target.exitOverride();
+  for (const target of [command, ...command.commands]) {
+    target.exitOverride();
+    nameFlagsInComplaints(target);
+  }
   program.addCommand(command);
 }
 installOptionSources(program, {

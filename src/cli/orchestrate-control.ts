@@ -64,6 +64,10 @@ export async function orchestrateControl(options: {
       };
     }),
   });
+  const objectiveOf = (task: string) => {
+    const manifest = tasks.find((each) => each.task === task);
+    return overrides.byTask.get(task)?.sloMs ?? (manifest && sloMsOf(manifest));
+  };
   const boards = new Map(
     options.servers.map((server) => [server, new Board({ server, describe: describe(server) })]),
   );
@@ -81,7 +85,7 @@ export async function orchestrateControl(options: {
     onLook: (look) => {
       const board = boards.get(look.server);
       budgets.set(look.server, look.scrape.cpuBudget);
-      if (board !== undefined) control.push(board, serverLookOf(look, clock));
+      if (board !== undefined) control.push(board, serverLookOf(look, clock, objectiveOf));
     },
     onDecision: (record) =>
       boards.get(record.server)?.tell({

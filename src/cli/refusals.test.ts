@@ -66,6 +66,8 @@ describe('before any work', () => {
   it.each([
     [['serve', '.', '--cpus', '4000'], /CPU 4000, which this machine does not have; it has 0/],
     [['port', 'x.onnx', '--data', 'mnist', '--out', 'm', '--cpus', '4000'], /it has 0/],
+    [['profile', '.', '--runs', '5'], /--runs: Expected an integer from 10 to/],
+    [['profile', '.', '--target', 'http://box:8000/triton'], /more than host and port/],
     [['train', '--data', 'mnist', '--out', '.'], /\. is a folder; expected the file to write/],
     [['train', '--data', 'absent', '--out', 'x.onnx', '--epochs', '6@0.5'], /such as --epochs 6@0\.5,2/],
     [['train', '--data', 'absent', '--out', 'x.onnx', '--backbone', 'vgg'], /no backbone "vgg"\. Known:/],

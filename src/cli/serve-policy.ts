@@ -39,6 +39,7 @@ export async function followPolicy(
   try {
     await runLoop({
       servers: [adapter],
+      isInside: true,
       policy,
       objective,
       residency,

@@ -166,6 +166,8 @@ function connect(more: Partial<V2ServerOptions> = {}): ServerAdapter {
   return server;
 }
 
+const SWITCH = { kind: 'switch', task: 'digits', toVersion: 2 } as const;
+
 interface Run {
   readonly policy: Policy | string;
   readonly seconds: number;
@@ -226,6 +228,22 @@ async function run({ policy, seconds, server = connect(), script, overlap, optio
 }
 
 describe('the loop', () => {
+  test('leaves a server alone that has a policy of its own, unless it is that policy', async () => {
+    const server = connect();
+    const withPolicy: ServerAdapter = {
+      ...server,
+      observe: async (...args) => ({ ...(await server.observe(...args)), ownPolicy: 'bonsai' }),
+    };
+    const away = { name: 'away', decide: () => ({ actions: [SWITCH], memory: {}, reason: 'away' }) };
+    const { of, decisions } = await run({ policy: away, seconds: 5, server: withPolicy });
+    expect([fake.loads, decisions]).toEqual([[], []]);
+    expect(of('warn').map(({ message }) => message)).toEqual([
+      expect.stringMatching(/has a policy of its own \(bonsai\), so that nothing is changed there/),
+    ]);
+    await run({ policy: away, seconds: 5, server: withPolicy, options: { isInside: true } });
+    expect(fake.loads[0]).toMatchObject({ version: 2 });
+  });
+
   test('follows demand down and up again, and says why', async () => {
     const demandAt = (second: number) => (second <= 60 ? 4 : second <= 140 ? 30 : 4);
     const { decisions, of } = await run({

@@ -54,6 +54,8 @@ export interface LoopOptions {
    * default every task is. Where others load and unload tasks, the policy chooses among versions of what they loaded.
    */
   readonly isHosted?: (task: string) => boolean;
+  /** It runs in the server that it decides about; one outside leaves servers alone that have a policy of their own. */
+  readonly isInside?: boolean;
   /** Time between looks; by default the policy's, else `loopDefaults.periodMs`. */
   readonly periodMs?: number;
   /** Keeps the latest decisions of all servers for whoever shows them; see `decisionLog`. */
@@ -97,7 +99,7 @@ async function control(watch: Watch, settings: Settings): Promise<void> {
   const { clock, signal, periodMs, sleep } = settings;
   const startMs = clock.nowMs();
   for (let tick = 1; !signal.aborted; tick++) {
-    if (await observeServer(watch, settings)) {
+    if ((await observeServer(watch, settings)) && !isLeftAlone(watch, settings)) {
       const decision = decide(watch, settings);
       if (decision !== undefined) act(watch, decision, settings);
     }
@@ -107,6 +109,24 @@ async function control(watch: Watch, settings: Settings): Promise<void> {
     if (!signal.aborted) await sleep(waitMs, signal);
   }
   await watch.acting;
+}
+
+/** Two who choose the versions of one server would undo each other's work for ever: it is left to the one inside it. */
+function isLeftAlone(watch: Watch, { isInside, logger }: Settings): boolean {
+  const policy = isInside ? undefined : watch.scrape?.ownPolicy;
+  if (policy === undefined) {
+    watch.troubles.delete('own policy');
+    return false;
+  }
+  if (!watch.troubles.has('own policy')) {
+    const { name } = watch.server;
+    logger.warn(
+      { server: name, policy },
+      `${name} has a policy of its own (${policy}), so that nothing is changed there. Start it without --policy, or end this orchestrator.`,
+    );
+  }
+  watch.troubles.add('own policy');
+  return true;
 }
 
 /** Asks the policy and records what it says; undefined if it threw or said nonsense, or if there is nothing to ask about yet. */
@@ -347,6 +367,7 @@ interface Settings {
   readonly administrators: Administrators;
   readonly residency: number;
   readonly isHosted: (task: string) => boolean;
+  readonly isInside: boolean;
   readonly sleep: (durationMs: number, signal: AbortSignal) => Promise<void>;
   readonly overrides: () => ReadonlyMap<string, TaskOverride>;
   readonly tasks: readonly WatchedTask[];
@@ -369,6 +390,7 @@ function settingsOf(options: LoopOptions): Settings {
     onLook: options.onLook,
     overrides: options.overrides ?? (() => NO_OVERRIDES),
     isHosted: options.isHosted ?? (() => true),
+    isInside: options.isInside ?? false,
     sleep: options.sleep ?? realSleep,
     tasks: watchedTasks(objective, policy),
   };

@@ -103,7 +103,7 @@ export interface Watch {
   /** Tasks not ready yet at the last look; see `tellWaiting`. */
   waiting: ReadonlySet<string>;
   /** Troubles that were reported and are not over. */
-  readonly troubles: Set<'unreachable' | 'policy' | 'cpu'>;
+  readonly troubles: Set<'unreachable' | 'policy' | 'own policy' | 'cpu'>;
 }
 
 export function newWatch(

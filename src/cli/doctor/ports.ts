@@ -23,11 +23,18 @@ const ANSWER_LIMIT_MS = 1000;
  * @param ports the first is that of REST: a Bonsai that answers there may have the others as well
  */
 export async function checkPorts(host: string, ports: readonly WantedPort[]): Promise<readonly Finding[]> {
-  const problems = await Promise.all(ports.map(({ port }) => problemOf(host, port)));
+  const problems: (BonsaiError | undefined)[] = [];
+  // One after another: two that are the same are told below.
+  for (const { port } of ports) problems.push(await problemOf(host, port));
   const isOurs = problems[0]?.code === 'port_in_use' && (await isBonsai(host, ports[0]!.port));
   return ports.map(({ port, use, option, isFlexible }, i): Finding => {
     const name = `port ${port}`;
     const problem = problems[i];
+    const twin = ports.find((other, k) => k < i && other.port === port && port !== 0);
+    if (twin !== undefined) {
+      const found = `wanted for ${use}, and for ${twin.use}`;
+      return { name, status: 'fail', found, advice: `Choose another one with ${option} or ${twin.option}.` };
+    }
     if (problem === undefined) return { name, status: 'ok', found: `free for ${use}` };
     if (problem.code !== 'port_in_use') {
       const advice = `Choose an address of this machine with --host, or another port with ${option}.`;

@@ -73,6 +73,8 @@ export interface TaskFrame {
   readonly violations?: number;
   /** Requests with an objective that wait. */
   readonly queued?: number;
+  /** Latency objective then; undefined: none. */
+  readonly sloMs?: number;
   readonly p50Ms?: number;
   readonly p99Ms?: number;
   readonly maxMs?: number;

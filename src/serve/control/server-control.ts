@@ -76,7 +76,7 @@ function tasksOverview(models: ModelRegistry, plane: DataPlane, overrides: Serve
         task: model.name,
         sloMs: plane.objectiveMsOf(model) ?? model.stored?.manifest?.sloMs,
         isSloByHand: byHand?.sloMs !== undefined,
-        pinnedVersion: byHand?.version,
+        pinnedVersion: overrides.pinnedOf(model),
         versions: model.stored === undefined ? [] : versionsOverview(model.stored.versions),
       };
     })

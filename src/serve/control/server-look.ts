@@ -83,6 +83,7 @@ function taskFrame(
     late: now.late - before.late,
     refused: now.refused - before.refused,
     queued: plane.queued(model),
+    sloMs: plane.objectiveMsOf(model) ?? model.stored?.manifest?.sloMs,
     ...(sorted.length > 0 && {
       p50Ms: short(quantile(sorted, 0.5)),
       p99Ms: short(quantile(sorted, 0.99)),

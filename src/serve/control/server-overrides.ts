@@ -2,6 +2,7 @@ import type { TaskObjective } from '../../policy/policy.ts';
 import { ModelNotFoundError, VersionNotFoundError } from '../../repository/errors.ts';
 import type { DataPlane } from '../data-plane.ts';
 import type { ModelRegistry } from '../model-registry.ts';
+import type { ServedModel } from '../served-model.ts';
 import { type Overrides, type TaskOverride, withOverride } from './overrides.ts';
 
 /**
@@ -41,6 +42,12 @@ export class ServerOverrides implements Overrides {
     if (version !== undefined && this.followedBy === undefined)
       await this.#models.load(task, { kind: 'specific', versions: [version] });
     this.#byTask = withOverride(this.#byTask, task, { version });
+  }
+
+  /** Where no policy holds to it, a pin ends with the next load by anybody else. */
+  pinnedOf({ name, current }: ServedModel): number | undefined {
+    const version = this.#byTask.get(name)?.version;
+    return this.followedBy !== undefined || current?.version === version ? version : undefined;
   }
 
   setSlo(task: string, sloMs: number | undefined): void {
