@@ -121,6 +121,8 @@ async function lookAt(fleet: Fleet, node: Node): Promise<void> {
         ? node.before.sinceMs
         : undefined;
   node.health = health;
+  // It may come back as another one.
+  if (health === 'down') node.checked.clear();
   if (!isSeen) return;
   hearOwnPolicy(fleet, node);
   const present: Record<string, PresentVersion> = {};

@@ -211,6 +211,7 @@ export function setMembers(fleet: Fleet, members: FleetMembers): { joined: strin
   for (const task of taskNames) fleet.leaving.delete(task);
   fleet.members = members;
   fleet.tasks = watchedTasksOf(members.tasks);
+  for (const { checked } of fleet.nodes.values()) checked.clear();
   const joined: string[] = [];
   const left: string[] = [];
   const byName = new Map(members.servers.map((member) => [member.name, member]));
