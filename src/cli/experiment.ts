@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { Command, Option } from 'commander';
+import { Argument, Command, Option } from 'commander';
 import { BonsaiError, InvalidArgumentError, messageOf } from '../base/errors.ts';
 import { takeProcessLock } from '../base/process-lock.ts';
 import type { AnyExperiment } from '../experiment/experiment.ts';
@@ -21,6 +21,7 @@ import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { type ExperimentLab, openExperimentLab } from './experiment-lab.ts';
 import { jsonOption, seedOption, WORK_DIRECTORY, workOption } from './options.ts';
 import { parseCpus } from './parse.ts';
+import { suggest } from './suggestions.ts';
 import { checkWritableFolder } from './writable.ts';
 
 export interface ExperimentOptions {
@@ -49,9 +50,14 @@ export function experimentCommand(): Command {
   const last = existingCpus().at(-1) ?? 0;
   return new Command('experiment')
     .description("Run the thesis' evaluation again: one report with its figures and ours.")
-    .argument(
-      '[names...]',
-      `${EXPERIMENTS.map(({ name }) => name).join(', ')}, or all; without a name: lists them`,
+    .addArgument(
+      suggest(
+        new Argument(
+          '[names...]',
+          `${EXPERIMENTS.map(({ name }) => name).join(', ')}, or all; without a name: lists them`,
+        ),
+        ['all', ...EXPERIMENTS.map(({ name }) => name)],
+      ),
     )
     .option('--quick', 'everything within a quarter of an hour: fewer repetitions, shorter runs')
     .addOption(new Option('--scale <name>').choices(Object.keys(SCALES)).hideHelp())

@@ -1,12 +1,12 @@
-import type { Option } from 'commander';
+import type { Argument, Option } from 'commander';
 
-const suggestions = new WeakMap<Option, readonly string[]>();
+const suggestions = new WeakMap<Option | Argument, readonly string[]>();
 
 /**
- * Values that a shell is to offer for an option that takes others as well (one that takes no others has `choices`).
- * @returns the option
+ * Values that a shell is to offer for an option or an argument that takes others as well (one that takes no others has `choices`).
+ * @returns the same
  */
-export function suggest(option: Option, values: readonly string[]): Option {
+export function suggest<T extends Option | Argument>(option: T, values: readonly string[]): T {
   suggestions.set(option, values);
   return option;
 }
@@ -16,6 +16,6 @@ export function wholeNames(names: readonly string[]): string[] {
   return names.filter((name) => /^[a-z0-9.:-]+$/i.test(name) && !/:[A-Z]+$/.test(name));
 }
 
-export function suggestionsOf(option: Option): readonly string[] {
+export function suggestionsOf(option: Option | Argument): readonly string[] {
   return suggestions.get(option) ?? [];
 }

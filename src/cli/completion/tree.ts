@@ -60,7 +60,7 @@ function optionOf(option: Option): CompletionOption {
 }
 
 function operandOf(argument: Argument): Values {
-  return { words: argument.argChoices ?? [], paths: pathsOf(argument.name()) };
+  return { words: argument.argChoices ?? suggestionsOf(argument), paths: pathsOf(argument.name()) };
 }
 
 /** What placeholders in help texts mean. */
