@@ -25,6 +25,7 @@ afterAll(() => rm(folder, { recursive: true }));
 /** [the line up to the cursor, what has to be offered, what must not be] */
 const CASES: readonly (readonly [line: string, offered: readonly string[], notOffered: readonly string[]])[] =
   [
+    ['bonsai experiment le', ['league'], ['coallocation']],
     ['bonsai ', ['serve', 'doctor', 'repo'], ['models', '--stack']],
     ['bonsai se', ['serve'], ['simulate', 'stress']],
     ['bonsai serve --log', ['--log-level'], ['--lo', '--port']],
