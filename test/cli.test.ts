@@ -50,7 +50,7 @@ describe('bonsai', () => {
     [['serve', 'models', '--port', '99999'], /integer from 0 to 65535/],
     [['serve', 'models', '--host', '0.0.0.0'], /token/],
     [
-      ['orchestrate', 'models', '--server', 'x', '--policy', 'clever'],
+      ['orchestrate', 'models', '--server', 'http://x', '--policy', 'clever'],
       /no policy "clever"\. Known: static:largest/,
     ],
     [['orchestrate', 'models'], /Give the server of models \(--server/],

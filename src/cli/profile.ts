@@ -24,7 +24,7 @@ import { endWithChannel } from './end-with-channel.ts';
 import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { labelledInputs } from './inputs.ts';
 import { dataOption, jsonOption, loadData, readToken, seedOption, workOption } from './options.ts';
-import { parseCpus, parseDurationMs, parseInteger } from './parse.ts';
+import { parseCpus, parseDurationMs, parseInteger, parseServerUrl } from './parse.ts';
 import { type MeasuredThroughput, openServerBench, type ServerBench, type Subject } from './profile-bench.ts';
 import { openProfileRepository, type ProfileRepository, readFamily } from './profile-repository.ts';
 import { percentText, profileTables, targetText } from './profile-table.ts';
@@ -95,9 +95,11 @@ export function profileCommand(): Command {
     .option('--task <name>', 'only this task (default: the only one)')
     .addOption(data)
     .addOption(cpusOption())
-    .option(
-      '--target <url>',
-      'measure on this running server of the same repository (default: one is started here)',
+    .addOption(
+      new Option(
+        '--target <url>',
+        'measure on this running server of the same repository (default: one is started here)',
+      ).argParser(parseServerUrl),
     )
     .option('--target-name <name>', 'what to call the target, where its server does not describe it')
     .option('--token-file <file>', 'a file with the administration token of --target')
