@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { BonsaiError, systemReason } from '../base/errors.ts';
 import { isTaskName, MAX_TASK_NAME_LENGTH, TASK_PATTERN } from '../repository/names.ts';
 import { isS3Url } from '../repository/s3/s3-url.ts';
-import { parseDurationMs, parseServerUrl } from './parse.ts';
+import { parseDurationMs, parseMetricsUrl, parseServerUrl } from './parse.ts';
 
 /** What a fleet's file says, checked; paths are absolute. docs/fleet.md describes it for users. */
 export type FleetFile = z.output<typeof fleetSchema> & {
@@ -43,6 +43,18 @@ export function field<T>(
     return z.NEVER;
   });
   return checked.meta({ description: `${expected[0]!.toUpperCase()}${expected.slice(1)}.`, ...schema });
+}
+
+/** @param parse throws for what is no such URL */
+function urlField(expected: string, parse: (text: string) => string) {
+  const read = (value: unknown) => {
+    try {
+      return parse(String(value));
+    } catch {
+      return undefined;
+    }
+  };
+  return field(expected, read, { type: 'string', pattern: '^https?://.+$' });
 }
 
 export const text = (
@@ -97,17 +109,8 @@ const address = text(
   },
   { pattern: '^.+:[0-9]{1,5}$' },
 );
-const url = field(
-  'a URL such as http://127.0.0.1:8000, without a path',
-  (value) => {
-    try {
-      return parseServerUrl(String(value));
-    } catch {
-      return undefined;
-    }
-  },
-  { type: 'string', pattern: '^https?://.+$' },
-);
+const url = urlField('a URL such as http://127.0.0.1:8000, without a path', parseServerUrl);
+const metricsUrl = urlField('a URL such as http://127.0.0.1:8002', parseMetricsUrl);
 
 export const cpus = number('a number of cores above 0', (value) => value > 0 && value <= 4096, {
   exclusiveMinimum: 0,
@@ -122,7 +125,7 @@ export const serverSchema = z.strictObject({
   name: name.optional(),
   url,
   kind: oneOf('bonsai', 'triton', 'v2').optional(),
-  metrics: url.optional(),
+  metrics: metricsUrl.optional(),
   grpc: address.optional(),
   cpus: cpus.optional(),
   memory: size.optional(),

@@ -17,7 +17,7 @@ import { descriptionsOf } from './open-repository.ts';
 import { jsonOption, readToken } from './options.ts';
 import { orchestrateControl } from './orchestrate-control.ts';
 import { isFleetFile, orchestrateFleet } from './orchestrate-fleet.ts';
-import { parseDurationMs, parseInteger, parseNumber, parseServerUrl } from './parse.ts';
+import { parseDurationMs, parseInteger, parseMetricsUrl, parseNumber, parseServerUrl } from './parse.ts';
 import { isPolicyFile, readPolicyFile } from './policy-file.ts';
 import { suggest, wholeNames } from './suggestions.ts';
 import { readTaskObjectives } from './task-objectives.ts';
@@ -52,7 +52,10 @@ export function orchestrateCommand(): Command {
       new Option(
         '--metrics <url>',
         "where that server's metrics are (default: its host at port 8002); in the order of --server",
-      ).argParser(collectUrls),
+      ).argParser((value: string, previous: string[] | undefined) => [
+        ...(previous ?? []),
+        parseMetricsUrl(value),
+      ]),
     )
     .addOption(
       suggest(

@@ -4,6 +4,7 @@ import {
   parseCpus,
   parseDurationMs,
   parseInteger,
+  parseMetricsUrl,
   parseServerUrl,
   parseShares,
 } from './parse.ts';
@@ -67,6 +68,8 @@ describe('addresses of servers', () => {
         'expected an address such as http://edge-box:8000.',
       );
     expect(() => parseServerUrl('http://u:p@edge-box:8000')).toThrow('more than host and port');
+    expect(parseMetricsUrl('http://edge-box:8002/metrics')).toBe('http://edge-box:8002');
+    expect(() => parseMetricsUrl('http://edge-box:8002/other')).toThrow('more than host and port');
     for (const wrong of ['', 'edge-box:8000', 'ftp://edge-box'])
       expect(() => parseServerUrl(wrong)).toThrow();
   });

@@ -30,6 +30,11 @@ export function parseServerUrl(text: string): string {
   return url.origin;
 }
 
+/** The same of where metrics are: at `/metrics`, which may be said. @throws InvalidArgumentError */
+export function parseMetricsUrl(text: string): string {
+  return parseServerUrl(text.replace(/\/metrics\/?$/, ''));
+}
+
 /** Without path, query, fragment and user. */
 export function isOriginOnly({ pathname, search, hash, username, password }: URL): boolean {
   return pathname === '/' && search === '' && hash === '' && username === '' && password === '';
