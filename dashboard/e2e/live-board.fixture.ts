@@ -30,6 +30,7 @@ export function lookAt(second: number, tasks: readonly string[] = TASKS, scale =
         late: violations >> 1,
         refused: violations - (violations >> 1),
         queued: Math.round((scale * (second % 9)) / (i + 1)),
+        sloMs: 100,
         p50Ms: 12 + i,
         p99Ms: 60 + ((second * 7) % 40),
         maxMs: 95,
