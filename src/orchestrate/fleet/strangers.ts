@@ -1,4 +1,3 @@
-import { BonsaiError } from '../../base/errors.ts';
 import { datatypeOf } from '../../repository/datatypes.ts';
 import type { TensorSpec } from '../../repository/types.ts';
 import type { TaskTensors } from '../server-adapter.ts';
@@ -12,19 +11,18 @@ export async function checkTensors(fleet: Fleet, node: Node, task: string, versi
   const { watch, member } = node;
   if (watch.server.tensors === undefined || node.checked.get(task) === version) return;
   const manifest = fleet.members.tasks.find((each) => each.manifest.task === task)!.manifest;
-  let found: TaskTensors | undefined;
+  let difference: string | undefined;
   try {
-    found = await watch.server.tensors(task, fleet.signal);
-  } catch (error) {
-    // It is on its way out, or does not answer: the next look tells.
-    if (error instanceof BonsaiError) return;
-    throw error;
+    const found = await watch.server.tensors(task, fleet.signal);
+    difference =
+      found &&
+      (differenceOf('input', manifest.inputs, found.inputs) ??
+        differenceOf('output', manifest.outputs, found.outputs));
+  } catch {
+    // It is on its way out, or does not answer: the next look tells. Nothing about one server may end the loop.
+    return;
   }
   node.checked.set(task, version);
-  const difference =
-    found &&
-    (differenceOf('input', manifest.inputs, found.inputs) ??
-      differenceOf('output', manifest.outputs, found.outputs));
   if (difference === undefined) {
     node.strangers.delete(task);
     return;
