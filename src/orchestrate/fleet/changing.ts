@@ -108,6 +108,12 @@ async function perform(fleet: Fleet, node: Node, change: FleetChange, isRouted: 
     }
     if (change.kind !== 'unload') {
       await watch.server.switchVersion(task, change.version, signal);
+      // What failed before fails no more in a row.
+      for (const about of [
+        { server, task, version: change.version },
+        { server, task },
+      ])
+        fleet.blocked.delete(JSON.stringify(about));
       await checkTensors(fleet, node, task, change.version);
       if (!node.strangers.has(task)) finish(fleet, node, task, change.version);
     }

@@ -7,7 +7,7 @@ import type { Access } from '../safety/tokens.ts';
 import { Board } from './board.ts';
 import type { ControlEvent, TaskOverview } from './messages.ts';
 import { createControlServer } from './server.ts';
-import { serverLooks } from './server-look.ts';
+import { objectiveOf, serverLooks } from './server-look.ts';
 import type { ServerOverrides } from './server-overrides.ts';
 import { versionsOverview } from './versions-overview.ts';
 
@@ -74,7 +74,7 @@ function tasksOverview(models: ModelRegistry, plane: DataPlane, overrides: Serve
       const byHand = overrides.byTask.get(model.name);
       return {
         task: model.name,
-        sloMs: plane.objectiveMsOf(model) ?? model.stored?.manifest?.sloMs,
+        sloMs: objectiveOf(model, plane),
         isSloByHand: byHand?.sloMs !== undefined,
         pinnedVersion: overrides.pinnedOf(model),
         versions: model.stored === undefined ? [] : versionsOverview(model.stored.versions),

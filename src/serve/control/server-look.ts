@@ -54,6 +54,11 @@ export function serverLooks({ models, plane, clock, cpuBudgetCores }: LookSource
   };
 }
 
+/** The latency objective of a task; undefined: none. */
+export function objectiveOf(model: ServedModel, plane: DataPlane): number | undefined {
+  return plane.objectiveMsOf(model) ?? model.stored?.manifest?.sloMs;
+}
+
 const NOTHING: Before = { arrivals: 0, refused: 0, late: 0 };
 
 function countersOf({ arrivals, batchArrivals, refusals, recent }: ServedModel): Before {
@@ -83,7 +88,7 @@ function taskFrame(
     late: now.late - before.late,
     refused: now.refused - before.refused,
     queued: plane.queued(model),
-    sloMs: plane.objectiveMsOf(model) ?? model.stored?.manifest?.sloMs,
+    sloMs: objectiveOf(model, plane),
     ...(sorted.length > 0 && {
       p50Ms: short(quantile(sorted, 0.5)),
       p99Ms: short(quantile(sorted, 0.99)),
