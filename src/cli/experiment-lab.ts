@@ -229,11 +229,18 @@ async function chooseTasks(
     const of = usable[i % usable.length]!;
     const name = i < usable.length ? of.task : `${of.task}-${i}`;
     const spec = specs.get(of.task);
-    const manifest = { ...of, task: name };
+    const manifest = { ...of, task: name, variants: measuredOf(of, options.scale) };
     const inputs = await inputsOf(context, options, manifest, spec);
     tasks.push({ name, source: of.task, manifest, inputs, isLabelled: spec !== undefined });
   }
   return tasks;
+}
+
+/** A quick look leaves out what its manifest's profiles, of whichever machine, say that another version beats: half of all, and their profiling. */
+function measuredOf({ variants }: TaskManifest, { name }: Scale): TaskManifest['variants'] {
+  if (name === 'full') return variants;
+  const frontier = new Set(frontierOf(variants, 'inverseThroughput'));
+  return variants.filter((variant) => frontier.has(variant));
 }
 
 async function inputsOf(

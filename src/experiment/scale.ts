@@ -3,6 +3,8 @@ export interface Scale {
   readonly name: ScaleName;
   /** Repetitions of throughput and latency; the thesis has 20. */
   readonly repeats: number;
+  /** Those of throughput whose median is what policies plan with. */
+  readonly profileRepeats: number;
   /** Of one measurement of throughput. */
   readonly windowMs: number;
   /** Single inferences of one measurement of latency; the thesis has 1000. */
@@ -36,6 +38,7 @@ export type ScaleName = 'full' | 'quick' | 'tiny';
 const full: Scale = {
   name: 'full',
   repeats: 20,
+  profileRepeats: 3,
   windowMs: 400,
   latencyRuns: 1_000,
   versions: 100,
@@ -57,20 +60,21 @@ const full: Scale = {
 const quick: Scale = {
   name: 'quick',
   repeats: 3,
+  profileRepeats: 2,
   windowMs: 300,
   latencyRuns: 100,
-  versions: 5,
+  versions: 4,
   shareMs: 1_500,
-  growthStepMs: 1_500,
-  declineStepMs: 1_000,
-  singleMs: 12_000,
-  coallocationMs: 25_000,
-  distributedMs: 15_000,
-  warmUpMs: 3_000,
+  growthStepMs: 1_200,
+  declineStepMs: 800,
+  singleMs: 10_000,
+  coallocationMs: 18_000,
+  distributedMs: 10_000,
+  warmUpMs: 2_500,
   settleMs: 2_000,
   iterations: 1,
   timeScale: 0.1,
-  leagueMs: 120_000,
+  leagueMs: 90_000,
   leagueSeeds: 1,
 };
 
@@ -78,6 +82,7 @@ const quick: Scale = {
 const tiny: Scale = {
   name: 'tiny',
   repeats: 1,
+  profileRepeats: 1,
   windowMs: 150,
   latencyRuns: 20,
   versions: 2,

@@ -3,9 +3,6 @@ import type { Profile, Target } from '../../repository/types.ts';
 import type { Lab, LabTask } from '../lab.ts';
 import { type Bench, openBench, type Subject } from './bench.ts';
 
-/** Repetitions of throughput whose median is what policies plan with. */
-const CALIBRATION_REPEATS = 3;
-
 export interface CalibrationOptions {
   readonly target: Target;
   /** How many versions are done, and which one is next. */
@@ -53,8 +50,8 @@ async function measure(
 ): Promise<Pick<Profile, 'latencyMs' | 'throughputRps' | 'concurrency' | 'unbatchedRps'>> {
   const { task, version } = subject;
   await bench.ready(task, [version]);
-  const throughputRps = summarize(await bench.throughputs(subject, CALIBRATION_REPEATS));
-  const unbatchedRps = summarize(await bench.unbatched(subject, CALIBRATION_REPEATS));
+  const throughputRps = summarize(await bench.throughputs(subject, lab.scale.profileRepeats));
+  const unbatchedRps = summarize(await bench.unbatched(subject, lab.scale.profileRepeats));
   const latencyMs = await lab.latency(task, version, Math.min(100, lab.scale.latencyRuns));
   return { latencyMs, throughputRps, concurrency: 4, unbatchedRps };
 }
