@@ -121,4 +121,34 @@ describe.skipIf(chromiumPath === undefined)('every view', () => {
     await page.getByText('No task is served here yet.').waitFor();
     expect(await page.getByRole('dialog').count()).toBe(0);
   });
+
+  test('moves in time with a finger, and zooms with two', async () => {
+    const { page } = await open({}, { width: 390, height: 844 });
+    const chart = page.locator('[data-task=digits] .canvas').first();
+    await chart.scrollIntoViewIfNeeded();
+    const { x, y, width, height } = (await chart.boundingBox())!;
+    const session = await page.context().newCDPSession(page);
+    const at = (...xs: number[]) => xs.map((each, id) => ({ x: x + width * each, y: y + height / 2, id }));
+    const swipe = async (from: number[], to: number[]) => {
+      const touch = (type: 'touchStart' | 'touchMove' | 'touchEnd', xs: number[]) =>
+        session.send('Input.dispatchTouchEvent', { type, touchPoints: at(...xs) });
+      await touch('touchStart', from);
+      for (let step = 1; step <= 10; step++)
+        await touch(
+          'touchMove',
+          from.map((start, i) => start + ((to[i]! - start) * step) / 10),
+        );
+      await touch('touchEnd', []);
+    };
+    const state = page.locator('.state');
+    expect(await state.textContent()).toBe('Live');
+    await swipe([0.4], [0.8]);
+    await vi.waitFor(async () => expect(await state.textContent()).toBe('Paused'), WAIT);
+    await swipe([0.8], [0.2]);
+    await vi.waitFor(async () => expect(await state.textContent()).toBe('Live'), WAIT);
+    const minutes = page.getByRole('button', { name: '5 min', exact: true });
+    expect(await minutes.getAttribute('aria-pressed')).toBe('true');
+    await swipe([0.45, 0.65], [0.25, 0.85]);
+    await vi.waitFor(async () => expect(await minutes.getAttribute('aria-pressed')).toBe('false'), WAIT);
+  });
 });

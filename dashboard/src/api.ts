@@ -100,7 +100,7 @@ export interface StreamHandlers<F> {
 }
 
 /** A stream that says nothing for so long has been lost on the way: there is a frame every second. */
-const SILENCE_MS = 6_000;
+const SILENCE_MS = 4_000;
 
 /** Longer lines are no frames of ours. */
 const MAX_PENDING_CHARS = 4 * 1024 * 1024;

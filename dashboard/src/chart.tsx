@@ -4,6 +4,7 @@ import { showCursorTime } from './cursor-time.tsx';
 import { drawNever, drawSoon } from './draw-queue.ts';
 import { clock, hourAndMinute } from './format.ts';
 import { palette } from './palette.ts';
+import { followTouch } from './touch.ts';
 
 export interface ChartLine {
   readonly label: string;
@@ -39,6 +40,8 @@ export interface ChartProps {
   readonly legend?: preact.ComponentChildren;
   readonly onSelect: (fromMs: number, toMs: number) => void;
   readonly onZoom: (factor: number, aroundMs: number) => void;
+  /** To a later time, or an earlier one. */
+  readonly onShift: (byMs: number) => void;
   readonly themeKey: string;
 }
 
@@ -77,15 +80,23 @@ export function Chart(props: ChartProps) {
       if (element.clientWidth > 0) u.setSize({ width: element.clientWidth, height: latest.current.height });
     });
     observer.observe(element);
+    const timeAt = (clientX: number) => 1000 * u.posToVal(clientX - u.over.getBoundingClientRect().left, 'x');
     const onWheel = (event: WheelEvent) => {
       // Plain scrolling stays scrolling; a pinch on a touch pad comes with ctrlKey set.
       if (!event.ctrlKey) return;
       event.preventDefault();
-      const aroundMs = 1000 * u.posToVal(event.clientX - u.over.getBoundingClientRect().left, 'x');
-      latest.current.onZoom(event.deltaY > 0 ? 1.25 : 0.8, aroundMs);
+      latest.current.onZoom(event.deltaY > 0 ? 1.25 : 0.8, timeAt(event.clientX));
     };
     element.addEventListener('wheel', onWheel, { passive: false });
+    const endTouch = followTouch(element, {
+      onDrag: (px) => {
+        const { fromMs, toMs, onShift } = latest.current;
+        onShift((-px * (toMs - fromMs)) / u.over.clientWidth);
+      },
+      onPinch: (ratio, clientX) => latest.current.onZoom(1 / ratio, timeAt(clientX)),
+    });
     return () => {
+      endTouch();
       element.removeEventListener('wheel', onWheel);
       observer.disconnect();
       drawNever(latest);

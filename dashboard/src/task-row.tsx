@@ -11,7 +11,7 @@ import { decades, fromZero, logTicks } from './ranges.ts';
 import { DOT_FIGURES, type Series } from './series.ts';
 
 /** What all charts have in common: the time that they show, and how it is changed. */
-export type TimeProps = Pick<ChartProps, 'fromMs' | 'toMs' | 'onSelect' | 'onZoom' | 'themeKey'>;
+export type TimeProps = Pick<ChartProps, 'fromMs' | 'toMs' | 'onSelect' | 'onZoom' | 'onShift' | 'themeKey'>;
 
 const accent = () => palette().accent;
 const text = () => palette().text;
@@ -84,7 +84,9 @@ export function TaskRow(props: {
         {latest?.totals !== undefined && (
           <dl class="totals">
             <div>
-              <dt>accepted</dt>
+              <dt title="Let in; those that were refused while they waited are among the refused, too.">
+                accepted
+              </dt>
               <dd data-value="accepted">{count(latest.totals.accepted)}</dd>
             </div>
             <div>

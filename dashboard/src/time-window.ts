@@ -1,6 +1,6 @@
 import { useState } from 'preact/hooks';
 import type { TimeProps } from './task-row.tsx';
-import { between, DEFAULT_SPAN_MS, moved, RANGES, type TimeWindow, zoomed } from './window.ts';
+import { between, DEFAULT_SPAN_MS, RANGES, shifted, type TimeWindow, zoomed } from './window.ts';
 
 /** The stretch of time that a page shows, and all the ways to change it. */
 export function useTimeWindow(nowMs: number, themeKey: string) {
@@ -12,14 +12,14 @@ export function useTimeWindow(nowMs: number, themeKey: string) {
     toMs,
     themeKey,
     onSelect: (from, to) => setWindow(between(from, to, nowMs)),
-    onZoom: (factor, aroundMs) => setWindow(zoomed(window, factor, nowMs, aroundMs)),
+    // Fingers move more often than the page is drawn: by what is set already, not by what is shown.
+    onZoom: (factor, aroundMs) => setWindow((now) => zoomed(now, factor, nowMs, aroundMs)),
+    onShift: (byMs) => setWindow((now) => shifted(now, byMs, nowMs)),
   };
   const follow = () => setWindow({ spanMs: DEFAULT_SPAN_MS, endMs: undefined });
   const pause = () => setWindow({ ...window, endMs: window.endMs === undefined ? nowMs : undefined });
-  const move = (direction: 1 | -1) => {
-    const next = moved(window, direction, nowMs);
-    setWindow(next.endMs === nowMs ? { ...next, endMs: undefined } : next);
-  };
+  /** By a quarter of what is shown. */
+  const move = (direction: 1 | -1) => setWindow(shifted(window, (direction * window.spanMs) / 4, nowMs));
   const zoom = (factor: number) => setWindow(zoomed(window, factor, nowMs));
   const setRange = (spanMs: number) => setWindow({ spanMs, endMs: window.endMs });
   const onKey = (event: KeyboardEvent) => {

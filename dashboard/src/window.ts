@@ -26,12 +26,10 @@ export function zoomed(window: TimeWindow, factor: number, nowMs: number, around
   return bounded({ spanMs, endMs: middleMs + share * spanMs }, nowMs);
 }
 
-/** Later (1) or earlier (-1) by a quarter of itself. */
-export function moved(window: TimeWindow, direction: 1 | -1, nowMs: number): TimeWindow {
-  return bounded(
-    { spanMs: window.spanMs, endMs: (window.endMs ?? nowMs) + (direction * window.spanMs) / 4 },
-    nowMs,
-  );
+/** Later, or earlier by a negative time; one that comes to the present follows it. */
+export function shifted(window: TimeWindow, byMs: number, nowMs: number): TimeWindow {
+  const { spanMs, endMs } = bounded({ spanMs: window.spanMs, endMs: (window.endMs ?? nowMs) + byMs }, nowMs);
+  return { spanMs, endMs: endMs === nowMs ? undefined : endMs };
 }
 
 export function between(fromMs: number, toMs: number, nowMs: number): TimeWindow {
@@ -39,7 +37,10 @@ export function between(fromMs: number, toMs: number, nowMs: number): TimeWindow
 }
 
 /** Not beyond what there can be. */
-function bounded(window: { readonly spanMs: number; readonly endMs: number }, nowMs: number): TimeWindow {
+function bounded(
+  window: { readonly spanMs: number; readonly endMs: number },
+  nowMs: number,
+): { readonly spanMs: number; readonly endMs: number } {
   const earliestMs = nowMs - MAX_SPAN_MS + window.spanMs;
   return { spanMs: window.spanMs, endMs: Math.min(nowMs, Math.max(earliestMs, window.endMs)) };
 }
