@@ -40,6 +40,7 @@ const CASES: readonly (readonly [line: string, offered: readonly string[], notOf
     ['bonsai prune network.onnx --scope ', ['uniform', 'global'], ['network.onnx']],
     ['bonsai completion ', ['bash', 'zsh', 'fish'], ['models']],
     ['bonsai download ', ['mnist', 'cifar10'], ['models']],
+    ['bonsai help ser', ['serve'], ['models']],
   ];
 
 function bash(line: string): string[] {

@@ -1,5 +1,6 @@
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { availableParallelism, cpus as listCpus, tmpdir, totalmem } from 'node:os';
 import { BonsaiError, InvalidArgumentError } from '../base/errors.ts';
@@ -173,7 +174,8 @@ export async function openExperimentLab(context: Context, options: LabOptions): 
 }
 
 async function familiesOf(repository: string): Promise<TaskManifest[]> {
-  const names = await listTasks(repository);
+  // A clone of Bonsai has families to measure; the package has none.
+  const names = existsSync(repository) ? await listTasks(repository) : [];
   if (names.length === 0) {
     throw new BonsaiError(
       'model_not_found',

@@ -29,7 +29,19 @@ export interface CompletionNode {
 /** The program with all its commands, read off commander's own records. */
 export function completionTree(program: Command, commands: readonly Command[]): CompletionNode {
   const root = nodeOf(program, '');
-  return { ...root, commands: commands.map((command) => nodeOf(command, command.name())) };
+  const nodes = commands.map((command) => nodeOf(command, command.name()));
+  return { ...root, commands: [...nodes, helpNode(nodes)] };
+}
+
+/** Commander's own command, which it does not list. */
+function helpNode(commands: readonly CompletionNode[]): CompletionNode {
+  return {
+    path: 'help',
+    description: 'shows the help of a command',
+    options: [],
+    operands: [{ words: commands.map(nameOf), paths: 'none' }],
+    commands: [],
+  };
 }
 
 /** The node and all below it, parents first. */
