@@ -1,20 +1,9 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join, posix } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { type Command, CommanderError } from 'commander';
 import { describe, expect, it } from 'vitest';
 import { allCommands, bonsaiProgram } from '../src/cli/program.ts';
-
-const root = fileURLToPath(new URL('..', import.meta.url));
-
-/** Every page, by its path from the root. */
-const documents = [
-  ...readdirSync(root).filter((name) => name.endsWith('.md')),
-  ...readdirSync(join(root, 'docs'), { recursive: true, encoding: 'utf8' })
-    .filter((name) => name.endsWith('.md'))
-    .map((name) => `docs/${name.replaceAll('\\', '/')}`)
-    .sort(),
-];
+import { documents, root, shown, wordsOf } from './shown-commands.fixture.ts';
 
 /**
  * Pages whose commands a test runs for real, and that test. All other commands are parsed by the program's own parsers, which knows
@@ -27,29 +16,6 @@ const RUN: Readonly<Record<string, string>> = {
   // The policy in it, and its code.
   'docs/simulate.md': 'test/simulate.test.ts',
 };
-
-/** What pages show of the command line: blocks of code, and code in the text. */
-const shown = [...documents, 'zoo/README.md', 'experiments/README.md'].flatMap((document) => {
-  const text = readFileSync(join(root, document), 'utf8').replaceAll(/\\\n\s*/g, '');
-  return [
-    ...[...text.matchAll(/^npx bonsai (.*)$/gm)].map((match) => match[1]!),
-    ...[...text.matchAll(/`npx bonsai ([^`\n]+)`/g)].map((match) => match[1]!),
-    // Examples of the help texts, with a remark behind them.
-    ...[...text.matchAll(/^ {2}\$ bonsai (.*?)(?: {3,}.*)?$/gm)].map((match) => match[1]!),
-  ]
-    .filter((line) => !/^COMMAND\b|…/.test(line))
-    .map((line) => ({ document, line }));
-});
-
-/** The words of one command as a shell would hand them on: without remark, pipe, redirection and `&`. */
-function wordsOf(line: string): string[] {
-  const words: string[] = [];
-  for (const [word] of line.matchAll(/(?:'[^']*'|"[^"]*"|[^\s'"])+/g)) {
-    if (/^(#|\||[12]?>|&$|&&)/.test(word)) break;
-    words.push(word.replaceAll(/['"]/g, ''));
-  }
-  return words;
-}
 
 /** Does nothing but parse. @throws what the program would complain about */
 async function parse(words: readonly string[]): Promise<void> {

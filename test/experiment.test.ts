@@ -1,5 +1,5 @@
 import { type SpawnSyncReturns, spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -80,6 +80,8 @@ describe('bonsai experiment', () => {
       const out = join(folder, 'live');
       const { status, stderr } = experiment('coallocation', '--scale', 'tiny', '--out', out);
       expect(status, stderr).toBe(0);
+      // Of three tasks, their ends and middle.
+      expect(readdirSync(join(out, 'profiles', 'parts'))).toHaveLength(9);
       const { results } = JSON.parse(readFileSync(join(out, 'coallocation', 'results.json'), 'utf8'));
       const [iteration] = results.iterations;
       expect(iteration.runs.map(({ name }: { name: string }) => name)).toEqual([

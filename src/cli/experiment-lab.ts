@@ -9,7 +9,7 @@ import { describeTarget } from '../engine/target.ts';
 import type { AnyExperiment } from '../experiment/experiment.ts';
 import type { Lab, LabTask } from '../experiment/lab.ts';
 import { calibrate } from '../experiment/measuring/calibrate.ts';
-import type { Scale } from '../experiment/scale.ts';
+import { type Scale, spread } from '../experiment/scale.ts';
 import { folderOf, storedPart, writeText } from '../experiment/store.ts';
 import { checkTraces, THESIS_TRACE } from '../experiment/traces.ts';
 import type { LabelledInputs } from '../load/labelled-inputs.ts';
@@ -238,11 +238,11 @@ async function chooseTasks(
   return tasks;
 }
 
-/** A quick look leaves out what its manifest's profiles, of whichever machine, say that another version beats: half of all, and their profiling. */
-function measuredOf({ variants }: TaskManifest, { name }: Scale): TaskManifest['variants'] {
-  if (name === 'full') return variants;
-  const frontier = new Set(frontierOf(variants, 'inverseThroughput'));
-  return variants.filter((variant) => frontier.has(variant));
+/** Not all versions where the scale is small: what others beat, by the profiles that there are, of whichever machine, is not profiled. */
+function measuredOf({ variants }: TaskManifest, { frontierSize }: Scale): TaskManifest['variants'] {
+  if (frontierSize === undefined) return variants;
+  const chosen = new Set(spread(frontierOf(variants, 'inverseThroughput'), frontierSize));
+  return variants.filter((variant) => chosen.has(variant));
 }
 
 async function inputsOf(

@@ -9,7 +9,9 @@ export interface Scale {
   readonly windowMs: number;
   /** Single inferences of one measurement of latency; the thesis has 1000. */
   readonly latencyRuns: number;
-  /** Versions of a family that are measured at most, spread evenly over it. */
+  /** Versions of a task that take part at most, spread over its frontier; undefined: all, on the frontier or not. */
+  readonly frontierSize: number | undefined;
+  /** Versions of a family that are measured one by one at most, spread evenly over it. */
   readonly versions: number;
   /** At one share of the maximum, where CPU or latency is looked at. */
   readonly shareMs: number;
@@ -41,6 +43,7 @@ const full: Scale = {
   profileRepeats: 3,
   windowMs: 400,
   latencyRuns: 1_000,
+  frontierSize: undefined,
   versions: 100,
   shareMs: 6_000,
   growthStepMs: 10_000,
@@ -63,6 +66,7 @@ const quick: Scale = {
   profileRepeats: 2,
   windowMs: 300,
   latencyRuns: 100,
+  frontierSize: 8,
   versions: 4,
   shareMs: 1_500,
   growthStepMs: 1_200,
@@ -85,6 +89,7 @@ const tiny: Scale = {
   profileRepeats: 1,
   windowMs: 150,
   latencyRuns: 20,
+  frontierSize: 3,
   versions: 2,
   shareMs: 500,
   growthStepMs: 500,
