@@ -1,9 +1,10 @@
 import { join } from 'node:path';
 import { Argument, Command, Option } from 'commander';
+import { formatSeconds } from '../base/duration.ts';
 import { BonsaiError, InvalidArgumentError, messageOf } from '../base/errors.ts';
 import { takeProcessLock } from '../base/process-lock.ts';
 import type { AnyExperiment } from '../experiment/experiment.ts';
-import { drawn, duration, reportPage } from '../experiment/page.ts';
+import { drawn, reportPage } from '../experiment/page.ts';
 import { SCALES, type Scale, type ScaleName } from '../experiment/scale.ts';
 import {
   folderOf,
@@ -215,7 +216,7 @@ async function measureInto(
           doneMs += experiment.estimateMs(own);
           bar.update(doneMs, experiment.name);
           context.progress.say(
-            `${experiment.name}: ${stored.absent ?? `done in ${duration(stored.tookMs)}`}`,
+            `${experiment.name}: ${stored.absent ?? `done in ${formatSeconds(stored.tookMs / 1000)}`}`,
           );
         }
         bar.done(`done, ${left.length} measured`);

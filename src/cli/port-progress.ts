@@ -1,8 +1,9 @@
+import { formatSeconds } from '../base/duration.ts';
 import type { FoundVariant, PortProgress, PortStep } from '../port/pipeline/types.ts';
 import type { TrainingProgress } from '../port/train/train.ts';
 import { alignedTable } from '../report/table.ts';
 import type { Context } from './context.ts';
-import { type Board, formatSeconds, type ProgressTask } from './progress.ts';
+import type { Board, ProgressTask } from './progress.ts';
 import { showTraining } from './train.ts';
 
 const STEP_NAMES: Readonly<Record<PortStep, string>> = {

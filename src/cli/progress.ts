@@ -1,4 +1,5 @@
 import { Presets, SingleBar } from 'cli-progress';
+import { formatSeconds } from '../base/duration.ts';
 
 /** One piece of work with a known size, shown with the time left. */
 export interface ProgressTask {
@@ -148,13 +149,4 @@ function plainProgress(stream: NodeJS.WriteStream, nowMs: () => number): Progres
     },
     say: (line) => stream.write(`${line}\n`),
   };
-}
-
-/** `95` → `1 min 35 s`, `7500` → `2 h 5 min`. */
-export function formatSeconds(seconds: number): string {
-  const whole = Math.max(0, Math.round(seconds));
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  const minutes = Math.round(whole / 60);
-  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }

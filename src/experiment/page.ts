@@ -1,3 +1,4 @@
+import { formatSeconds } from '../base/duration.ts';
 import { type Chapter, renderExperimentReport } from '../report/experiment-report.ts';
 import type { AnyExperiment, Drawn } from './experiment.ts';
 import type { StoredResults } from './store.ts';
@@ -21,7 +22,7 @@ export function reportPage(
       question: experiment.question,
       parts: drawings[i]?.parts ?? [],
       ...(stored.absent !== undefined && { absent: stored.absent }),
-      made: [['Measured', `${stored.measuredAt}, in ${duration(stored.tookMs)}`], ...stored.made],
+      made: [['Measured', `${stored.measuredAt}, in ${formatSeconds(stored.tookMs / 1000)}`], ...stored.made],
     }),
   );
   const tookMs = entries.reduce((sum, { stored }) => sum + stored.tookMs, 0);
@@ -34,19 +35,11 @@ export function reportPage(
     title: "The thesis' evaluation, run again",
     lead:
       "J.L. Buijnsters' figures (DNN-porting for maximizing inference hardware utilisation at the Edge, TU Delft 2023) with the same axes, " +
-      `measured anew with Bonsai's own networks, server and policies. ${newest.slice(0, 10)}, ${duration(tookMs)} of measuring.`,
+      `measured anew with Bonsai's own networks, server and policies. ${newest.slice(0, 10)}, ${formatSeconds(tookMs / 1000)} of measuring.`,
     headlines: drawings.flatMap((each) =>
       (each?.headlines ?? []).map(({ what, thesis, ours, note }) => [what, thesis, ours, note] as const),
     ),
     chapters,
     setting: entries.at(-1)?.stored.made ?? [],
   });
-}
-
-/** `95` s → `1 min 35 s`. */
-export function duration(ms: number): string {
-  const seconds = Math.round(ms / 1000);
-  if (seconds < 60) return `${seconds} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
-  return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
 }
