@@ -19,7 +19,13 @@ const NAMES: Readonly<Record<ProfileCondition, string>> = {
 const COMPARED = ['twoCpus', 'contested25', 'contested50'] as const;
 
 export function drawCoallocationProfile(results: CoallocationProfileResults): Drawn {
-  const { task, contestant, versions } = results;
+  const { task, contestant } = results;
+  const aloneRps = ({ throughputsRps }: (typeof results.versions)[number]) =>
+    quantile(
+      [...throughputsRps.oneCpu!].sort((a, b) => a - b),
+      0.5,
+    );
+  const versions = results.versions.toSorted((a, b) => aloneRps(a) - aloneRps(b));
   const hasTwo = versions.some(({ throughputsRps }) => throughputsRps.twoCpus !== undefined);
   const conditions = (Object.keys(NAMES) as ProfileCondition[]).filter(
     (each) => hasTwo || each !== 'twoCpus',

@@ -29,7 +29,9 @@ const NAMES: Readonly<Record<CostMetric, string>> = {
 
 export function drawMetrics({ tasks, family }: MetricsResults): Drawn {
   const [first, second] = tasks;
-  const { task, versions } = first!;
+  const { task } = first!;
+  // By what was measured here, which is not always the order of the profiles.
+  const versions = first!.versions.toSorted((a, b) => a.throughput.median - b.throughput.median);
   return {
     parts: [
       ...stabilityParts(versions),
@@ -149,7 +151,7 @@ function inThroughputPart(
   const missteps = misstepsOf(versions, metric);
   return {
     kind: 'figure',
-    caption: `${name}: the frontier of ${task} by ${NAMES[metric]}, in throughput. ${missteps === 0 ? 'Every step to a less accurate version is a step to a faster one.' : `${missteps} of its steps lead to a version that is less accurate and slower.`}`,
+    caption: `${name}: the frontier of ${task} by ${NAMES[metric]}, in throughput. ${missteps === 0 ? 'Every step to a less accurate version is a step to a faster one.' : `${missteps} of its steps ${missteps === 1 ? 'leads' : 'lead'} to a version that is less accurate and slower.`}`,
     figure: chart({
       id: `metrics-in-throughput-${metric}`,
       title: `Frontier by ${NAMES[metric]} in throughput`,
@@ -204,7 +206,8 @@ function byBackbone(
   }));
 }
 
-function cpuFigure({ task, cpu }: MetricsTask, name: string): Part {
+function cpuFigure({ task, cpu: measured }: MetricsTask, name: string): Part {
+  const cpu = measured.toSorted((a, b) => a.maximumRps - b.maximumRps);
   return {
     kind: 'figure',
     caption: `${name}: median CPU utilisation of ${task} at shares of each version's maximal throughput, slowest version first. Above the dashes of its share, a request costs more than its part of the maximum: connections, buffers, scheduling.`,
