@@ -13,7 +13,7 @@ if (results === undefined) throw new Error('Name the folder of the results, such
 
 await mkdir(folder, { recursive: true });
 const browser = await launch();
-const page = await browser.newPage({ viewport: { width: 1000, height: 800 }, colorScheme: 'light' });
+const page = await browser.newPage({ viewport: { width: 1130, height: 800 }, colorScheme: 'light' });
 await page.goto(pathToFileURL(join(resolve(results), 'report.html')).href);
 for (const section of await page.locator('section[id]').all()) {
   const name = await section.getAttribute('id');

@@ -27,6 +27,9 @@ const NAMES: Readonly<Record<CostMetric, string>> = {
   inverseThroughput: 'inverse throughput',
 };
 
+/** By its inverse or not, a frontier is the same. */
+const SHORT_NAMES: Readonly<Record<CostMetric, string>> = { ...NAMES, inverseThroughput: 'throughput' };
+
 export function drawMetrics({ tasks, family }: MetricsResults): Drawn {
   const [first, second] = tasks;
   const { task } = first!;
@@ -241,7 +244,7 @@ function versionsTable(versions: readonly MetricsVersion[]): Part {
       figure((2 * each.macs) / 1e6, 4),
       `${figure(each.latency.median)} (${figure(each.latency.min)} – ${figure(each.latency.max)})`,
       `${figure(each.throughput.median)} (${figure(each.throughput.min)} – ${figure(each.throughput.max)})`,
-      each.frontiers.map((metric) => NAMES[metric]).join(', ') || 'none',
+      each.frontiers.map((metric) => SHORT_NAMES[metric]).join(', ') || 'none',
     ]),
   };
 }
