@@ -2,8 +2,8 @@ import { median, quantile } from '../../base/statistics.ts';
 import type { RequestRecord } from '../../load/records.ts';
 import type { Experiment } from '../experiment.ts';
 import { thinned } from '../live/live-run.ts';
-import { benchMs, openBench, throughputsMs } from '../measuring/bench.ts';
-import { atShares, shareMs, startUnboundedServer } from '../measuring/shares.ts';
+import { benchMs, throughputsMs } from '../measuring/bench.ts';
+import { atShares, openUnboundedBench, shareMs } from '../measuring/shares.ts';
 import { measuredVersions } from '../measuring/versions.ts';
 import { describeVariant } from '../wording.ts';
 import { drawExplodingQueue } from './draw.ts';
@@ -49,7 +49,7 @@ export const explodingQueue: Experiment<ExplodingQueueResults> = {
   estimateMs(lab) {
     const [first] = lab.tasks;
     if (first === undefined) return 0;
-    const versionMs = 2 * benchMs(lab) + throughputsMs(lab, 3) + QUEUE_SHARES.length * shareMs(lab);
+    const versionMs = benchMs(lab) + throughputsMs(lab, 3) + QUEUE_SHARES.length * shareMs(lab);
     return measuredVersions(lab, first).length * versionMs;
   },
   async run(lab) {
@@ -58,24 +58,18 @@ export const explodingQueue: Experiment<ExplodingQueueResults> = {
     for (const variant of measuredVersions(lab, task!)) {
       const { version } = variant;
       const measured = await lab.part(`version ${version}`, async () => {
-        // Right before: a maximum of another hour, or of a busier machine, would shift all shares.
-        const bench = await openBench(lab, lab.cpus);
-        let maximumRps: number;
+        const bench = await openUnboundedBench(lab);
         try {
           await bench.ready(task!.name, [version]);
-          maximumRps = median(
+          // Of the same server, right before: a maximum of another hour, or of a busier machine, would shift all shares.
+          const maximumRps = median(
             await bench.throughputs(
               { task: task!.name, version, inputs: task!.inputs },
               Math.min(3, lab.scale.repeats),
             ),
           );
-        } finally {
-          await bench.close();
-        }
-        const server = await startUnboundedServer(lab);
-        try {
-          await server.adapter.setResident!(task!.name, [version], undefined, lab.signal);
-          const looks = await atShares(lab, server, { task: task!, version, maximumRps }, QUEUE_SHARES);
+          const subject = { task: task!, version, maximumRps };
+          const looks = await atShares(lab, bench.server, subject, QUEUE_SHARES);
           for (const { share, records } of looks)
             await lab.keep(
               `requests-version-${version}-${Math.round(100 * share)}.csv.gz`,
@@ -88,7 +82,7 @@ export const explodingQueue: Experiment<ExplodingQueueResults> = {
             ),
           };
         } finally {
-          await server.close();
+          await bench.close();
         }
       });
       versions.push({ version, description: describeVariant(variant), ...measured });

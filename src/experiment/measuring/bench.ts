@@ -14,6 +14,8 @@ export interface Bench {
   readonly server: TestedServer;
   /** Makes these versions of a task ready, and no others. */
   ready(task: string, versions: readonly number[]): Promise<void>;
+  /** Asks a fresh server until it is as fast as it gets, once. The version has to be ready. */
+  warm(subject: Subject): Promise<void>;
   /** Maximal throughput, so many times: requests per second. The version has to be ready. */
   throughputs(subject: Subject, repeats: number): Promise<number[]>;
   /** Throughput where no requests are joined into a batch, so many times. After `throughputs`, which warms the server. */
@@ -38,12 +40,16 @@ const WARM_REQUESTS = 4_000;
 const WARM_MS = { full: 4_000, quick: 2_000, tiny: 0 } as const;
 const WARM_WINDOW_MS = 500;
 
-/** Opens a server with a version of each task. @throws BonsaiError `load_failed` */
-export async function openBench(lab: Lab, cpus: readonly number[]): Promise<Bench> {
+/** Opens a server with a version of each task. @param flags of `bonsai serve` @throws BonsaiError `load_failed` */
+export async function openBench(
+  lab: Lab,
+  cpus: readonly number[],
+  flags: readonly string[] = [],
+): Promise<Bench> {
   const { clock, scale, seed, signal } = lab;
   const server = await startTestedServer(lab, {
     cpus,
-    flags: ['--initial', 'smallest', '--log-level', 'error'],
+    flags: ['--initial', 'smallest', '--log-level', 'error', ...flags],
   });
   const { windowMs } = scale;
   const loadOf = ({ task, version, inputs }: Subject) => ({
@@ -67,22 +73,25 @@ export async function openBench(lab: Lab, cpus: readonly number[]): Promise<Benc
     return rates;
   };
   let isWarm = false;
+  const warm = async (subject: Subject) => {
+    const warmMs = WARM_MS[scale.name];
+    for (let answered = 0, startMs = clock.nowMs(); !isWarm && answered < WARM_REQUESTS; ) {
+      if (clock.nowMs() - startMs >= warmMs) break;
+      const window = await patiently(WARM_WINDOW_MS, (durationMs) =>
+        measureThroughput({ ...loadOf(subject), concurrency: 4, warmupMs: 0, durationMs }),
+      );
+      answered += window.answered;
+    }
+    isWarm = true;
+  };
   return {
     server,
     ready: (task, versions) => server.adapter.setResident!(task, versions, undefined, signal),
+    warm,
     async throughputs(subject, repeats) {
-      const load = loadOf(subject);
-      const warmMs = WARM_MS[scale.name];
-      for (let answered = 0, startMs = clock.nowMs(); !isWarm && answered < WARM_REQUESTS; ) {
-        if (clock.nowMs() - startMs >= warmMs) break;
-        const warm = await patiently(WARM_WINDOW_MS, (durationMs) =>
-          measureThroughput({ ...load, concurrency: 4, warmupMs: 0, durationMs }),
-        );
-        answered += warm.answered;
-      }
-      isWarm = true;
+      await warm(subject);
       const { concurrency } = await patiently(RISE_WINDOW_RATIO * windowMs, (durationMs) =>
-        findMaximalThroughput({ ...load, concurrencies: CONCURRENCIES, repeats: 1, durationMs }),
+        findMaximalThroughput({ ...loadOf(subject), concurrencies: CONCURRENCIES, repeats: 1, durationMs }),
       );
       return measure(subject, concurrency, repeats);
     },

@@ -4,7 +4,8 @@ import type { RequestRecord } from '../../load/records.ts';
 import type { Lab, LabTask } from '../lab.ts';
 import { LIVE_CONNECTIONS, type RawRun, runLive } from '../live/run-live.ts';
 import { THESIS_SLO_MS } from '../live/scenario.ts';
-import { startTestedServer, type TestedServer } from './server.ts';
+import { type Bench, openBench } from './bench.ts';
+import type { TestedServer } from './server.ts';
 
 /** What a server did with requests at a share of a version's maximal throughput. */
 export interface AtShare {
@@ -18,7 +19,6 @@ export interface AtShare {
 /** A queue as the thesis' server has it: nothing is refused, so that it can explode. */
 const UNBOUNDED_FLAGS = [
   ...['--max-queue', '1000000', '--max-wait', '1h', '--max-connections', String(2 * LIVE_CONNECTIONS)],
-  ...['--log-level', 'error', '--initial', 'smallest'],
 ];
 
 /** Answers that take longer are given up: the exploding queue is plain to see long before. */
@@ -30,12 +30,12 @@ const CPU_SAMPLES = 8;
 /** One task's inputs are made ready within this time. */
 const READY_MS = 300;
 
-/** A server that refuses nothing. */
-export function startUnboundedServer(lab: Lab): Promise<TestedServer> {
-  return startTestedServer(lab, { cpus: lab.cpus, flags: UNBOUNDED_FLAGS });
+/** A bench whose server refuses nothing. */
+export function openUnboundedBench(lab: Lab): Promise<Bench> {
+  return openBench(lab, lab.cpus, UNBOUNDED_FLAGS);
 }
 
-/** Offers shares of a version's maximum, evenly spaced, one after the other. The version has to be ready. */
+/** Offers shares of a version's maximum, evenly spaced, one after the other. The version has to be ready, and the server warm. */
 export async function atShares(
   lab: Lab,
   server: TestedServer,

@@ -5,7 +5,7 @@ import type { Experiment } from '../experiment.ts';
 import type { Lab, LabTask } from '../lab.ts';
 import { benchMs, openBench, throughputsMs } from '../measuring/bench.ts';
 import { boxOf } from '../measuring/boxes.ts';
-import { atShares, shareMs, startUnboundedServer } from '../measuring/shares.ts';
+import { atShares, openUnboundedBench, shareMs } from '../measuring/shares.ts';
 import { maximumOf, measuredVersions } from '../measuring/versions.ts';
 import { describeVariant } from '../wording.ts';
 import { drawMetrics } from './draw.ts';
@@ -158,15 +158,16 @@ export function costOf(
 }
 
 async function cpuOf(lab: Lab, task: LabTask): Promise<MetricsTask['cpu']> {
-  const server = await startUnboundedServer(lab);
+  const bench = await openUnboundedBench(lab);
   const found: MetricsTask['cpu'][number][] = [];
   try {
     for (const variant of measuredVersions(lab, task)) {
       const { version } = variant;
       const maximumRps = maximumOf(variant);
       lab.say(`CPU of version ${version} of ${task.name}`);
-      await server.adapter.setResident!(task.name, [version], undefined, lab.signal);
-      const looks = await atShares(lab, server, { task, version, maximumRps }, CPU_SHARES);
+      await bench.ready(task.name, [version]);
+      await bench.warm({ task: task.name, version, inputs: task.inputs });
+      const looks = await atShares(lab, bench.server, { task, version, maximumRps }, CPU_SHARES);
       found.push({
         version,
         maximumRps,
@@ -174,7 +175,7 @@ async function cpuOf(lab: Lab, task: LabTask): Promise<MetricsTask['cpu']> {
       });
     }
   } finally {
-    await server.close();
+    await bench.close();
   }
   return found;
 }
