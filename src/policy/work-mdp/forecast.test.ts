@@ -29,3 +29,14 @@ test('a lull does not end demand at once', () => {
   expect(forecastRps(memory, demand, { nowMs: 23_000, caution: 0 })).toBeCloseTo(5.6, 9);
   expect(forecastRps(undefined, [], { nowMs: 0, caution: 0 })).toBe(forecastDefaults.minRps);
 });
+
+test('a rise that chance does not explain is followed at once; one that it does is not', () => {
+  const forecast = (demand: readonly DemandSample[]) =>
+    forecastRps(learnDemand(undefined, demand), [], { nowMs: 1e6, caution: 0 });
+  expect(forecast(history(...new Array<number>(60).fill(1_000), 2_000))).toBeGreaterThan(1_850);
+  // Four standard deviations of 4 requests in a second are 8: twelve are nothing new.
+  expect(forecast(history(...new Array<number>(60).fill(4), 12))).toBeCloseTo(4 + 0.25 * 8, 1);
+  // Demand that doubles every other second is expected to.
+  const restless = Array.from({ length: 60 }, (_, i) => (i % 2 === 0 ? 1_000 : 2_000));
+  expect(forecast(history(...restless, 2_500))).toBeLessThan(2_000);
+});

@@ -5,6 +5,11 @@ export const forecastDefaults = {
   /** Share of a surprise that the level follows at once. */
   levelGain: 0.25,
   deviationGain: 0.1,
+  /**
+   * What a sample has more than chance explains is followed whole: demand has risen, and each second of doubt fills the queue. Chance
+   * explains so many standard deviations, of Poisson arrivals or of what demand has been like.
+   */
+  chanceDeviations: 4,
   /** The forecast never falls below these shares of recent means: a lull of some seconds is no end of demand. */
   shortWindowMs: 3_000,
   shortShare: 0.9,
@@ -37,15 +42,25 @@ export function learnDemand(
     }
     const seconds = Math.max(0, atMs - next.atMs) / 1000;
     const surprise = demandRps - next.levelRps;
+    const rise = Math.max(0, surprise - chanceRps(next, seconds));
     next = {
       atMs,
-      levelRps: next.levelRps + gainOver(forecastDefaults.levelGain, seconds) * surprise,
+      levelRps: next.levelRps + rise + gainOver(forecastDefaults.levelGain, seconds) * (surprise - rise),
       deviationRps:
         next.deviationRps +
         gainOver(forecastDefaults.deviationGain, seconds) * (Math.abs(surprise) - next.deviationRps),
     };
   }
   return next;
+}
+
+/** Of a normal distribution, by its mean absolute deviation. */
+const STANDARD_BY_MEAN_DEVIATION = 1.25;
+
+/** By how much a sample over so many seconds may exceed the level without being news. */
+function chanceRps({ levelRps, deviationRps }: DemandMemory, seconds: number): number {
+  const poissonRps = Math.sqrt(Math.max(levelRps, forecastDefaults.minRps) / Math.max(seconds, 1e-3));
+  return forecastDefaults.chanceDeviations * Math.max(poissonRps, STANDARD_BY_MEAN_DEVIATION * deviationRps);
 }
 
 /**

@@ -272,6 +272,8 @@ export class QueueProgram {
 /** A task as the program sees it: its resident versions, most accurate first, with the times that were learned. */
 interface TaskView {
   readonly versions: readonly VersionView[];
+  /** `leastWorkMs` of a request that accepts any version: of most, and of long queues it is asked for each. */
+  readonly leastMs: number | undefined;
 }
 
 interface VersionView {
@@ -300,23 +302,23 @@ function taskView(
     plan.tasks[index]?.task === task.task
       ? plan.tasks[index]
       : plan.tasks.find((candidate) => candidate.task === task.task);
-  return {
-    versions: task.versions.map((resident): VersionView => {
-      const learned = planned?.versions.find(({ version }) => version === resident.version) ?? planned;
-      const shares = (resident.batchSharedRatio ?? 0) >= queueProgramDefaults.minBatchSharedRatio;
-      const ratio = learned?.ratio ?? 1;
-      const batchable = shares ? (resident.maxBatch ?? 1) : 1;
-      const batch = Math.max(1, Math.min(batchable, waiting));
-      return {
-        resident,
-        accuracy: resident.accuracy,
-        meanMs: resident.serviceMs * ratio,
-        deviationMs: resident.serviceMs * (learned?.deviation ?? 0),
-        batchable,
-        workMs: (batchServiceMs(resident, batch) / batch) * ratio,
-      };
-    }),
-  };
+  const versions = task.versions.map((resident): VersionView => {
+    const learned = planned?.versions.find(({ version }) => version === resident.version) ?? planned;
+    const shares = (resident.batchSharedRatio ?? 0) >= queueProgramDefaults.minBatchSharedRatio;
+    const ratio = learned?.ratio ?? 1;
+    const batchable = shares ? (resident.maxBatch ?? 1) : 1;
+    const batch = Math.max(1, Math.min(batchable, waiting));
+    return {
+      resident,
+      accuracy: resident.accuracy,
+      meanMs: resident.serviceMs * ratio,
+      deviationMs: resident.serviceMs * (learned?.deviation ?? 0),
+      batchable,
+      workMs: (batchServiceMs(resident, batch) / batch) * ratio,
+    };
+  });
+  const leastMs = versions.length === 0 ? undefined : Math.min(...versions.map(({ workMs }) => workMs));
+  return { versions, leastMs };
 }
 
 function smallestIfAny({ versions }: TaskView, request: QueuedRequest): VersionView | undefined {
@@ -329,7 +331,8 @@ function smallestIfAny({ versions }: TaskView, request: QueuedRequest): VersionV
 }
 
 /** The least that a request among those that wait takes of the slot; undefined: no version may answer it. */
-function leastWorkMs({ versions }: TaskView, request: QueuedRequest): number | undefined {
+function leastWorkMs({ versions, leastMs: anyMs }: TaskView, request: QueuedRequest): number | undefined {
+  if (request.version === undefined && request.minAccuracy === undefined) return anyMs;
   let leastMs: number | undefined;
   for (const { resident, workMs } of versions) {
     if (accepts(request, resident) && (leastMs === undefined || workMs < leastMs)) leastMs = workMs;

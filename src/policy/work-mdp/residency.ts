@@ -25,12 +25,12 @@ export const residencyDefaults = {
   judgedTasks: 2,
   /** Where a task has more sets than this, those that differ in one version from the present one are judged alone. */
   maxSets: 250,
-  /** Sweeps for a scenario, which starts from its values of the second before. */
-  sweeps: 12,
+  /** Evaluations of choices for a scenario, which starts from its values of the second before, and to confirm a set. */
+  rounds: 10,
   tolerance: 1e-4,
-  /** Sweeps to confirm a choice: at high demand a gain is known only after as many requests as work piles up over. */
-  confirmingSweeps: 200,
   confirmingTolerance: 1e-5,
+  /** Of the distribution of work, from that of the second before. */
+  sweeps: 12,
   /** Of the shares of arrivals that meet each cell of work: the sets' gains err by less than a hundredth of `minGain`. */
   distributionTolerance: 1e-5,
 } as const;
@@ -187,7 +187,7 @@ function solveScenarios({
   problemOf,
   slots,
 }: ResidencyInput): Scenario[] {
-  const { sweeps, tolerance, distributionTolerance, maxScenarioTasks, presentShare, levels } =
+  const { rounds, tolerance, sweeps, distributionTolerance, maxScenarioTasks, presentShare, levels } =
     residencyDefaults;
   const presentRps = tasks.map(({ demandRps }) => demandRps);
   const past =
@@ -208,7 +208,7 @@ function solveScenarios({
     const problem = problemOf(rps, everyIndex);
     const known = memory?.scenarios[index];
     const start = known?.values.length === problem.cells ? known.values : values;
-    const solved = solver.solve(problem, { sweeps, tolerance }, start);
+    const solved = solver.solve(problem, { rounds, tolerance }, start);
     return {
       weight: share * problem.arrivalsPerMs,
       problem,
@@ -430,12 +430,12 @@ function solvedGain(
   scenarios: readonly Scenario[],
   set?: TaskSet,
 ): number {
-  const { confirmingSweeps: sweeps, confirmingTolerance: tolerance } = residencyDefaults;
+  const { rounds, confirmingTolerance: tolerance } = residencyDefaults;
   const indicesOf: IndicesOf = (task, k) => (k === set?.task ? set.set : residentIndices(task, k));
   let gain = 0;
   let total = 0;
   for (const { rps, values, weight } of scenarios) {
-    gain += weight * solver.solve(problemOf(rps, indicesOf), { sweeps, tolerance }, values).gain;
+    gain += weight * solver.solve(problemOf(rps, indicesOf), { rounds, tolerance }, values).gain;
     total += weight;
   }
   return total > 0 ? gain / total : 0;

@@ -37,7 +37,8 @@ export const workMdpDefaults = {
   /** The grid reaches so far beyond the longest SLO. */
   gridReach: 1.25,
   maxCells: 400,
-  sweeps: 15,
+  /** Evaluations of choices in one decision: from the values of the second before two or three do. */
+  rounds: 10,
   tolerance: 1e-4,
   /** Work whose uncertainty grows as that of jobs of this share of the SLO. */
   typicalServiceShare: 0.1,
@@ -100,11 +101,7 @@ export function decide(
 
   const problem = problemOf(tasks, constants, service, residentIndices);
   const initial = before?.stepMs === problem.stepMs ? before.values : undefined;
-  const limits = {
-    sweeps: initial === undefined ? 4 * constants.sweeps : constants.sweeps,
-    tolerance: constants.tolerance,
-  };
-  const solved = solver.solve(problem, limits, initial);
+  const solved = solver.solve(problem, constants, initial);
   const values = Array.from(solved.values);
   const residency = chooseResidents({
     nowMs: state.nowMs,

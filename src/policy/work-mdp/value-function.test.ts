@@ -8,7 +8,7 @@ import {
   type WorkVersion,
 } from './value-function.ts';
 
-const EXACT = { sweeps: 20_000, tolerance: 1e-13 };
+const EXACT = { rounds: 100, tolerance: 1e-13 };
 
 function problem(figures: {
   cells: number;
@@ -94,14 +94,14 @@ test.each(TINY)(
   },
 );
 
-test('a warm start ends where a cold one does, in fewer sweeps', () => {
+test('a warm start ends where a cold one does, in fewer rounds', () => {
   const solver = new WorkSolver();
   const [tiny] = TINY;
   const cold = solver.solve(tiny!, EXACT);
   const moved = { ...tiny!, arrivalsPerMs: 0.031 };
   const warm = solver.solve(moved, EXACT, cold.values);
   const fresh = solver.solve(moved, EXACT);
-  expect(warm.sweeps).toBeLessThan(fresh.sweeps);
+  expect(warm.rounds).toBeLessThan(fresh.rounds);
   expect(warm.gain).toBeCloseTo(fresh.gain, 9);
   warm.values.forEach((value, i) => {
     expect(value).toBeCloseTo(fresh.values[i]!, 9);
@@ -137,7 +137,7 @@ test('the distribution of work under one version is that of an M/D/1 queue', () 
   });
   const solver = new WorkSolver();
   const fine = { ...queue, stepMs: 2 };
-  const { values } = solver.solve(fine, { sweeps: 200, tolerance: 1e-9 });
+  const { values } = solver.solve(fine, { rounds: 10, tolerance: 1e-9 });
   const distribution = solver.distribution(fine, values, { sweeps: 400, tolerance: 0 });
   const sum = distribution.reduce((total, mass) => total + mass, 0);
   const meanMs = distribution.reduce((total, mass, i) => total + mass * i * fine.stepMs, 0);
@@ -261,22 +261,42 @@ function rewardOfChoice(task: WorkTask, choice: number): number {
   return choice < 0 ? task.shedReward : task.versions[choice]!.reward;
 }
 
-test('more versions than cells: choices that are followed for some sweeps come to the same values', () => {
+test('tasks that are alike are the same problem as one, on small grids and large ones', () => {
   const versions: [reward: number, meanMs: number][] = [
     [1, 30],
     [0.85, 20],
     [0.6, 10],
   ];
-  const crowded = (count: number) =>
+  const crowded = (count: number, cells: number) =>
     problem({
-      cells: 6,
+      cells,
       arrivalsPerMs: 0.06,
       tasks: Array.from({ length: count }, () => ({ share: 1 / count, limitMs: 45, versions })),
     });
   const solver = new WorkSolver();
-  const alone = solver.solve(crowded(1), EXACT);
-  // 5 tasks of 3 versions on 6 cells; alike, so that the one task is the same problem.
-  const together = solver.solve(crowded(5), EXACT);
-  expect(together.gain).toBeCloseTo(alone.gain, 9);
-  for (const [i, value] of together.values.entries()) expect(value).toBeCloseTo(alone.values[i]!, 9);
+  const alone = solver.solve(crowded(1, 6), EXACT);
+  for (const cells of [6, 400]) {
+    const together = solver.solve(crowded(5, cells), EXACT);
+    expect(together.gain).toBeCloseTo(alone.gain, 9);
+    for (const [i, value] of alone.values.entries()) expect(together.values[i]).toBeCloseTo(value, 9);
+  }
+});
+
+test('a queue of many short inferences has its price at once, whatever it was before', () => {
+  const versions: [reward: number, meanMs: number][] = [
+    [1, 0.8],
+    [0.92, 0.5],
+  ];
+  const short = problem({ cells: 41, arrivalsPerMs: 1.7, tasks: [{ share: 1, limitMs: 380, versions }] });
+  const solver = new WorkSolver();
+  const calm = solver.solve({ ...short, arrivalsPerMs: 0.9 }, { rounds: 10, tolerance: 1e-4 });
+  const { values, gain } = solver.solve(short, { rounds: 10, tolerance: 1e-4 }, calm.values);
+  // Demand needs 1.36 of the slot by the first version and 0.85 by the second: both, so that their worth is the same.
+  const fluidPrice = (1 - 0.92) / (0.8 - 0.5);
+  const price = (values[10]! - values[20]!) / (10 * short.stepMs);
+  expect(price / fluidPrice).toBeGreaterThan(1);
+  expect(price / fluidPrice).toBeLessThan(1.5);
+  // A share p of the first, by which p · 0.8 + (1 − p) · 0.5 = 1 / 1.7.
+  const share = (1 / 1.7 - 0.5) / 0.3;
+  expect(gain).toBeCloseTo(share + (1 - share) * 0.92, 2);
 });

@@ -42,18 +42,25 @@ export interface WorkVersion {
 export interface WorkValue {
   readonly values: Float64Array;
   readonly gain: number;
-  readonly sweeps: number;
+  /** How many times choices were evaluated. */
+  readonly rounds: number;
+}
+
+export interface SolveLimits {
+  /** Choices are evaluated at most so many times. */
+  readonly rounds: number;
+  /** It ends when no value changes by more than this. */
+  readonly tolerance: number;
 }
 
 export interface SweepLimits {
   readonly sweeps: number;
-  /** Sweeping ends when no value changes by more than this. */
+  /** Sweeping ends when no share changes by more than this. */
   readonly tolerance: number;
 }
 
 /** Buffers that are used again from call to call; two solvers never share one. */
 export class WorkSolver {
-  #u = new Float64Array(0);
   #best = new Float64Array(0);
   #h = new Float64Array(0);
   #next = new Float64Array(0);
@@ -66,67 +73,100 @@ export class WorkSolver {
   #leads = new Float64Array(0);
   #leadsTo = new Uint16Array(0);
   #leadsEnd = new Uint32Array(0);
+  /** Of the values of choices, a row for each cell. */
+  #equations = new Float64Array(0);
+  #byGain = new Float64Array(0);
   /** The versions of the problem that was last looked at, on its grid. */
   #actions: { readonly problem: WorkProblem; readonly byTask: readonly (readonly Action[])[] } | undefined;
   /** By version: problems that differ in their demand alone, or in which versions they may use, share them. */
   readonly #known = new WeakMap<WorkVersion, KnownAction>();
 
   /**
-   * Value iteration from `initial` (the values of the problem before: demand moves little in a second, so a few sweeps
-   * do). A problem without arrivals has the value 0 everywhere.
+   * The best choices and their value by policy iteration (Howard 1960), from `initial` (the values of the problem before) on:
+   * choices are evaluated exactly, since a sweep of value iteration looks one arrival ahead, and a queue of short
+   * inferences is many hundred arrivals long. A problem without arrivals has the value 0 everywhere.
    */
-  solve(problem: WorkProblem, limits: SweepLimits, initial?: ArrayLike<number>): WorkValue {
+  solve(problem: WorkProblem, { rounds, tolerance }: SolveLimits, initial?: ArrayLike<number>): WorkValue {
     const { cells } = problem;
     this.#reserve(cells);
     const h = this.#h;
-    const u = this.#u;
     for (let i = 0; i < cells; i++) h[i] = initial?.[i] ?? 0;
     let gain = 0;
-    let sweeps = 0;
-    if (problem.arrivalsPerMs > 0) {
-      const idle = idleWeights(problem);
-      const actions = this.#actionsOf(problem);
-      const choices = actions.reduce((sum, { length }) => sum + length, 0);
-      const period = choices > cells ? FOLLOWED_SWEEPS : 1;
-      while (sweeps < limits.sweeps) {
-        const isChosen = sweeps % period === 0;
-        if (period === 1) this.#decide(problem, actions);
-        else {
-          if (isChosen) this.#choose(problem, h);
-          this.#follow();
-        }
-        sweeps++;
-        gain = u[0]!;
-        let changed = 0;
-        let value = 0;
-        for (let i = 0; i < cells; i++) {
-          value =
-            i === 0 ? 0 : idle.stay * value + idle.here * (u[i]! - gain) + idle.below * (u[i - 1]! - gain);
-          const difference = value - h[i]!;
-          if (difference > changed) changed = difference;
-          else if (-difference > changed) changed = -difference;
-          this.#next[i] = value;
-        }
-        h.set(this.#next);
-        if (isChosen && changed <= limits.tolerance) break;
-      }
+    let done = 0;
+    while (problem.arrivalsPerMs > 0 && done < rounds) {
+      this.#choose(problem, h);
+      gain = this.#evaluate(problem);
+      done++;
+      let changed = 0;
+      for (let i = 0; i < cells; i++) changed = Math.max(changed, Math.abs(this.#next[i]! - h[i]!));
+      h.set(this.#next);
+      if (changed <= tolerance) break;
     }
-    return { values: h.slice(0, cells), gain, sweeps };
+    return { values: h.slice(), gain, rounds: done };
   }
 
-  /** u from h. */
-  #decide(problem: WorkProblem, actions: readonly (readonly Action[])[]): void {
-    const { cells, tasks } = problem;
-    const h = this.#h;
-    const u = this.#u;
-    const best = this.#best;
-    u.fill(0);
-    for (let k = 0; k < tasks.length; k++) {
-      const { share, shedReward } = tasks[k]!;
-      for (let i = 0; i < cells; i++) best[i] = shedReward + h[i]!;
-      for (const action of actions[k]!) improve(best, h, action);
-      for (let i = 0; i < cells; i++) u[i] = u[i]! + share * best[i]!;
+  /**
+   * What the last choices are worth, into `#next`. With u = earned + leads · h, the recursion of h is one linear equation for each
+   * cell but the first, whose value is 0:
+   *
+   *     hᵢ − stay · hᵢ₋₁ − here · (leads · h)ᵢ − below · (leads · h)ᵢ₋₁  =  here · earnedᵢ + below · earnedᵢ₋₁ − (here + below) · g
+   *
+   * Requests lead to no less work, so that the only coefficient left of the diagonal is that of hᵢ₋₁, and each row is freed of
+   * it by the one before. The right-hand side stays linear in g, which then follows from u₀ = g. The coefficients are
+   * those of a chain that comes to every cell below, so that no pivot is 0.
+   * @returns g
+   */
+  #evaluate(problem: WorkProblem): number {
+    const { cells } = problem;
+    const { stay, here, below } = idleWeights(problem);
+    const leads = this.#leads;
+    const leadsTo = this.#leadsTo;
+    const leadsEnd = this.#leadsEnd;
+    const earned = this.#earned;
+    const equations = this.#equations.fill(0);
+    // The right-hand side: what does not depend on g, and what it is multiplied by.
+    const fixed = this.#next;
+    const byGain = this.#byGain;
+    for (let i = 1; i < cells; i++) {
+      const row = i * cells;
+      for (let at = leadsEnd[i - 1]!; at < leadsEnd[i]!; at++)
+        equations[row + leadsTo[at]!] = equations[row + leadsTo[at]!]! - here * leads[at]!;
+      for (let at = i === 1 ? 0 : leadsEnd[i - 2]!; at < leadsEnd[i - 1]!; at++)
+        equations[row + leadsTo[at]!] = equations[row + leadsTo[at]!]! - below * leads[at]!;
+      equations[row + i] = equations[row + i]! + 1;
+      equations[row + i - 1] = equations[row + i - 1]! - stay;
+      fixed[i] = here * earned[i]! + below * earned[i - 1]!;
+      byGain[i] = -(here + below);
+      if (i === 1) continue; // h₀ is 0.
+      const factor = equations[row + i - 1]! / equations[row - cells + i - 1]!;
+      if (factor === 0) continue;
+      for (let column = i; column < cells; column++)
+        equations[row + column] = equations[row + column]! - factor * equations[row - cells + column]!;
+      fixed[i] = fixed[i]! - factor * fixed[i - 1]!;
+      byGain[i] = byGain[i]! - factor * byGain[i - 1]!;
     }
+    for (let i = cells - 1; i > 0; i--) {
+      const row = i * cells;
+      let own = fixed[i]!;
+      let gains = byGain[i]!;
+      for (let column = i + 1; column < cells; column++) {
+        own -= equations[row + column]! * fixed[column]!;
+        gains -= equations[row + column]! * byGain[column]!;
+      }
+      fixed[i] = own / equations[row + i]!;
+      byGain[i] = gains / equations[row + i]!;
+    }
+    fixed[0] = 0;
+    byGain[0] = 0;
+    let first = earned[0]!;
+    let firstByGain = 0;
+    for (let at = 0; at < leadsEnd[0]!; at++) {
+      first += leads[at]! * fixed[leadsTo[at]!]!;
+      firstByGain += leads[at]! * byGain[leadsTo[at]!]!;
+    }
+    const gain = first / (1 - firstByGain);
+    for (let i = 1; i < cells; i++) fixed[i] = fixed[i]! + gain * byGain[i]!;
+    return gain;
   }
 
   /**
@@ -262,18 +302,6 @@ export class WorkSolver {
     }
   }
 
-  /** u from h by the last choices. */
-  #follow(): void {
-    const h = this.#h;
-    const { length } = h;
-    const leads = this.#leads;
-    for (let i = 0, at = 0; i < length; i++) {
-      let sum = this.#earned[i]!;
-      for (; at < this.#leadsEnd[i]!; at++) sum += leads[at]! * h[this.#leadsTo[at]!]!;
-      this.#u[i] = sum;
-    }
-  }
-
   #actionsOf(problem: WorkProblem): readonly (readonly Action[])[] {
     if (this.#actions?.problem !== problem) {
       const byTask = problem.tasks.map((task) =>
@@ -296,7 +324,6 @@ export class WorkSolver {
 
   #reserve(cells: number): void {
     if (this.#h.length === cells) return;
-    this.#u = new Float64Array(cells);
     this.#best = new Float64Array(cells);
     this.#h = new Float64Array(cells);
     this.#next = new Float64Array(cells);
@@ -306,14 +333,10 @@ export class WorkSolver {
     this.#leads = new Float64Array(cells * cells);
     this.#leadsTo = new Uint16Array(cells * cells);
     this.#leadsEnd = new Uint32Array(cells);
+    this.#equations = new Float64Array(cells * cells);
+    this.#byGain = new Float64Array(cells);
   }
 }
-
-/**
- * Where there are more versions than cells, to choose among them costs more than to follow what was chosen: that is done
- * so many times before it is chosen anew (modified policy iteration, Puterman and Shin 1978).
- */
-const FOLLOWED_SWEEPS = 5;
 
 /** In place of the index of a version. */
 const SHED = 0xffff;
@@ -342,21 +365,6 @@ interface Action {
   /** w + s lies between the cells i + whole and i + whole + 1. */
   readonly whole: number;
   readonly part: number;
-}
-
-function improve(best: Float64Array, h: Float64Array, { rewards, whole, part }: Action): void {
-  const last = h.length - 1;
-  const inside = Math.min(rewards.length, last - whole);
-  const rest = 1 - part;
-  for (let i = 0; i < inside; i++) {
-    const value = rewards[i]! + rest * h[i + whole]! + part * h[i + whole + 1]!;
-    if (value > best[i]!) best[i] = value;
-  }
-  // Beyond the grid work is as bad as at its end.
-  for (let i = Math.max(0, inside); i < rewards.length; i++) {
-    const value = rewards[i]! + h[last]!;
-    if (value > best[i]!) best[i] = value;
-  }
 }
 
 function actionOf(
