@@ -75,6 +75,7 @@ describe('commands that pages show', () => {
     ]);
     await mkdir(join(folder, '.bonsai/demo'), { recursive: true });
     for (const [file, model] of [
+      ['mine', 'mnist/2'],
       ['digits', 'mnist/2'],
       ['.bonsai/demo/base', 'mnist/2'],
       ['resnet18', 'cifar10/1'],
