@@ -3,8 +3,6 @@ export interface Scale {
   readonly name: ScaleName;
   /** Repetitions of throughput and latency; the thesis has 20. */
   readonly repeats: number;
-  /** Those of throughput whose median is what policies plan with. */
-  readonly profileRepeats: number;
   /** Of one measurement of throughput. */
   readonly windowMs: number;
   /** Single inferences of one measurement of latency; the thesis has 1000. */
@@ -40,7 +38,6 @@ export type ScaleName = 'full' | 'quick' | 'tiny';
 const full: Scale = {
   name: 'full',
   repeats: 20,
-  profileRepeats: 3,
   windowMs: 400,
   latencyRuns: 1_000,
   frontierSize: undefined,
@@ -63,7 +60,6 @@ const full: Scale = {
 const quick: Scale = {
   name: 'quick',
   repeats: 3,
-  profileRepeats: 2,
   windowMs: 300,
   latencyRuns: 100,
   frontierSize: 8,
@@ -86,7 +82,6 @@ const quick: Scale = {
 const tiny: Scale = {
   name: 'tiny',
   repeats: 1,
-  profileRepeats: 1,
   windowMs: 150,
   latencyRuns: 20,
   frontierSize: 3,

@@ -3,6 +3,9 @@ import type { Profile, Target } from '../../repository/types.ts';
 import type { Lab, LabTask } from '../lab.ts';
 import { type Bench, openBench, type Subject } from './bench.ts';
 
+/** Repetitions of throughput whose median is what policies plan with. */
+const CALIBRATION_REPEATS = 3;
+
 export interface CalibrationOptions {
   readonly target: Target;
   /** How many versions are done, and which one is next. */
@@ -49,9 +52,10 @@ async function measure(
   subject: Subject,
 ): Promise<Pick<Profile, 'latencyMs' | 'throughputRps' | 'concurrency' | 'unbatchedRps'>> {
   const { task, version } = subject;
+  const repeats = Math.min(CALIBRATION_REPEATS, lab.scale.repeats);
   await bench.ready(task, [version]);
-  const throughputRps = summarize(await bench.throughputs(subject, lab.scale.profileRepeats));
-  const unbatchedRps = summarize(await bench.unbatched(subject, lab.scale.profileRepeats));
+  const throughputRps = summarize(await bench.throughputs(subject, repeats));
+  const unbatchedRps = summarize(await bench.unbatched(subject, repeats));
   const latencyMs = await lab.latency(task, version, Math.min(100, lab.scale.latencyRuns));
   return { latencyMs, throughputRps, concurrency: 4, unbatchedRps };
 }
