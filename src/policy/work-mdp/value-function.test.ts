@@ -300,3 +300,22 @@ test('a queue of many short inferences has its price at once, whatever it was be
   const share = (1 / 1.7 - 0.5) / 0.3;
   expect(gain).toBeCloseTo(share + (1 - share) * 0.92, 2);
 });
+
+test.each([0.2, 2, 20, 200])(
+  'overload of %d arrivals a ms, from which no chain comes back to no work, has finite values',
+  (arrivalsPerMs) => {
+    const versions: [reward: number, meanMs: number][] = [
+      [1, 40],
+      [0.9, 1],
+      [0.8, 0.5],
+    ];
+    const busy = problem({ cells: 50, arrivalsPerMs, tasks: [{ share: 1, limitMs: 380, versions }] });
+    const { values, gain, rounds } = new WorkSolver().solve(busy, { rounds: 30, tolerance: 1e-6 });
+    expect(rounds).toBeLessThan(30);
+    // At most 1 / 0.5 ms are answered, with 0.8 each; the others are shed.
+    const answered = Math.min(1, 2 / arrivalsPerMs);
+    expect(gain).toBeLessThanOrEqual(1);
+    expect(gain).toBeGreaterThan(0.9 * answered * 0.8 - (1 - answered) * 1.6);
+    for (let i = 1; i < values.length; i++) expect(values[i]!).toBeLessThanOrEqual(values[i - 1]! + 1e-9);
+  },
+);

@@ -73,9 +73,10 @@ export class WorkSolver {
   #leads = new Float64Array(0);
   #leadsTo = new Uint16Array(0);
   #leadsEnd = new Uint32Array(0);
-  /** Of the values of choices, a row for each cell. */
+  /** Of the values of choices and their gain. */
   #equations = new Float64Array(0);
-  #byGain = new Float64Array(0);
+  /** By column, the row that it is solved by. */
+  #order = new Uint16Array(0);
   /** The versions of the problem that was last looked at, on its grid. */
   #actions: { readonly problem: WorkProblem; readonly byTask: readonly (readonly Action[])[] } | undefined;
   /** By version: problems that differ in their demand alone, or in which versions they may use, share them. */
@@ -107,65 +108,71 @@ export class WorkSolver {
 
   /**
    * What the last choices are worth, into `#next`. With u = earned + leads · h, the recursion of h is one linear equation for each
-   * cell but the first, whose value is 0:
+   * cell but the first, whose value is 0, and u₀ = g is one more:
    *
-   *     hᵢ − stay · hᵢ₋₁ − here · (leads · h)ᵢ − below · (leads · h)ᵢ₋₁  =  here · earnedᵢ + below · earnedᵢ₋₁ − (here + below) · g
+   *     hᵢ − stay · hᵢ₋₁ − here · (leads · h)ᵢ − below · (leads · h)ᵢ₋₁ + (here + below) · g  =  here · earnedᵢ + below · earnedᵢ₋₁
+   *     g − (leads · h)₀  =  earned₀
    *
-   * Requests lead to no less work, so that the only coefficient left of the diagonal is that of hᵢ₋₁, and each row is freed of
-   * it by the one before. The right-hand side stays linear in g, which then follows from u₀ = g. The coefficients are
-   * those of a chain that comes to every cell below, so that no pivot is 0.
+   * Requests lead to no less work, so that the only coefficient left of the diagonal is that of hᵢ₋₁: Gaussian elimination
+   * has three rows to choose its pivot from (the one before, the next, the last equation) and two to free of it. It has to
+   * choose: in overload a chain comes back to no work once in e^(Λ·SLO) arrivals.
    * @returns g
    */
   #evaluate(problem: WorkProblem): number {
     const { cells } = problem;
     const { stay, here, below } = idleWeights(problem);
-    const leads = this.#leads;
-    const leadsTo = this.#leadsTo;
-    const leadsEnd = this.#leadsEnd;
-    const earned = this.#earned;
-    const equations = this.#equations.fill(0);
-    // The right-hand side: what does not depend on g, and what it is multiplied by.
-    const fixed = this.#next;
-    const byGain = this.#byGain;
-    for (let i = 1; i < cells; i++) {
-      const row = i * cells;
-      for (let at = leadsEnd[i - 1]!; at < leadsEnd[i]!; at++)
-        equations[row + leadsTo[at]!] = equations[row + leadsTo[at]!]! - here * leads[at]!;
-      for (let at = i === 1 ? 0 : leadsEnd[i - 2]!; at < leadsEnd[i - 1]!; at++)
-        equations[row + leadsTo[at]!] = equations[row + leadsTo[at]!]! - below * leads[at]!;
-      equations[row + i] = equations[row + i]! + 1;
-      equations[row + i - 1] = equations[row + i - 1]! - stay;
-      fixed[i] = here * earned[i]! + below * earned[i - 1]!;
-      byGain[i] = -(here + below);
-      if (i === 1) continue; // h₀ is 0.
-      const factor = equations[row + i - 1]! / equations[row - cells + i - 1]!;
-      if (factor === 0) continue;
-      for (let column = i; column < cells; column++)
-        equations[row + column] = equations[row + column]! - factor * equations[row - cells + column]!;
-      fixed[i] = fixed[i]! - factor * fixed[i - 1]!;
-      byGain[i] = byGain[i]! - factor * byGain[i - 1]!;
-    }
-    for (let i = cells - 1; i > 0; i--) {
-      const row = i * cells;
-      let own = fixed[i]!;
-      let gains = byGain[i]!;
-      for (let column = i + 1; column < cells; column++) {
-        own -= equations[row + column]! * fixed[column]!;
-        gains -= equations[row + column]! * byGain[column]!;
+    const m = this.#equations.fill(0);
+    // Columns: h₁ …, g, the right-hand side.
+    const width = cells + 1;
+    const border = cells - 1;
+    const leadFrom = (cell: number, row: number, factor: number) => {
+      for (let at = cell === 0 ? 0 : this.#leadsEnd[cell - 1]!; at < this.#leadsEnd[cell]!; at++) {
+        const to = this.#leadsTo[at]!;
+        if (to > 0) m[row + to - 1] = m[row + to - 1]! - factor * this.#leads[at]!;
       }
-      fixed[i] = own / equations[row + i]!;
-      byGain[i] = gains / equations[row + i]!;
+    };
+    for (let i = 1; i < cells; i++) {
+      const row = (i - 1) * width;
+      leadFrom(i, row, here);
+      leadFrom(i - 1, row, below);
+      m[row + i - 1] = m[row + i - 1]! + 1;
+      if (i > 1) m[row + i - 2] = m[row + i - 2]! - stay;
+      m[row + border] = here + below;
+      m[row + cells] = here * this.#earned[i]! + below * this.#earned[i - 1]!;
     }
-    fixed[0] = 0;
-    byGain[0] = 0;
-    let first = earned[0]!;
-    let firstByGain = 0;
-    for (let at = 0; at < leadsEnd[0]!; at++) {
-      first += leads[at]! * fixed[leadsTo[at]!]!;
-      firstByGain += leads[at]! * byGain[leadsTo[at]!]!;
+    leadFrom(0, border * width, 1);
+    m[border * width + border] = 1;
+    m[border * width + cells] = this.#earned[0]!;
+
+    const order = this.#order;
+    const free = (row: number, pivot: number, column: number) => {
+      const factor = m[row * width + column]! / m[pivot * width + column]!;
+      if (factor === 0) return;
+      for (let at = column; at < width; at++)
+        m[row * width + at] = m[row * width + at]! - factor * m[pivot * width + at]!;
+    };
+    // Those that are not freed of all columns yet; there is always one more of them than columns left.
+    let rows = [0, border];
+    for (let column = 0; column < border; column++) {
+      if (column + 1 < border) rows.push(column + 1);
+      let pivot = rows[0]!;
+      for (const row of rows) {
+        if (Math.abs(m[row * width + column]!) > Math.abs(m[pivot * width + column]!)) pivot = row;
+      }
+      rows = rows.filter((row) => row !== pivot);
+      for (const row of rows) free(row, pivot, column);
+      order[column] = pivot;
     }
-    const gain = first / (1 - firstByGain);
-    for (let i = 1; i < cells; i++) fixed[i] = fixed[i]! + gain * byGain[i]!;
+    const last = rows[0]! * width;
+    const gain = m[last + cells]! / m[last + border]!;
+    const h = this.#next;
+    h[0] = 0;
+    for (let column = border - 1; column >= 0; column--) {
+      const row = order[column]! * width;
+      let value = m[row + cells]! - m[row + border]! * gain;
+      for (let at = column + 1; at < border; at++) value -= m[row + at]! * h[at + 1]!;
+      h[column + 1] = value / m[row + column]!;
+    }
     return gain;
   }
 
@@ -333,8 +340,8 @@ export class WorkSolver {
     this.#leads = new Float64Array(cells * cells);
     this.#leadsTo = new Uint16Array(cells * cells);
     this.#leadsEnd = new Uint32Array(cells);
-    this.#equations = new Float64Array(cells * cells);
-    this.#byGain = new Float64Array(cells);
+    this.#equations = new Float64Array(cells * (cells + 1));
+    this.#order = new Uint16Array(cells);
   }
 }
 
