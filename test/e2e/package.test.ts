@@ -60,7 +60,7 @@ describe('the package', () => {
   const npx = (...args: string[]) =>
     execFileSync('npx', ['--no-install', 'bonsai', ...args], { cwd: project, encoding: 'utf8' });
 
-  test('is small, and holds what runs and nothing else', () => {
+  test('is small, and holds what runs, its documentation, and nothing else', () => {
     expect(packed.size).toBeLessThan(MAX_TARBALL_BYTES);
     const paths = packed.files.map(({ path }) => path);
     for (const path of [
@@ -74,8 +74,9 @@ describe('the package', () => {
       expect(paths).toContain(path);
     const strangers = paths.filter(
       (path) =>
-        !/^(dist\/|deploy\/|README\.md$|LICENSE$|NOTICE$|CHANGELOG\.md$|package\.json$)/.test(path) ||
-        /\.(test|fixture)\.|\.map$/.test(path),
+        !/^(dist\/|deploy\/|docs\/.*\.md$|README\.md$|LICENSE$|NOTICE$|CHANGELOG\.md$|package\.json$)/.test(
+          path,
+        ) || /\.(test|fixture)\.|\.map$/.test(path),
     );
     expect(strangers).toEqual([]);
     // What an earlier build left behind would be packed, too.

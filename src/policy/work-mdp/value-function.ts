@@ -151,7 +151,7 @@ export class WorkSolver {
       for (let at = column; at < width; at++)
         m[row * width + at] = m[row * width + at]! - factor * m[pivot * width + at]!;
     };
-    // Those that are not freed of all columns yet; there is always one more of them than columns left.
+    // The two that the columns before have left, and with each column the next one.
     let rows = [0, border];
     for (let column = 0; column < border; column++) {
       if (column + 1 < border) rows.push(column + 1);
