@@ -16,7 +16,7 @@ export interface Scale {
   /** One step of demand: of growth, and of decline. */
   readonly growthStepMs: number;
   readonly declineStepMs: number;
-  /** One task on a trace; three tasks on one; before either, while demand climbs and nothing counts. */
+  /** In whole seconds, as recorded demand is: one task on a trace; three tasks on one; before either, while demand climbs and nothing counts. */
   readonly singleMs: number;
   readonly coallocationMs: number;
   readonly distributedMs: number;
@@ -62,19 +62,19 @@ const quick: Scale = {
   repeats: 3,
   windowMs: 300,
   latencyRuns: 100,
-  frontierSize: 8,
+  frontierSize: 5,
   versions: 4,
   shareMs: 1_500,
   growthStepMs: 1_200,
   declineStepMs: 800,
-  singleMs: 10_000,
-  coallocationMs: 18_000,
+  singleMs: 9_000,
+  coallocationMs: 17_000,
   distributedMs: 10_000,
-  warmUpMs: 2_500,
+  warmUpMs: 3_000,
   settleMs: 2_000,
   iterations: 1,
   timeScale: 0.1,
-  leagueMs: 90_000,
+  leagueMs: 60_000,
   leagueSeeds: 1,
 };
 
