@@ -1,6 +1,6 @@
 import type { Box } from '../../report/box-figure.ts';
 import { paretoOf } from '../../repository/frontier.ts';
-import { COST_METRICS, type CostMetric, type Variant } from '../../repository/types.ts';
+import { COST_METRICS, type CostMetric, profileOf, type Variant } from '../../repository/types.ts';
 import type { Experiment } from '../experiment.ts';
 import type { Lab, LabTask } from '../lab.ts';
 import { benchMs, openBench, throughputsMs } from '../measuring/bench.ts';
@@ -14,8 +14,10 @@ import { CPU_SHARES } from './thesis.ts';
 export interface MetricsResults {
   /** The first has everything, the second the CPU alone (Figure 5.9). */
   readonly tasks: readonly MetricsTask[];
-  /** All versions of the first by its profile on this machine, also those that are not measured again here. */
+  /** All versions of the first by one profile each, also those that are not measured again here. */
   readonly family: readonly FamilyMember[];
+  /** Whether those profiles are what the families came with, of whichever machine; else they were made on this one. */
+  readonly isFamilyAsItCame?: boolean;
 }
 
 export interface FamilyMember {
@@ -88,10 +90,24 @@ export const metrics: Experiment<MetricsResults> = {
         versions: [],
         cpu: await lab.part(`CPU ${second.name}`, () => cpuOf(lab, second)),
       });
-    return { tasks, family: first!.manifest.variants.map(memberOf) };
+    return { tasks, ...familyOf(lab, first!) };
   },
   draw: drawMetrics,
 };
+
+/** Where not all versions were profiled on this machine, the profiles that they came with: speeds of two machines do not compare. */
+export function familyOf(
+  { families }: Pick<Lab, 'families'>,
+  { source, manifest }: Pick<LabTask, 'source' | 'manifest'>,
+): Pick<MetricsResults, 'family' | 'isFamilyAsItCame'> {
+  const came = families.find(({ task }) => task === source)!;
+  const isFamilyAsItCame = came.variants.length > manifest.variants.length;
+  const { variants } = isFamilyAsItCame ? came : manifest;
+  return {
+    family: variants.filter((variant) => profileOf(variant) !== undefined).map(memberOf),
+    isFamilyAsItCame,
+  };
+}
 
 function memberOf(variant: Variant): FamilyMember {
   const { version, lineage, accuracy } = variant;
