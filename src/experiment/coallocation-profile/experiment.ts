@@ -87,7 +87,8 @@ async function maximumAlone(lab: Lab, { name, inputs }: LabTask, version: number
   const bench = await openBench(lab, lab.cpus.slice(0, 1));
   try {
     await bench.ready(name, [version]);
-    return median(await bench.throughputs({ task: name, version, inputs }, Math.min(3, lab.scale.repeats)));
+    const repeats = Math.min(3, lab.scale.repeats);
+    return median((await bench.throughputs({ task: name, version, inputs }, repeats)).ratesRps);
   } finally {
     await bench.close();
   }
@@ -100,10 +101,8 @@ async function onCpus(lab: Lab, task: LabTask, cpus: readonly number[]): Promise
     for (const { version } of measuredVersions(lab, task)) {
       lab.say(`version ${version} on ${cpus.length} CPU${cpus.length > 1 ? 's' : ''}`);
       await bench.ready(task.name, [version]);
-      found[version] = await bench.throughputs(
-        { task: task.name, version, inputs: task.inputs },
-        lab.scale.repeats,
-      );
+      const subject = { task: task.name, version, inputs: task.inputs };
+      found[version] = (await bench.throughputs(subject, lab.scale.repeats)).ratesRps;
     }
   } finally {
     await bench.close();
@@ -139,7 +138,7 @@ async function beside(
         },
         () => bench.throughputs({ task: task.name, version, inputs: task.inputs }, scale.repeats),
       );
-      found[version] = measured;
+      found[version] = measured.ratesRps;
     }
   } finally {
     await bench.close();

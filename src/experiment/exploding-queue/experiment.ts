@@ -62,12 +62,11 @@ export const explodingQueue: Experiment<ExplodingQueueResults> = {
         try {
           await bench.ready(task!.name, [version]);
           // Of the same server, right before: a maximum of another hour, or of a busier machine, would shift all shares.
-          const maximumRps = median(
-            await bench.throughputs(
-              { task: task!.name, version, inputs: task!.inputs },
-              Math.min(3, lab.scale.repeats),
-            ),
+          const { ratesRps } = await bench.throughputs(
+            { task: task!.name, version, inputs: task!.inputs },
+            Math.min(3, lab.scale.repeats),
           );
+          const maximumRps = median(ratesRps);
           const subject = { task: task!, version, maximumRps };
           const looks = await atShares(lab, bench.server, subject, QUEUE_SHARES);
           for (const { share, records } of looks)

@@ -16,8 +16,11 @@ export interface Bench {
   ready(task: string, versions: readonly number[]): Promise<void>;
   /** Asks a fresh server until it is as fast as it gets, once. The version has to be ready. */
   warm(subject: Subject): Promise<void>;
-  /** Maximal throughput, so many times: requests per second. The version has to be ready. */
-  throughputs(subject: Subject, repeats: number): Promise<number[]>;
+  /** Maximal throughput, so many times, and the requests under way at which it was found. The version has to be ready. */
+  throughputs(
+    subject: Subject,
+    repeats: number,
+  ): Promise<{ readonly ratesRps: number[]; readonly concurrency: number }>;
   /** Throughput where no requests are joined into a batch, so many times. After `throughputs`, which warms the server. */
   unbatched(subject: Subject, repeats: number): Promise<number[]>;
   close(): Promise<void>;
@@ -93,7 +96,7 @@ export async function openBench(
       const { concurrency } = await patiently(RISE_WINDOW_RATIO * windowMs, (durationMs) =>
         findMaximalThroughput({ ...loadOf(subject), concurrencies: CONCURRENCIES, repeats: 1, durationMs }),
       );
-      return measure(subject, concurrency, repeats);
+      return { ratesRps: await measure(subject, concurrency, repeats), concurrency };
     },
     unbatched: (subject, repeats) => measure(subject, UNBATCHED_PER_CPU * cpus.length, repeats),
     close: () => server.close(),

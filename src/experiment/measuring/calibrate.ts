@@ -54,8 +54,8 @@ async function measure(
   const { task, version } = subject;
   const repeats = Math.min(CALIBRATION_REPEATS, lab.scale.repeats);
   await bench.ready(task, [version]);
-  const throughputRps = summarize(await bench.throughputs(subject, repeats));
+  const { ratesRps, concurrency } = await bench.throughputs(subject, repeats);
   const unbatchedRps = summarize(await bench.unbatched(subject, repeats));
   const latencyMs = await lab.latency(task, version, Math.min(100, lab.scale.latencyRuns));
-  return { latencyMs, throughputRps, concurrency: 4, unbatchedRps };
+  return { latencyMs, throughputRps: summarize(ratesRps), concurrency, unbatchedRps };
 }

@@ -130,7 +130,10 @@ async function repeated(lab: Lab, task: LabTask): Promise<MetricsVersion[]> {
       const { version, lineage, accuracy, macs, digest } = variant;
       lab.say(`throughput of version ${version}`);
       await bench.ready(task.name, [version]);
-      const rates = await bench.throughputs({ task: task.name, version, inputs: task.inputs }, repeats);
+      const { ratesRps } = await bench.throughputs(
+        { task: task.name, version, inputs: task.inputs },
+        repeats,
+      );
       lab.say(`latency of version ${version}`);
       const latenciesMs: number[] = [];
       for (let i = 0; i < Math.min(repeats, LATENCY_REPEATS_AT_MOST); i++)
@@ -144,8 +147,8 @@ async function repeated(lab: Lab, task: LabTask): Promise<MetricsVersion[]> {
         ...(lineage.parent !== undefined && { parent: lineage.parent }),
         accuracy: accuracy.test,
         macs,
-        throughput: boxOf(rates),
-        throughputsRps: rates,
+        throughput: boxOf(ratesRps),
+        throughputsRps: ratesRps,
         latency: boxOf(latenciesMs),
         latenciesMs,
       });
