@@ -21,7 +21,13 @@ import { InvalidRequestError, NotReadyError, RefusedError, WorkerLostError } fro
 import { type NamedTensor, orderedInputs, rowsOf } from './input-check.ts';
 import type { Lane, RunResult } from './lane.ts';
 import type { Limits } from './limits.ts';
-import { type LiveVersion, MAX_MERGED_ROWS, MAX_OVERHEAD_MS, OVERHEAD_SMOOTHING } from './live-version.ts';
+import {
+  type LiveVersion,
+  MAX_MERGED_ROWS,
+  MAX_OVERHEAD_MS,
+  OVERHEAD_SHARED_RATIO,
+  OVERHEAD_SMOOTHING,
+} from './live-version.ts';
 import { Pressure } from './pressure.ts';
 import { DeadlineQueue } from './queue.ts';
 import type { ServedModel } from './served-model.ts';
@@ -711,7 +717,7 @@ export class DataPlane {
     return true;
   }
 
-  /** From the end of one job to the end of the next, where nothing was waited for: the inference and the overhead. */
+  /** From the end of one job to the end of the next, where nothing was waited for: the inference and the overhead, as of a job of one. */
   #learnOverhead(slot: Slot, requests: number, computeMs: number, threads: number): void {
     if (this.#governor !== undefined) {
       this.#governor.end({ computeMs, threads, requests });
@@ -720,7 +726,8 @@ export class DataPlane {
     }
     const nowMs = this.#clock.nowMs();
     if (slot.lastEndMs !== undefined) {
-      const overheadMs = Math.max(0, nowMs - slot.lastEndMs - computeMs) / requests;
+      const spent = OVERHEAD_SHARED_RATIO + (1 - OVERHEAD_SHARED_RATIO) * requests;
+      const overheadMs = Math.max(0, nowMs - slot.lastEndMs - computeMs) / spent;
       this.#overheadMs += OVERHEAD_SMOOTHING * (Math.min(overheadMs, MAX_OVERHEAD_MS) - this.#overheadMs);
     }
     slot.lastEndMs = slot.busy > 0 || slot.queue.length > 0 ? nowMs : undefined;

@@ -17,7 +17,7 @@ import { MANIFEST_SCHEMA_VERSION, type Variant } from '../repository/types.ts';
 import { DataPlane, type InferRequest, MAX_TRIAL_MS } from './data-plane.ts';
 import { decodeInfer } from './grpc/infer.ts';
 import { InlineLane } from './inline-lane.ts';
-import { MAX_MERGED_ROWS, MAX_OVERHEAD_MS } from './live-version.ts';
+import { MAX_MERGED_ROWS, MAX_OVERHEAD_MS, OVERHEAD_SHARED_RATIO } from './live-version.ts';
 import { call, start } from './server.fixture.ts';
 import type { RunningServer } from './server.ts';
 import type { Wishes } from './wishes.ts';
@@ -714,7 +714,7 @@ describe('what a request is expected to take', () => {
     expect(live.serviceMs()).toBeCloseTo(2 * warmMs, 6);
   });
 
-  it('counts what it costs beside the inference once, however many examples it brings, but for each that is joined', () => {
+  it('counts what it costs beside the inference once, however many examples it brings, and half of it for each that is joined', () => {
     const live = server.models.get('digits').current!;
     live.observe(1, 5);
     const [aloneMs, fourMs] = [live.serviceMs(), live.serviceMs(4)];
@@ -723,7 +723,8 @@ describe('what a request is expected to take', () => {
     expect(live.serviceMs() - aloneMs).toBeCloseTo(2, 9);
     expect(live.serviceMs(4) - fourMs).toBeCloseTo(2, 9);
     expect(live.resident.serviceMs).toBeCloseTo(live.serviceMs(), 9);
-    expect(batchServiceMs(live.resident, 4) - joinedMs).toBeCloseTo(8, 9);
+    const half = OVERHEAD_SHARED_RATIO * 2;
+    expect(batchServiceMs(live.resident, 4) - joinedMs).toBeCloseTo(half + 4 * (2 - half), 9);
   });
 
   it('is learned from requests that wait for each other, and told in the metrics', async () => {

@@ -46,8 +46,13 @@ function planIn({ plan }: DispatchState): WorkPlan {
 }
 
 /** A sum is NaN or infinite as soon as one value is. */
-function isSound({ values, stepMs, lateCost, tasks }: WorkPlan): boolean {
+function isSound({ values, surges, stepMs, lateCost, tasks }: WorkPlan): boolean {
+  if (!Array.isArray(tasks) || !Array.isArray(surges) || !(stepMs > 0) || values.length < 2) return false;
   let sum = stepMs + lateCost;
   for (const value of values) sum += value;
-  return values.length > 1 && stepMs > 0 && Number.isFinite(sum) && Array.isArray(tasks);
+  for (const surge of surges) {
+    if (surge.values.length !== values.length) return false;
+    for (const value of surge.values) sum += value;
+  }
+  return Number.isFinite(sum);
 }

@@ -15,7 +15,14 @@ export interface WorkPlan {
   readonly gain: number;
   /** Demand that was planned for, of one slot. */
   readonly arrivalsPerMs: number;
+  /** The same for more demand, in rising order: what counts as soon as the queue tells of it, before the next plan. */
+  readonly surges: readonly Surge[];
   readonly tasks: readonly PlannedTask[];
+}
+
+export interface Surge {
+  readonly arrivalsPerMs: number;
+  readonly values: readonly number[];
 }
 
 export interface PlannedTask {

@@ -26,6 +26,7 @@ function planOf(scale: number, tasks: readonly string[] = ['a', 'b'], deviation 
     varianceMs: 0,
     gain: 0.8,
     arrivalsPerMs: 0.02,
+    surges: [],
     tasks: tasks.map((task) => ({ task, demandRps: 10, ratio, deviation, versions: [] })),
   };
 }
@@ -266,6 +267,53 @@ test('a floor that nothing resident reaches is refused as such', () => {
   expect(new QueueProgram().pick(state, plan)).toEqual({ kind: 'shed', index: 0, reason: 'accuracy' });
 });
 
+describe('demand beyond what was planned for', () => {
+  /** Work is free at the demand that was planned for, and dear at twice as much. */
+  const plan: WorkPlan = {
+    ...planOf(0, ['a']),
+    arrivalsPerMs: 0.2,
+    surges: [
+      { arrivalsPerMs: 0.4, values: planOf(8).values },
+      { arrivalsPerMs: 0.8, values: planOf(100).values },
+    ],
+  };
+  const versions = family([1, 4], [0.9, 2], [0.5, 1]);
+  /** So many wait, the first of them for so long. */
+  const pickOf = (count: number, forMs: number, withPlan = plan) => {
+    const queue = Array.from({ length: count }, (_, i) => {
+      const arrivalMs = NOW_MS - forMs + (i * forMs) / count;
+      return { ...request({ task: 0, slackMs: 0 }), arrivalMs, deadlineMs: arrivalMs + 400 };
+    });
+    const state = stateOf({ queue, families: [versions], plan: withPlan });
+    const decision = new QueueProgram().pick(state, withPlan);
+    return decision.kind === 'run' ? decision.version : decision.kind;
+  };
+
+  test('counts as soon as the queue tells of it', () => {
+    // 100 ms at 0.2 requests/ms bring 20 ± 4.5.
+    expect(pickOf(20, 100)).toBe(1);
+    expect(pickOf(72, 100)).toBe(2);
+    expect(pickOf(72, 100, { ...plan, surges: [] })).toBe(1);
+  });
+
+  test('is not read from a short queue, nor from what chance brings', () => {
+    const rare = { ...plan, arrivalsPerMs: 0.02 };
+    // Four times what was planned for, but done within an eighth of the objective.
+    expect(pickOf(45, 100, rare)).toBe(1);
+    // Just as long a queue, of requests that came as planned.
+    expect(pickOf(72, 360)).toBe(1);
+  });
+
+  test('is read from requests with an objective alone', () => {
+    const waiting = Array.from({ length: 10 }, () => request({ task: 0, slackMs: 300 }));
+    const idle = Array.from({ length: 90 }, () =>
+      request({ task: 0, slackMs: Number.POSITIVE_INFINITY, priority: 'batch' }),
+    );
+    const state = stateOf({ queue: [...waiting, ...idle], families: [versions], plan });
+    expect(new QueueProgram().pick(state, plan)).toMatchObject({ kind: 'run', version: 1 });
+  });
+});
+
 describe('requests without deadline', () => {
   const idle = request({ task: 0, slackMs: Number.POSITIVE_INFINITY, priority: 'batch' });
 
@@ -288,8 +336,8 @@ describe('requests without deadline', () => {
 });
 
 describe('batches', () => {
-  const batching = (batchSharedRatio: number) => [
-    FAMILIES[0]!.map((version) => ({ ...version, batchSharedRatio, maxBatch: 8 })),
+  const batching = (batchSharedRatio: number, maxBatch = 8) => [
+    FAMILIES[0]!.map((version) => ({ ...version, batchSharedRatio, maxBatch })),
     FAMILIES[1]!,
   ];
   const queue = [0, 1, 0, 0, 0].map((task) => request({ task, slackMs: 300 }));
@@ -304,11 +352,19 @@ describe('batches', () => {
     expect(batchServiceMs(version, 4)).toBeLessThanOrEqual(300);
   });
 
-  test('stay away where they save next to nothing, or a member would be late', () => {
+  test('save a little as well: what does not pay the server does not offer', () => {
     const plan = planOf(2);
-    expect(
-      new QueueProgram().pick(stateOf({ queue, families: batching(0.05), plan }), plan),
-    ).not.toHaveProperty('batch');
+    const pick = (families: readonly (readonly ResidentVersion[])[]) =>
+      new QueueProgram().pick(stateOf({ queue, families, plan }), plan);
+    expect(pick(batching(0.05))).toMatchObject({ batch: 4 });
+    expect(pick(batching(0.05, 1))).not.toHaveProperty('batch');
+  });
+
+  test('stay away where they save nothing, or a member would be late', () => {
+    const plan = planOf(2);
+    expect(new QueueProgram().pick(stateOf({ queue, families: batching(0), plan }), plan)).not.toHaveProperty(
+      'batch',
+    );
     const pressed = [20, 20, 20, 20].map((slackMs) => request({ task: 0, slackMs }));
     const decision = new QueueProgram().pick(
       stateOf({ queue: pressed, families: batching(0.5), plan }),

@@ -14,10 +14,13 @@ import { onTimeRatio, rewardOf, valueAt } from './value-function.ts';
 export const queueProgramDefaults = {
   /** Requests planned one by one; those behind count as the sum of their smallest work. */
   look: 12,
-  /** Batches that save less than this share are not worth the wait of their members. */
-  minBatchSharedRatio: 0.1,
   /** A job without deadline takes at most this share of the tightest objective, so that it blocks little. */
   batchClassShare: 0.25,
+  /** A queue tells of more demand than was planned for once it is longer than this share of the head's objective, … */
+  surgeQueueShare: 0.125,
+  /** … with more requests than chance explains: so many standard deviations of Poisson arrivals, over this share at least. */
+  surgeDeviations: 4,
+  surgeWindowShare: 0.25,
 } as const;
 
 export type QueueProgramOptions = { readonly [K in keyof typeof queueProgramDefaults]: number };
@@ -63,9 +66,36 @@ export class QueueProgram {
       if (!task.versions.some((version) => accepts(request, version))) {
         return shedUnacceptable(index, request, task);
       }
-      return this.#plan(state, plan, index);
+      return this.#plan(state, this.#surged(state, plan, index), index);
     }
     return { kind: 'wait' };
+  }
+
+  /**
+   * The plan for the demand that the queue tells of: what has come since the head did, and waits, is the least that came. A
+   * forecast is a second old, in which a queue of short inferences becomes as long as the objective.
+   */
+  #surged(state: DispatchState, plan: WorkPlan, head: number): WorkPlan {
+    const { queue, tasks, nowMs } = state;
+    const { surgeQueueShare, surgeDeviations, surgeWindowShare } = this.#options;
+    const { arrivalMs, task } = queue[head]!;
+    const { sloMs } = tasks[task]!;
+    const windowMs = Math.max(nowMs - arrivalMs, surgeWindowShare * sloMs);
+    const isNews = (count: number) =>
+      count - surgeDeviations * Math.sqrt(count) > plan.arrivalsPerMs * windowMs;
+    if (plan.surges.length === 0 || !isNews(queue.length - head)) return plan;
+    let count = 0;
+    let workMs = 0;
+    for (let i = head; i < queue.length; i++) {
+      const request = queue[i]!;
+      if (request.priority === 'batch') break;
+      if (request.arrivalMs < arrivalMs) continue;
+      count++;
+      workMs += leastWorkMs(this.#viewOf(state, plan, request.task), request) ?? 0;
+    }
+    if (workMs <= surgeQueueShare * sloMs || !isNews(count)) return plan;
+    const surge = plan.surges.find((level) => level.arrivalsPerMs * windowMs >= count) ?? plan.surges.at(-1)!;
+    return { ...plan, ...surge };
   }
 
   /** The decision for the request at `head`, the first that can be answered. */
@@ -281,7 +311,7 @@ interface VersionView {
   readonly accuracy: number;
   readonly meanMs: number;
   readonly deviationMs: number;
-  /** Largest batch that may pay; 1: none does. */
+  /** Largest batch that pays; 1: none does. */
   readonly batchable: number;
   /** Mean time of a request among those that wait now: computed together with others of its task where that pays. */
   readonly workMs: number;
@@ -304,9 +334,8 @@ function taskView(
       : plan.tasks.find((candidate) => candidate.task === task.task);
   const versions = task.versions.map((resident): VersionView => {
     const learned = planned?.versions.find(({ version }) => version === resident.version) ?? planned;
-    const shares = (resident.batchSharedRatio ?? 0) >= queueProgramDefaults.minBatchSharedRatio;
     const ratio = learned?.ratio ?? 1;
-    const batchable = shares ? (resident.maxBatch ?? 1) : 1;
+    const batchable = resident.maxBatch ?? 1;
     const batch = Math.max(1, Math.min(batchable, waiting));
     return {
       resident,

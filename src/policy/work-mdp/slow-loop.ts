@@ -2,7 +2,7 @@ import { type Profile, profileOf, requestCpuMs, type Variant } from '../../repos
 import type { Action, Decision, PolicyState, TaskState } from '../policy.ts';
 import { type BelievedTask, type BelievedVersion, type IndicesOf, residentIndices } from './believed-task.ts';
 import { type DemandMemory, forecastRps, learnDemand, meanSince } from './forecast.ts';
-import type { PlannedTask, WorkPlan } from './plan.ts';
+import type { PlannedTask, Surge, WorkPlan } from './plan.ts';
 import { floorShare, priceFloorDefaults, withPriceFloor } from './price-floor.ts';
 import { chooseResidents, type ResidencyMemory } from './residency.ts';
 import {
@@ -40,6 +40,9 @@ export const workMdpDefaults = {
   /** Evaluations of choices in one decision: from the values of the second before two or three do. */
   rounds: 10,
   tolerance: 1e-4,
+  /** Plans are made for the forecast and for this many times as much, again and again; four times as much is the last. */
+  surgeFactor: Math.SQRT2,
+  surges: 4,
   /** Work whose uncertainty grows as that of jobs of this share of the SLO. */
   typicalServiceShare: 0.1,
   /** Administrators are told where inferences take more than so many times their profiles' time, as the thesis has it. */
@@ -120,6 +123,15 @@ export function decide(
   const { targetUtilization, floorGain, periodMs } = constants;
   const sinceMs = state.nowMs - periodMs;
   const share = floorShare(before?.floorShare ?? 0, state.cpu, { sinceMs, targetUtilization, floorGain });
+  const floor = { share, targetUtilization };
+  // By the same versions: nothing loads within a second.
+  const surges: Surge[] = [];
+  for (let level = values, k = 1; k <= constants.surges; k++) {
+    const arrivalsPerMs = problem.arrivalsPerMs * constants.surgeFactor ** k;
+    const more = { ...problem, arrivalsPerMs };
+    level = Array.from(solver.solve(more, constants, level).values);
+    surges.push({ arrivalsPerMs, values: withPriceFloor(level, more, floor) });
+  }
   const memory: WorkMdpMemory = {
     floorShare: share,
     demand,
@@ -134,14 +146,11 @@ export function decide(
   return {
     actions: startsOf(tasks),
     residency: residency.actions,
-    plan: planOf(
-      tasks,
-      problem,
-      withPriceFloor(values, problem, { share, targetUtilization }),
-      solved.gain,
-      constants,
-      service,
-    ),
+    plan: planOf(tasks, problem, constants, service, {
+      values: withPriceFloor(values, problem, floor),
+      surges,
+      gain: solved.gain,
+    }),
     memory,
     reason: reasonOf(tasks, problem, values, solved.gain, residency.reason, isCautious),
     ...(isToBeTold && { notice: noticeOf(ratio, constants) }),
@@ -345,20 +354,18 @@ function startsOf(tasks: readonly BelievedTask[]): Action[] {
 function planOf(
   tasks: readonly BelievedTask[],
   { stepMs, arrivalsPerMs, varianceMs = 0 }: WorkProblem,
-  values: readonly number[],
-  gain: number,
   { lateCost }: WorkMdpConstants,
   service: ServiceMemory,
+  solved: Pick<WorkPlan, 'values' | 'surges' | 'gain'>,
 ): WorkPlan {
   const deviation = Math.sqrt(serviceVariance(service));
   return {
     kind: 'work-mdp',
     stepMs,
-    values,
     lateCost,
     varianceMs,
-    gain,
     arrivalsPerMs,
+    ...solved,
     tasks: tasks.map(
       ({ state, demandRps, versions }): PlannedTask => ({
         task: state.task,
