@@ -36,24 +36,8 @@ export const UNKNOWN_SERVICE_MS = 1;
 /** Requests that may be merged into one job: longer jobs gain little more and hold up what is more urgent. */
 export const MAX_MERGED_ROWS = 8;
 
-/**
- * The share of the time of single inferences that merged ones have to save. Little is enough: answering several requests
- * at once saves turns between computing and sockets besides (ResNet-20: 3 % of the inferences, 6 % of all).
- */
-export const MIN_BATCH_SAVING = 0.01;
-
-/** Merged jobs by which it is judged whether they pay. */
-export const BATCH_TRIAL_JOBS = 16;
-
-/** The first of them do not count: each size allocates anew, and finds caches cold. */
-export const BATCH_TRIAL_WARMUP_JOBS = 4;
-
-/** One job that was disturbed is not to outweigh all others, and none is for nothing. */
-const LEAST_SHARED_RATIO = -0.2;
-const MOST_SHARED_RATIO = 0.95;
-
-/** After so many jobs that were not merged because it did not pay, it is tried again: loads and caches change. */
-export const BATCH_RETRY_JOBS = 1024;
+/** The share of the time of single requests, with all that they cost, that joint ones have to save. */
+export const MIN_JOINT_SAVING = 0.01;
 
 /** What happens to a version on its own account. */
 export interface LiveVersionEvents {
@@ -94,12 +78,11 @@ export class LiveVersion {
   readonly #isWarmed: boolean;
   #isUsed = false;
   #isMeasured = false;
-  #sharedRatio: number | undefined;
-  /** The share of computing that a merged job is expected to pay once. */
-  #expectedSharedRatio = 0;
-  /** Of the trial that is under way, or since one that paid. */
-  #mergedJobs = 0;
-  #jobsUntilRetry = 0;
+  /**
+   * The share of computing that a joint job pays once, negative where such jobs cost time. Measured when the network was loaded, under one load
+   * for joint and single ones: of those that are served, joint ones come when there is much to do and all takes longer.
+   */
+  readonly #jointRatio: number;
   #losses = 0;
   #held = 0;
   #isRetired = false;
@@ -170,12 +153,9 @@ export class LiveVersion {
       dispatched: 0,
     };
     this.resident = this.#resident;
-    if (report.batchMs !== undefined) {
-      const ratio = sharedRatioOf(report.batchRows, report.batchMs, this.#computeMs);
-      this.#expectedSharedRatio = Math.max(0, ratio);
-      this.setOverhead(0);
-      this.#resident.maxBatch = this.maxJointRows;
-    }
+    this.#jointRatio =
+      report.batchMs === undefined ? 0 : sharedRatioOf(report.batchRows, report.batchMs, this.#computeMs);
+    this.setOverhead(0);
     this.#lanes = networks.map(({ lane }) => lane);
     this.#lanes.forEach((lane, slot) => {
       this.#watch(lane!, slot);
@@ -193,7 +173,11 @@ export class LiveVersion {
 
   /** Expected time of an inference over so many examples, where nothing else presses on the CPUs. */
   computeMs(rows: number): number {
-    return batchServiceMs({ serviceMs: this.#computeMs, batchSharedRatio: this.#expectedSharedRatio }, rows);
+    return batchServiceMs({ serviceMs: this.#computeMs, batchSharedRatio: this.#sharedRatio }, rows);
+  }
+
+  get #sharedRatio(): number {
+    return Math.max(0, this.#jointRatio);
   }
 
   /** Expected time of a request of so many examples, from its dispatch until the next one can begin. */
@@ -201,14 +185,10 @@ export class LiveVersion {
     return this.#pace * this.computeMs(rows) + this.#overheadMs;
   }
 
-  /**
-   * What a request adds to the work of a slot where so many of its task wait: less than `serviceMs` once joint jobs, which
-   * were seen to save time, are made of them.
-   */
+  /** What a request adds to the work of a slot where so many of its task wait: less than `serviceMs` where joint jobs are made of them. */
   workMs(waiting: number): number {
     const batch = Math.min(this.#resident.maxBatch ?? 1, waiting);
-    if (this.#sharedRatio === undefined || batch < 2) return this.serviceMs();
-    return batchServiceMs(this.#resident, batch) / batch;
+    return batch < 2 ? this.serviceMs() : batchServiceMs(this.#resident, batch) / batch;
   }
 
   /**
@@ -222,8 +202,11 @@ export class LiveVersion {
     const heldMs = pace * this.#computeMs;
     this.#resident.serviceMs = heldMs + overheadMs;
     // s(b) = c · (α + (1 − α) b) + o · (β + (1 − β) b), as s · (α' + (1 − α') b) with s = c + o.
-    const sharedMs = this.#expectedSharedRatio * heldMs + OVERHEAD_SHARED_RATIO * overheadMs;
+    const sharedMs = this.#sharedRatio * heldMs + OVERHEAD_SHARED_RATIO * overheadMs;
     this.#resident.batchSharedRatio = this.#resident.serviceMs > 0 ? sharedMs / this.#resident.serviceMs : 0;
+    // Also the turns between computing and sockets: ResNet-20 saves 3 % of the inferences, and 6 % of all.
+    const savedMs = this.#jointRatio * heldMs + OVERHEAD_SHARED_RATIO * overheadMs;
+    this.#resident.maxBatch = savedMs >= MIN_JOINT_SAVING * this.#resident.serviceMs ? this.maxJointRows : 1;
   }
 
   /** Examples of several requests that may be computed as one job, whether or not that pays; 1: none are joined. */
@@ -248,20 +231,15 @@ export class LiveVersion {
   /** Learns from an inference over so many examples. */
   observe(rows: number, computeMs: number): void {
     this.#losses = 0;
-    if (rows > 1) {
-      this.#learnBatch(rows, computeMs);
-      return;
-    }
+    const aloneMs = computeMs / batchServiceMs({ serviceMs: 1, batchSharedRatio: this.#sharedRatio }, rows);
     // The warm-up ran beside other work; the first real answer is worth more than it.
     const weight = this.#isMeasured ? SERVICE_TIME_SMOOTHING : 1;
     // What is chosen by its time and once was held up would not be chosen again, and so never be measured again.
-    const limitMs = this.#isMeasured || this.#isWarmed ? MAX_SURPRISE * this.#computeMs : computeMs;
+    const limitMs = this.#isMeasured || this.#isWarmed ? MAX_SURPRISE * this.#computeMs : aloneMs;
     this.#isMeasured = true;
     this.#isUsed = true;
-    this.#computeMs += weight * (Math.min(computeMs, limitMs) - this.#computeMs);
+    this.#computeMs += weight * (Math.min(aloneMs, limitMs) - this.#computeMs);
     this.setOverhead(this.#overheadMs, this.#pace);
-    if (this.#isBatchable && this.#resident.maxBatch === 1 && --this.#jobsUntilRetry <= 0)
-      this.#resident.maxBatch = this.maxJointRows;
   }
 
   /** How much longer its inferences take than when it was warmed; undefined where that is not known. */
@@ -336,26 +314,6 @@ export class LiveVersion {
     }
   }
 
-  /** Learns from a merged job; after a trial of some, merges on only if that pays. */
-  #learnBatch(rows: number, computeMs: number): void {
-    this.#mergedJobs++;
-    if (this.#mergedJobs <= BATCH_TRIAL_WARMUP_JOBS) return;
-    const observed = sharedRatioOf(rows, computeMs, this.#computeMs);
-    const before = this.#sharedRatio ?? observed;
-    const counted = this.#mergedJobs - BATCH_TRIAL_WARMUP_JOBS; // At first the mean, so that no single one weighs most.
-    const ratio = before + Math.max(SERVICE_TIME_SMOOTHING, 1 / counted) * (observed - before);
-    this.#sharedRatio = ratio;
-    this.#expectedSharedRatio = Math.max(0, ratio);
-    this.setOverhead(this.#overheadMs, this.#pace);
-    // Saved of b single ones: 1 − s(b) / (b s(1)) = α (b − 1) / b.
-    const isSaving = (ratio * (MAX_MERGED_ROWS - 1)) / MAX_MERGED_ROWS >= MIN_BATCH_SAVING;
-    if (this.#mergedJobs < BATCH_TRIAL_JOBS || isSaving) return;
-    this.#resident.maxBatch = 1;
-    this.#sharedRatio = undefined;
-    this.#mergedJobs = 0;
-    this.#jobsUntilRetry = BATCH_RETRY_JOBS;
-  }
-
   #watch(lane: Lane, slot: number): void {
     lane.onLost = (error) => {
       if (this.#lanes[slot] !== lane) return; // Replaced already.
@@ -393,8 +351,12 @@ export class LiveVersion {
   }
 }
 
+/** One measurement that was disturbed is not to say that joint jobs are worse than they can be, or for nothing. */
+const LEAST_SHARED_RATIO = -0.2;
+const MOST_SHARED_RATIO = 0.95;
+
 /** s(b) = s(1) · (α + (1 − α) b): from the time of a job follows α, the share that a job pays once. */
-function sharedRatioOf(rows: number, computeMs: number, serviceMs: number): number {
-  const ratio = (rows - computeMs / serviceMs) / (rows - 1);
+function sharedRatioOf(rows: number, jointMs: number, singleMs: number): number {
+  const ratio = (rows - jointMs / singleMs) / (rows - 1);
   return Math.min(Math.max(ratio, LEAST_SHARED_RATIO), MOST_SHARED_RATIO);
 }

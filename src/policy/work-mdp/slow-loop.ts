@@ -40,9 +40,9 @@ export const workMdpDefaults = {
   /** Evaluations of choices in one decision: from the values of the second before two or three do. */
   rounds: 10,
   tolerance: 1e-4,
-  /** Plans are made for the forecast and for this many times as much, again and again; four times as much is the last. */
-  surgeFactor: Math.SQRT2,
+  /** Plans are also made for so many levels of more demand, up to this many times the forecast, or to what the fastest versions can serve. */
   surges: 4,
+  surgeRatio: 4,
   /** Work whose uncertainty grows as that of jobs of this share of the SLO. */
   typicalServiceShare: 0.1,
   /** Administrators are told where inferences take more than so many times their profiles' time, as the thesis has it. */
@@ -126,8 +126,9 @@ export function decide(
   const floor = { share, targetUtilization };
   // By the same versions: nothing loads within a second.
   const surges: Surge[] = [];
-  for (let level = values, k = 1; k <= constants.surges; k++) {
-    const arrivalsPerMs = problem.arrivalsPerMs * constants.surgeFactor ** k;
+  const mostRatio = Math.max(constants.surgeRatio, 1 / loadOfFastest(problem));
+  for (let level = values, k = 1; k <= constants.surges && Number.isFinite(mostRatio); k++) {
+    const arrivalsPerMs = problem.arrivalsPerMs * mostRatio ** (k / constants.surges);
     const more = { ...problem, arrivalsPerMs };
     level = Array.from(solver.solve(more, constants, level).values);
     surges.push({ arrivalsPerMs, values: withPriceFloor(level, more, floor) });
@@ -234,6 +235,16 @@ function problemOf(
       }),
     ),
   };
+}
+
+/** Share of the slot that demand takes by the fastest versions. */
+function loadOfFastest({ tasks, arrivalsPerMs }: WorkProblem): number {
+  let load = 0;
+  for (const { share, versions } of tasks) {
+    if (share === 0) continue;
+    load += arrivalsPerMs * share * versions.reduce((least, { meanMs }) => Math.min(least, meanMs), Infinity);
+  }
+  return load;
 }
 
 function serviceVariance({ all }: ServiceMemory): number {
