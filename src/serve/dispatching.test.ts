@@ -725,6 +725,10 @@ describe('what a request is expected to take', () => {
     expect(live.resident.serviceMs).toBeCloseTo(live.serviceMs(), 9);
     const half = OVERHEAD_SHARED_RATIO * 2;
     expect(batchServiceMs(live.resident, 4) - joinedMs).toBeCloseTo(half + 4 * (2 - half), 9);
+    // What is spared beside the inference is worth it, whatever joint inferences are.
+    live.setOverhead(100);
+    expect(live.resident.maxBatch).toBe(live.maxJointRows);
+    expect(live.maxJointRows).toBeGreaterThan(1);
   });
 
   it('is learned from requests that wait for each other, and told in the metrics', async () => {
