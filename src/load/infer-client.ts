@@ -29,8 +29,17 @@ export interface InferClientOptions {
   /** A version to ask for; without it the server chooses. */
   readonly version?: string;
   readonly inputs: LabelledInputs;
-  /** Sockets at most. */
-  readonly connections: number;
+  /** Sockets at most; or those that several clients share, which whoever opened them closes (`openConnections`). */
+  readonly connections: number | Pool;
+}
+
+/**
+ * Sockets to one server, so many at most; what is beyond waits for one, whosever it is.
+ * @throws InvalidArgumentError for an address that is none
+ */
+export function openConnections(url: string, most: number): Pool {
+  // Deadlines are the caller's (an exact signal); undici's own timers only tick about every half second.
+  return new Pool(originOf(url), { connections: most, pipelining: 1, headersTimeout: 0, bodyTimeout: 0 });
 }
 
 /** Error texts are cut here: enough to tell causes apart, small enough for 10^6 records. */
@@ -42,6 +51,7 @@ export const MAX_REASON_LENGTH = 200;
  */
 export class InferClient {
   readonly #pool: Pool;
+  readonly #isPoolOwn: boolean;
   readonly #path: string;
   readonly #inputs: LabelledInputs;
   readonly #itemBytes: number;
@@ -50,7 +60,8 @@ export class InferClient {
   readonly #bodies: (Uint8Array | undefined)[] = [];
 
   constructor({ url, model, version, inputs, connections }: InferClientOptions) {
-    const origin = originOf(url);
+    this.#isPoolOwn = typeof connections === 'number';
+    this.#pool = typeof connections === 'number' ? openConnections(url, connections) : connections;
     this.#inputs = inputs;
     this.#itemBytes = itemByteLength(inputs);
     const versionPath = version === undefined ? '' : `/versions/${encodeURIComponent(version)}`;
@@ -72,8 +83,6 @@ export class InferClient {
       'content-type': 'application/octet-stream',
       'inference-header-content-length': String(this.#head.byteLength),
     };
-    // Deadlines are the caller's (an exact signal); undici's own timers only tick about every half second.
-    this.#pool = new Pool(origin, { connections, pipelining: 1, headersTimeout: 0, bodyTimeout: 0 });
   }
 
   /** Makes the bodies of these items now, so that sending does not have to. */
@@ -111,9 +120,9 @@ export class InferClient {
     }
   }
 
-  /** Closes all sockets, at once. */
+  /** Closes its own sockets, at once. */
   async close(): Promise<void> {
-    await this.#pool.destroy();
+    if (this.#isPoolOwn) await this.#pool.destroy();
   }
 
   #bodyOf(item: number): Uint8Array {

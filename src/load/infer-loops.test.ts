@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../base/clock.ts';
 import { findMaximalThroughput, measureThroughput } from './closed-loop.ts';
+import { runJointLoop } from './joint-loop.ts';
 import type { LabelledInputs } from './labelled-inputs.ts';
 import { runOpenLoop } from './open-loop.ts';
 
@@ -137,6 +138,27 @@ describe('the open loop', () => {
     const records = await run(url, { dueTimesMs: [0, 0, 0], connections: 1 });
     const latencies = records.map(({ latencyMs }) => latencyMs).sort((a, b) => a - b);
     expect(latencies[2]).toBeGreaterThan(110);
+  });
+
+  it('lets tasks share sockets as they need them', async () => {
+    const waiting: (() => void)[] = [];
+    // Both requests of the one task have to be there at once; the other task has none when they come.
+    const url = await startServer(({ path }, answer) => {
+      if (!path.includes('busy')) return answer();
+      waiting.push(answer);
+      if (waiting.length === 2) for (const each of waiting) each();
+    });
+    const records = await runJointLoop({
+      url,
+      tasks: [
+        { model: 'busy', inputs, dueTimesMs: [0, 0], seed: 1 },
+        { model: 'quiet', inputs, dueTimesMs: [100], seed: 2 },
+      ],
+      connections: 2,
+      startDelayMs: 10,
+      ...{ sloMs: 400, timeoutMs: 2000, clock: systemClock },
+    });
+    expect(records.flat().map(({ outcome }) => outcome)).toEqual(['ok', 'ok', 'ok']);
   });
 
   it('tells refusals, failures, dropped connections and timeouts apart', async () => {

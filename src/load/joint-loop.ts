@@ -1,3 +1,4 @@
+import { openConnections } from './infer-client.ts';
 import { type OpenLoopOptions, runOpenLoop } from './open-loop.ts';
 import type { RequestRecord } from './records.ts';
 
@@ -37,12 +38,13 @@ export async function runJointLoop({
   startDelayMs = JOINT_START_DELAY_MS,
   ...options
 }: JointLoopOptions): Promise<RequestRecord[][]> {
-  const connections = Math.max(1, Math.floor((options.connections ?? JOINT_CONNECTIONS) / tasks.length));
+  const connections = openConnections(options.url, options.connections ?? JOINT_CONNECTIONS);
   const startMs = options.clock.nowMs() + startDelayMs;
   const timer = setTimeout(() => onStart?.(), startDelayMs);
   try {
     return await Promise.all(tasks.map((task) => runOpenLoop({ ...options, ...task, connections, startMs })));
   } finally {
     clearTimeout(timer);
+    await connections.destroy();
   }
 }

@@ -1,7 +1,7 @@
 import type { Clock } from '../base/clock.ts';
 import { InvalidArgumentError } from '../base/errors.ts';
 import { seededRandom } from '../base/random.ts';
-import { type Answer, InferClient } from './infer-client.ts';
+import { type Answer, InferClient, type InferClientOptions } from './infer-client.ts';
 import { cycledOrder, type LabelledInputs } from './labelled-inputs.ts';
 import type { RequestRecord } from './records.ts';
 
@@ -36,7 +36,7 @@ export interface OpenLoopOptions {
   readonly clock: Clock;
   /** The start on the clock's scale, so that several loops begin together; by default as soon as inputs are ready. */
   readonly startMs?: number;
-  readonly connections?: number;
+  readonly connections?: InferClientOptions['connections'];
   readonly maxOutstanding?: number;
   /** Stops sending; requests under way are still waited for (at most `timeoutMs`). */
   readonly signal?: AbortSignal;
