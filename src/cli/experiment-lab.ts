@@ -8,7 +8,7 @@ import { makeProcessFolder } from '../base/process-folder.ts';
 import { describeTarget } from '../engine/target.ts';
 import type { AnyExperiment } from '../experiment/experiment.ts';
 import type { Lab, LabTask } from '../experiment/lab.ts';
-import { calibrate } from '../experiment/measuring/calibrate.ts';
+import { calibrate, calibrationSteps } from '../experiment/measuring/calibrate.ts';
 import { type Scale, spread } from '../experiment/scale.ts';
 import { folderOf, storedPart, writeText } from '../experiment/store.ts';
 import { checkTraces, THESIS_TRACE } from '../experiment/traces.ts';
@@ -123,11 +123,8 @@ export async function openExperimentLab(context: Context, options: LabOptions): 
       );
       // Profiles of this very machine serve for a quick look; a full run trusts none but its own.
       if (scale.name !== 'full' && isKnown) return;
-      const bar = context.progress.task(
-        'Profiling',
-        distinct.reduce((sum, { manifest }) => sum + manifest.variants.length, 0),
-      );
       const lab = labOf(folderOf(out, 'profiles'));
+      const bar = context.progress.task('Profiling', calibrationSteps(lab, distinct));
       const profiles = await calibrate(lab, distinct, {
         target,
         onMeasuring: (done, task, version) => bar.update(done, `version ${version} of ${task}`),

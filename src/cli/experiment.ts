@@ -22,6 +22,7 @@ import { EXIT_CODE_HELP } from './exit-codes.ts';
 import { type ExperimentLab, openExperimentLab } from './experiment-lab.ts';
 import { jsonOption, seedOption, WORK_DIRECTORY, workOption } from './options.ts';
 import { parseCpus } from './parse.ts';
+import { readCpuTicks, stolenRatio } from './stolen-cpu.ts';
 import { suggest } from './suggestions.ts';
 import { checkWritableFolder } from './writable.ts';
 
@@ -268,23 +269,32 @@ async function runOne(
 ): Promise<StoredResults> {
   const { clock, signal } = context;
   const startMs = clock.nowMs();
-  const stored = (rest: Pick<StoredResults, 'results' | 'absent'>): StoredResults => ({
+  const startTicks = await readCpuTicks();
+  const stored = async (rest: Pick<StoredResults, 'results' | 'absent'>): Promise<StoredResults> => ({
     schemaVersion: RESULTS_SCHEMA_VERSION,
     experiment: experiment.name,
     identity: lab.identity,
     measuredAt: new Date(clock.epochMs()).toISOString(),
     tookMs: Math.round(clock.nowMs() - startMs),
-    made: lab.made(experiment.name),
+    made: [...lab.made(experiment.name), ...stolenSince(startTicks, await readCpuTicks())],
     ...rest,
   });
   const obstacle = experiment.obstacle?.(own);
   if (obstacle !== undefined) return stored({ absent: obstacle });
   try {
-    return stored({ results: await experiment.run(own) });
+    return await stored({ results: await experiment.run(own) });
   } catch (thrown) {
     if (signal.aborted) throw thrown;
     return stored({ absent: `${FAILED}${messageOf(thrown)}` });
   }
+}
+
+/** A reader has to know what else the host of a virtual machine was busy with. */
+function stolenSince(...looks: Parameters<typeof stolenRatio>): [string, string][] {
+  const ratio = stolenRatio(...looks);
+  return ratio === undefined
+    ? []
+    : [['Taken by the host', `${(100 * ratio).toFixed(1)} % of all CPU time meanwhile`]];
 }
 
 async function storedOf(

@@ -3,6 +3,8 @@ export interface Scale {
   readonly name: ScaleName;
   /** Repetitions of throughput and latency; the thesis has 20. */
   readonly repeats: number;
+  /** Rounds over all versions in which they are profiled at the beginning; their median is what policies plan with. */
+  readonly profileRounds: number;
   /** Of one measurement of throughput. */
   readonly windowMs: number;
   /** Single inferences of one measurement of latency; the thesis has 1000. */
@@ -38,6 +40,7 @@ export type ScaleName = 'full' | 'quick' | 'tiny';
 const full: Scale = {
   name: 'full',
   repeats: 20,
+  profileRounds: 5,
   windowMs: 400,
   latencyRuns: 1_000,
   frontierSize: undefined,
@@ -60,6 +63,7 @@ const full: Scale = {
 const quick: Scale = {
   name: 'quick',
   repeats: 3,
+  profileRounds: 3,
   windowMs: 300,
   latencyRuns: 100,
   frontierSize: 5,
@@ -82,6 +86,7 @@ const quick: Scale = {
 const tiny: Scale = {
   name: 'tiny',
   repeats: 1,
+  profileRounds: 1,
   windowMs: 150,
   latencyRuns: 20,
   frontierSize: 3,

@@ -16,10 +16,14 @@ export interface Bench {
   ready(task: string, versions: readonly number[]): Promise<void>;
   /** Asks a fresh server until it is as fast as it gets, once. The version has to be ready. */
   warm(subject: Subject): Promise<void>;
-  /** Maximal throughput, so many times, and the requests under way at which it was found. The version has to be ready. */
+  /**
+   * Maximal throughput, so many times, and the requests under way at which it was found. The version has to be ready.
+   * @param concurrency where it is known from before
+   */
   throughputs(
     subject: Subject,
     repeats: number,
+    concurrency?: number,
   ): Promise<{ readonly ratesRps: number[]; readonly concurrency: number }>;
   /** Throughput where no requests are joined into a batch, so many times. After `throughputs`, which warms the server. */
   unbatched(subject: Subject, repeats: number): Promise<number[]>;
@@ -75,6 +79,12 @@ export async function openBench(
     }
     return rates;
   };
+  const rise = async (subject: Subject) => {
+    const { concurrency } = await patiently(RISE_WINDOW_RATIO * windowMs, (durationMs) =>
+      findMaximalThroughput({ ...loadOf(subject), concurrencies: CONCURRENCIES, repeats: 1, durationMs }),
+    );
+    return concurrency;
+  };
   let isWarm = false;
   const warm = async (subject: Subject) => {
     const warmMs = WARM_MS[scale.name];
@@ -91,11 +101,9 @@ export async function openBench(
     server,
     ready: (task, versions) => server.adapter.setResident!(task, versions, undefined, signal),
     warm,
-    async throughputs(subject, repeats) {
+    async throughputs(subject, repeats, known) {
       await warm(subject);
-      const { concurrency } = await patiently(RISE_WINDOW_RATIO * windowMs, (durationMs) =>
-        findMaximalThroughput({ ...loadOf(subject), concurrencies: CONCURRENCIES, repeats: 1, durationMs }),
-      );
+      const concurrency = known ?? (await rise(subject));
       return { ratesRps: await measure(subject, concurrency, repeats), concurrency };
     },
     unbatched: (subject, repeats) => measure(subject, UNBATCHED_PER_CPU * cpus.length, repeats),
