@@ -180,9 +180,14 @@ describe.skipIf(!hasPrometheus)(`Prometheus over servers and a fleet${why}`, () 
         timeout: 60_000,
         interval: 500,
       });
-    const [violations] = await query('bonsai:violation_ratio{model="mnist"}');
-    // Those that come at once are refused or late; more may be while the machine is busy.
-    expect(Number(violations!.value[1])).toBeGreaterThan(0.01);
+    // Those that come at once are refused or late; more may be while the machine is busy. A rate needs two looks at a counter.
+    await vi.waitFor(
+      async () => {
+        const [violations] = await query('bonsai:violation_ratio{model="mnist"}');
+        expect(Number(violations!.value[1])).toBeGreaterThan(0.01);
+      },
+      { timeout: 60_000, interval: 500 },
+    );
     const { body } = await request(`${base}/api/v1/rules`);
     const { data } = (await body.json()) as {
       data: { groups: { rules: { name: string; health: string }[] }[] };
